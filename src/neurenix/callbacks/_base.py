@@ -1,0 +1,90 @@
+"""The hooks that a callback can have, named as in Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+Logs = Mapping[str, float]
+
+
+class Run(Protocol):
+    """What a callback may see and do of the run that it is attached to (the loop implements it)."""
+
+    epoch: int  # 0-based epoch in progress
+    epochs: int  # epochs that were asked for
+    steps: int  # optimizer steps done in this fit
+    steps_per_epoch: int
+    batch_size: int
+    is_main_process: bool
+
+    @property
+    def learning_rates(self) -> dict[str, float]:
+        """Learning rate now, per named group of layers."""
+        ...
+
+    @property
+    def phase(self) -> str:
+        """What is trained now, in words ("head", "all layers", …)."""
+        ...
+
+    def stop(self, reason: str) -> None:
+        """End the fit after this epoch."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Save the tuned model as Finetuner.save does."""
+        ...
+
+    def snapshot(self) -> dict[str, Any]:
+        """A copy of the trainable state (for restore_best_weights)."""
+        ...
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Put a snapshot back."""
+        ...
+
+
+class Callback:
+    """Subclass and implement the hooks you need; `self.run` is the run once training has begun.
+
+    Epoch logs hold `loss`, each metric by name, and the same with `val_` where a validation set was given.
+    """
+
+    run: Run
+
+    def attach(self, run: Run) -> None:
+        """Called once by the loop, before on_train_begin."""
+        self.run = run
+
+    def on_train_begin(self, logs: Logs) -> None:
+        """Before the first epoch."""
+
+    def on_train_end(self, logs: Logs) -> None:
+        """After the last epoch, also after an early stop."""
+
+    def on_epoch_begin(self, epoch: int, logs: Logs) -> None:
+        """Before the first batch of an epoch. epoch: 0-based."""
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """After an epoch and its validation. logs: loss, metrics, val_loss, val_metrics, seconds."""
+
+    def on_train_batch_begin(self, batch: int, logs: Logs) -> None:
+        """Before a training batch. batch: 0-based within the epoch."""
+
+    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
+        """After a training batch. logs: `samples` seen in this epoch; the running loss only where it costs no sync."""
+
+    def on_test_begin(self, logs: Logs) -> None:
+        """Before an evaluation pass."""
+
+    def on_test_end(self, logs: Logs) -> None:
+        """After an evaluation pass. logs: loss and metrics."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """State that a resumed run needs, as JSON values."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what state_dict gave."""

@@ -1,0 +1,45 @@
+"""What a loader hands to the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..devices import move
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A sample that could not be read: its place in the dataset, its name (a path, a row), and why."""
+
+    index: int
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs and targets of some samples; unpacks as `inputs, targets = batch`.
+
+    inputs: (n, …) or a mapping of such tensors. targets: (n,) or (n, …); None for unlabelled data.
+    indices: (n,) places of the samples in their dataset. skipped: samples that were to be here and could not be read.
+    """
+
+    inputs: Tensor | Mapping[str, Tensor]
+    targets: Tensor | None
+    indices: Tensor
+    skipped: tuple[Skipped, ...] = field(default=())
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.inputs, self.targets))
+
+    def __len__(self) -> int:
+        return int(self.indices.numel())
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with its tensors on `device`."""
+        return replace(self, inputs=move(self.inputs, device), targets=move(self.targets, device))

@@ -1,0 +1,102 @@
+"""Which device, and which number format, a job runs in."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from .errors import ConfigurationError
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """`auto` is the best device present: cuda, then mps, then xpu, then cpu.
+
+    Raises ConfigurationError when a named device does not exist on this machine.
+    """
+    if device == "auto":
+        return torch.device(_best_device())
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"device={device!r} is no device name; use 'auto', 'cpu', 'cuda', 'cuda:1', 'mps' or 'xpu'."
+        ) from error
+    if chosen.type not in available_devices():
+        raise ConfigurationError(
+            f"device={str(chosen)!r} is not present here; present: {', '.join(available_devices())}. "
+            "Use device='auto' to take the best one."
+        )
+    return chosen
+
+
+def available_devices() -> tuple[str, ...]:
+    """Device types usable on this machine, best first; cpu is always the last."""
+    present = []
+    if torch.cuda.is_available():
+        present.append("cuda")
+    if torch.backends.mps.is_available():
+        present.append("mps")
+    if hasattr(torch, "xpu") and torch.xpu.is_available():
+        present.append("xpu")
+    return (*present, "cpu")
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
+    """`auto` is bf16 where the device multiplies bf16 natively, else fp32.
+
+    fp16 is taken only when asked for, on CUDA: it needs loss scaling and can overflow.
+    """
+    if precision not in ("auto", "fp32", "bf16", "fp16"):
+        raise ConfigurationError(f"precision={precision!r}; possible: 'auto', 'fp32', 'bf16', 'fp16'.")
+    if precision == "auto":
+        return "bf16" if has_fast_bfloat16(device) else "fp32"
+    if precision == "fp16" and device.type != "cuda":
+        raise ConfigurationError(f"precision='fp16' needs a CUDA device, not {device.type}; use 'bf16' or 'fp32'.")
+    return precision
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether bf16 matrix products run in hardware: Ampere or later; AMX or AVX-512 bf16 on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device.type == "cpu":
+        return bool({"amx_bf16", "avx512_bf16"} & _cpu_flags())
+    return False
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """The autocast context for a resolved precision; nothing at all for fp32."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+    return torch.autocast(device.type, dtype=dtype)
+
+
+def move(value: Any, device: torch.device) -> Any:
+    """Copy every tensor in nested dicts, lists and tuples to `device`; everything else stays as it is."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, Mapping):
+        return {key: move(item, device) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(move(item, device) for item in value)
+    return value
+
+
+def _best_device() -> str:
+    return available_devices()[0]
+
+
+def _cpu_flags() -> set[str]:
+    # Only Linux tells its CPU's flags in a file; elsewhere the answer is "unknown", which means fp32.
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    return next((set(line.split()) for line in lines if line.startswith("flags")), set())

@@ -1,0 +1,77 @@
+"""The three kinds of question that a head answers, and what each makes of outputs and targets."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigurationError, LabelMismatchError
+
+TaskKind = Literal["multi_class", "multi_label", "regression"]
+
+
+def check_task(task: TaskKind, num_outputs: int) -> None:
+    """Raise ConfigurationError for an unknown task, or for a number of outputs that the task cannot have.
+
+    A binary question is multi_class with 2 outputs or multi_label with 1.
+    """
+    if task not in get_args(TaskKind):
+        raise ConfigurationError(f"task={task!r}; possible: {', '.join(get_args(TaskKind))}.")
+    least = 2 if task == "multi_class" else 1
+    if num_outputs < least:
+        raise ConfigurationError(f"task={task!r} needs at least {least} outputs, not {num_outputs}.")
+
+
+def prepare(task: TaskKind, num_outputs: int, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and targets as the metrics read them; new tensors, no host synchronisation.
+
+    multi_class: (n, c) logits -> probabilities; (n,) class numbers.
+    multi_label: (n, l) logits -> probabilities; (n, l) of 0 and 1.     (n,) is read as (n, 1)
+    regression:  (n, k) values -> values; (n, k) values.                (n,) is read as (n, 1)
+    Probabilities are float32 whatever the precision of the logits.
+    """
+    outputs, targets = outputs.detach(), targets.detach()
+    if task == "multi_class":
+        _check_shapes(task, outputs, targets, (len(outputs), num_outputs), (len(outputs),))
+        if targets.is_floating_point():
+            raise LabelMismatchError(
+                f"multi_class targets are class numbers, not {targets.dtype}; for soft targets give targets.argmax(1)."
+            )
+        return outputs.float().softmax(1), targets.long().clone()
+    outputs, targets = _as_columns(outputs), _as_columns(targets)
+    _check_shapes(task, outputs, targets, (len(outputs), num_outputs), (len(outputs), num_outputs))
+    if task == "multi_label":
+        return outputs.float().sigmoid(), targets.long().clone()
+    return outputs.float().clone(), targets.clone()
+
+
+def check_labels(task: TaskKind, num_outputs: int, targets: Tensor) -> None:
+    """Raise LabelMismatchError for a class number that the head does not have, or a label that is not 0 or 1."""
+    if task == "regression":
+        return
+    highest = num_outputs - 1 if task == "multi_class" else 1
+    wrong = targets[(targets < 0) | (targets > highest)]
+    if wrong.numel():
+        found = ", ".join(str(value) for value in wrong.unique().tolist()[:5])
+        raise LabelMismatchError(f"Targets must lie in 0..{highest} for {task} with {num_outputs} outputs; found {found}.")
+
+
+def finite_rows(outputs: Tensor) -> Tensor:
+    """(n, …) -> (n,) bool: rows without NaN or infinity."""
+    return torch.isfinite(outputs).flatten(1).all(1)
+
+
+def _as_columns(values: Tensor) -> Tensor:
+    return values.unsqueeze(1) if values.ndim == 1 else values
+
+
+def _check_shapes(
+    task: TaskKind, outputs: Tensor, targets: Tensor, wanted_outputs: tuple[int, ...], wanted_targets: tuple[int, ...]
+) -> None:
+    if tuple(outputs.shape) != wanted_outputs or tuple(targets.shape) != wanted_targets:
+        raise LabelMismatchError(
+            f"{task} metrics need outputs of shape {wanted_outputs} and targets of shape {wanted_targets}; "
+            f"they have {tuple(outputs.shape)} and {tuple(targets.shape)}."
+        )

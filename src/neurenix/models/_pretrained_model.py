@@ -1,0 +1,160 @@
+"""The one kind of model that every transfer method works on: trunk, pool, head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+from torch import Tensor, nn
+
+from ..errors import ConfigurationError, InputMismatchError
+from ..nn import Pool
+from ._load_report import LoadReport
+from ._records import Architecture, Weights
+
+Inputs = Tensor | Mapping[str, Tensor]
+
+
+@final
+class PretrainedModel(nn.Module):
+    """`head(pool(trunk(inputs)))`, with everything that belongs to its weights attached.
+
+    inputs: a tensor (images (n, channels, height, width)) or a mapping of tensors (tokens with their mask).
+    trunk: inputs -> unpooled features; `pool`: -> (n, feature_size); `head`: -> (n, outputs), Identity if none.
+    stages: names of the trunk's parts from input to output, accepted wherever layers are named.
+    preprocess: one raw sample (image, text) -> what the trunk reads; belongs to the weights and is saved with them.
+    categories: names of the head's outputs, in order; empty when there is no head or no names are known.
+    source: how load_pretrained_model made this model, so that a saved tuning can find its base again; None for
+        a module of the user's own.
+    """
+
+    def __init__(
+        self,
+        *,
+        trunk: nn.Module,
+        pool: Pool,
+        head: nn.Module | None,
+        feature_size: int,
+        stages: Sequence[str],
+        head_name: str = "head",
+        preprocess: Any = None,
+        categories: Sequence[str] = (),
+        architecture: Architecture | None = None,
+        weights_info: Weights | None = None,
+        load_report: LoadReport | None = None,
+        source: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.pool = pool
+        self.head = nn.Identity() if head is None else head
+        self.feature_size = feature_size
+        self.stages = tuple(stages)
+        self.head_name = head_name
+        self.preprocess = preprocess
+        self.categories = tuple(categories)
+        self.architecture = architecture
+        self.weights_info = weights_info
+        self.load_report = load_report
+        self.source = source
+
+    @property
+    def domain(self) -> str:
+        """`vision`, `nlp`, `audio`, or `custom` for a module of the user's own."""
+        return self.architecture.domain if self.architecture else "custom"
+
+    @property
+    def name(self) -> str:
+        """The architecture's name, or the class of a user's own module."""
+        return self.architecture.name if self.architecture else type(self.trunk).__name__
+
+    def features(self, inputs: Inputs) -> Tensor:
+        """Unpooled features: (n, channels, height, width) of a CNN, (n, tokens, channels) of a transformer."""
+        return self.trunk(inputs)
+
+    def embed(self, inputs: Inputs) -> Tensor:
+        """Pooled features, (n, feature_size); the input of the head."""
+        mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+        return self.pool(self.trunk(inputs), mask)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Logits or values (n, outputs) with a head; pooled features (n, feature_size) without one."""
+        return self.head(self.embed(inputs))
+
+    def replace_head(self, head: nn.Module, categories: Sequence[str] = ()) -> None:
+        """Put another head in place, on the device and in the dtype of the old parameters."""
+        if self.pool.mode == "none" and self.architecture is not None:
+            raise ConfigurationError(
+                "this model was loaded with pooling='none', so it gives feature maps and a head cannot follow; "
+                f"load it with pooling={self.architecture.pooling!r}."
+            )
+        like = next(self.trunk.parameters(), None)
+        self.head = head if like is None else head.to(device=like.device, dtype=like.dtype)
+        self.categories = tuple(categories)
+
+
+def adopt(module: nn.Module, *, head: str | None = None) -> PretrainedModel:
+    """Make a PretrainedModel of any torch module by taking its last linear layer out as the head.
+
+    head: the head's module name, for modules whose last linear layer is not it.
+    The layer has to be the last thing that the module computes; the first forward pass checks it.
+    """
+    if isinstance(module, PretrainedModel):
+        return module
+    name, linear = _find_head(module, head)
+    outlet = _Outlet()
+    module.set_submodule(name, outlet)
+    return PretrainedModel(
+        trunk=_OpenTrunk(module, outlet, name),
+        pool=Pool("none"),
+        head=linear,
+        feature_size=linear.in_features,
+        stages=[child for child, _ in module.named_children() if child != name.split(".")[0] or "." in name],
+        head_name=name,
+    )
+
+
+def _find_head(module: nn.Module, head: str | None) -> tuple[str, nn.Linear]:
+    linear = {name: layer for name, layer in module.named_modules() if name and isinstance(layer, nn.Linear)}
+    if head is not None and head in linear:
+        return head, linear[head]
+    if head is not None or not linear:
+        raise ConfigurationError(
+            f"{type(module).__name__} has no linear layer {head or ''!r} to take as its head; it has: "
+            f"{', '.join(linear) or 'no nn.Linear at all'}. Name it with adopt(module, head=…)."
+        )
+    return list(linear.items())[-1]
+
+
+@final
+class _Outlet(nn.Module):
+    """Stands where the head was and remembers what would have entered it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Tensor | None = None  # set in forward, taken out right after
+
+    def forward(self, features: Tensor) -> Tensor:
+        self.seen = features
+        return features
+
+
+@final
+class _OpenTrunk(nn.Module):
+    """A user's module with its head taken out; checks that nothing follows the head."""
+
+    def __init__(self, module: nn.Module, outlet: _Outlet, head: str) -> None:
+        super().__init__()
+        self.module = module
+        self._outlet = [outlet]  # in a list, so that it is not registered a second time
+        self._head = head
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        features = self.module(inputs)
+        seen, self._outlet[0].seen = self._outlet[0].seen, None
+        if features is not seen:
+            raise InputMismatchError(
+                f"{type(self.module).__name__} computes something after its layer {self._head!r}, so that layer is "
+                "not its head. Return the layer's output from forward(), or name the head with adopt(module, head=…)."
+            )
+        return features

@@ -1,0 +1,129 @@
+"""What is known about an architecture and about each set of weights for it: frozen, declared once, never computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from torch import Tensor, nn
+
+from ..registry import Registry
+from ..text import TextInput
+from ..vision import ImageInput
+
+StateDict: TypeAlias = "dict[str, Tensor]"
+InputSpec: TypeAlias = "ImageInput | TextInput"
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A repository on the Hugging Face hub. `revision` is a commit where known, else a branch pinned on first use."""
+
+    repository: str
+    revision: str = "main"
+    file: str = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class UrlSource:
+    """A file at an address, with the SHA-256 (or its published prefix) that it must have."""
+
+    url: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class PackageSource:
+    """A file that an installed Python package carries. `file` is a path or glob below the package's folder."""
+
+    distribution: str
+    package: str
+    file: str
+
+
+@dataclass(frozen=True)
+class PathSource:
+    """A file or a folder on this machine."""
+
+    path: str
+
+
+Source: TypeAlias = "HubSource | UrlSource | PackageSource | PathSource"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """One published set of weights.
+
+    sha256: of the file, whole or a published prefix; None where no publisher states one, then the hub's own
+        content hash is checked and pinned on first download.
+    convert: renames a file's keys to those of the architecture's own state dict; None when they are the same.
+    labels: name of the label set that the original head answers in, e.g. "imagenet-1k".
+    """
+
+    name: str
+    source: Source
+    licence: str
+    paper: str
+    input: InputSpec
+    sha256: str | None = None
+    commercial_use: bool = True
+    labels: str | None = None
+    convert: Callable[[StateDict], StateDict] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """What a builder has to know. `folder` holds a fetched configuration for architectures defined by one."""
+
+    num_classes: int
+    image_size: tuple[int, int] | None = None
+    channels: int = 3
+    folder: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a builder returns: the network without its head, and the head.
+
+    trunk: inputs -> unpooled features, (n, c, h, w) or (n, tokens, c).
+    head: pooled features (n, feature_size) -> logits; None when the architecture has none of its own.
+    """
+
+    trunk: nn.Module
+    head: nn.Module | None
+    feature_size: int
+    channels_last: bool = False
+    prefix_tokens: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """One architecture, e.g. resnet50: how it is built, what its parts are called, which weights exist.
+
+    stages: names of the trunk's parts from input to output, as freeze_layers takes them.
+    head_name: what the head is called in the library that the architecture comes from ("fc", "classifier").
+    roles: role -> glob of module names below the trunk, e.g. {"attention.query": "encoder.layer.*.attention.self.query"}.
+    pooling: the pooling that the published head was trained on.
+    default_weights: key in `weights` for callers who give none.
+    """
+
+    name: str
+    domain: str
+    tasks: tuple[str, ...]
+    build: Callable[[BuildOptions], Parts]
+    input: InputSpec
+    stages: tuple[str, ...]
+    head_name: str
+    pooling: str
+    paper: str
+    licence: str
+    weights: Mapping[str, Weights] = field(default_factory=dict)
+    default_weights: str = "imagenet"
+    roles: Mapping[str, str] = field(default_factory=dict)
+
+
+ARCHITECTURES: Registry[Architecture] = Registry(
+    "model", hint="neurenix.transfer.list_models() lists all; domain= and task= narrow it."
+)

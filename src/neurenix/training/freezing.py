@@ -1,0 +1,124 @@
+"""What is frozen is a pure function of a schedule and the epoch; frozen means byte-identical afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from torch import nn
+
+from ..errors import ConfigurationError, InvariantError
+from ..models import covered, display_name, match_layers
+from ..storage import tensor_digest
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A span of training with one set of frozen layers. frozen: qualified names; name: what is said to the user."""
+
+    name: str
+    frozen: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FreezeSchedule:
+    """Phases, and when each begins: at a given epoch, or when the validation loss has stopped falling.
+
+    starts: first epoch of every phase, for schedules by epoch; None for schedules by plateau.
+    """
+
+    phases: tuple[Phase, ...]
+    starts: tuple[int, ...] | None = (0,)
+
+    def phase(self, epoch: int, plateaus: int = 0) -> Phase:
+        """The phase of an epoch. plateaus: how often the validation loss has stalled, for schedules by plateau."""
+        if self.starts is None:
+            return self.phases[min(plateaus, len(self.phases) - 1)]
+        return self.phases[sum(start <= epoch for start in self.starts) - 1]
+
+
+def expanded(model: nn.Module, patterns: Sequence[str] | str) -> tuple[str, ...]:
+    """Qualified names of the layers that patterns name and of everything below them, so that parts can be released."""
+    layers = match_layers(model, patterns) if patterns else []
+    below = [*(name for name, _ in model.named_modules()), *(name for name, _ in model.named_parameters())]
+    return tuple(dict.fromkeys(name for name in below if covered(name, layers)))
+
+
+def constant_schedule(frozen: Sequence[str]) -> FreezeSchedule:
+    """One phase for all epochs."""
+    return FreezeSchedule((Phase("fixed" if frozen else "all layers", tuple(frozen)),))
+
+
+def progressive_schedule(stages: Sequence[str], names: Sequence[str], epochs: int, by_plateau: bool) -> FreezeSchedule:
+    """Head alone first, then one stage more at a time from the top, in equal spans of epochs or at plateaus.
+
+    Howard & Ruder, ULMFiT, ACL 2018, section 3.3. stages: qualified names, from input to output; names: as displayed.
+    With fewer epochs than phases, several stages are unfrozen at once.
+    """
+    phases = [Phase("head", tuple(stages))]
+    for kept in range(len(stages) - 1, -1, -1):
+        phases.append(Phase(f"{names[kept]} and above" if kept else "all layers", tuple(stages[:kept])))
+    if by_plateau:
+        return FreezeSchedule(tuple(phases), None)
+    spans = min(len(phases), max(1, epochs))
+    picked = [phases[round(i * (len(phases) - 1) / max(1, spans - 1))] for i in range(spans)]
+    return FreezeSchedule(tuple(picked), tuple(i * epochs // spans for i in range(spans)))
+
+
+def apply_phase(model: nn.Module, phase: Phase) -> None:
+    """Set requires_grad of every parameter to what the phase says."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not covered(name, phase.frozen))
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigurationError("every layer is frozen, the head too: there is nothing to train. Unfreeze a layer.")
+
+
+def set_training_mode(model: nn.Module, phase: Phase) -> None:
+    """Training mode for what is trained; inference mode (fixed norm statistics, no dropout) for what is frozen."""
+    model.train()
+    for name, module in model.named_modules():
+        parameters = list(module.parameters())
+        frozen = covered(name, phase.frozen) or (parameters and not any(p.requires_grad for p in parameters))
+        if frozen:
+            module.eval()
+
+
+@final
+class FrozenWatch:
+    """Digests of everything frozen, parameters and buffers, taken when a phase begins and checked when it ends."""
+
+    def __init__(self, model: nn.Module, phase: Phase) -> None:
+        self._model = model
+        self._frozen = {name: tensor_digest(tensor) for name, tensor in _state(model, phase.frozen)}
+
+    def check(self) -> None:
+        """Raise InvariantError naming what moved."""
+        state = dict(_state(self._model, ("",)))
+        moved = [name for name, digest in self._frozen.items() if tensor_digest(state[name]) != digest]
+        if moved:
+            names = ", ".join(display_name(self._model, name) for name in moved[:5])
+            raise InvariantError(
+                f"{len(moved)} frozen tensors changed during training ({names}). A callback, a hook or the model's "
+                "own forward wrote to them; frozen layers must keep every byte."
+            )
+
+
+def still_parameters(model: nn.Module, before: dict[str, str]) -> list[str]:
+    """Names of trainable parameters whose bytes are still those of `before` (name -> digest)."""
+    return [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and before.get(name) == tensor_digest(parameter)
+    ]
+
+
+def parameter_digests(model: nn.Module) -> dict[str, str]:
+    """Name -> digest of every trainable parameter."""
+    return {name: tensor_digest(p) for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _state(model: nn.Module, layers: Iterable[str]) -> list[tuple[str, object]]:
+    named = [*model.named_parameters(), *model.named_buffers()]
+    chosen = tuple(layers)
+    return [(name, tensor) for name, tensor in named if "" in chosen or covered(name, chosen)]

@@ -1,0 +1,109 @@
+"""What a model is asked for one batch. The loop runs any objective; this is the ordinary, supervised one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..data import Batch
+from ..errors import ConfigurationError, LabelMismatchError
+from .losses import Loss, LossOptions
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """loss: () to be minimised. parts: named shares of it. outputs: (n, k) float32, None where metrics make no sense."""
+
+    loss: Tensor
+    outputs: Tensor | None = None
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Objective(Protocol):
+    """objective(model, batch) -> StepResult; `check` raises for a batch that it cannot use, before it is moved."""
+
+    def __call__(self, model: nn.Module, batch: Batch) -> StepResult: ...
+
+    def check(self, batch: Batch) -> None:
+        """Raise a DataError for targets that do not fit."""
+        ...
+
+
+@final
+class Supervised:
+    """A loss between the model's outputs and the batch's targets, with mixup while the model is in training mode.
+
+    mixup_alpha: parameter of the Beta distribution that the mixing share is drawn from; 0 for no mixup.
+    """
+
+    def __init__(self, loss: Loss, num_outputs: int, *, options: LossOptions | None = None, mixup_alpha: float = 0.0) -> None:
+        self.loss = loss
+        self.num_outputs = num_outputs
+        self.options = options or LossOptions()
+        self.mixup_alpha = mixup_alpha
+        self._check_options()
+
+    def __call__(self, model: nn.Module, batch: Batch) -> StepResult:
+        """Forward and loss; the loss is computed in float32 whatever the precision of the forward pass."""
+        if model.training and self.mixup_alpha > 0:
+            return self._mixed(model, batch)
+        outputs = model(batch.inputs).float()
+        return StepResult(self.loss.compute(outputs, batch.targets, self._options_on(outputs)), outputs)
+
+    def check(self, batch: Batch) -> None:
+        """Targets must be there, and class numbers must be ones that the head can answer."""
+        if batch.targets is None:
+            raise LabelMismatchError("these samples have no targets; training and evaluation need (input, target) pairs.")
+        if self.loss.task != "multi_class" or batch.targets.ndim != 1:
+            return
+        if batch.targets.is_floating_point():
+            raise LabelMismatchError(
+                f"loss={self.loss.name!r} needs class numbers, but targets are {batch.targets.dtype}; for values to "
+                "be predicted use loss='mse', for several labels per sample loss='binary_cross_entropy'."
+            )
+        wrong = (batch.targets < 0) | (batch.targets >= self.num_outputs)
+        if wrong.any():
+            place = int(batch.indices[wrong.nonzero()[0]])
+            raise LabelMismatchError(
+                f"sample {place} has class number {int(batch.targets[wrong][0])}, but the head has {self.num_outputs} "
+                f"outputs, 0 to {self.num_outputs - 1}; num_classes must be the number of classes."
+            )
+
+    def _mixed(self, model: nn.Module, batch: Batch) -> StepResult:
+        share = float(torch.distributions.Beta(self.mixup_alpha, self.mixup_alpha).sample())
+        order = torch.randperm(len(batch), device=batch.targets.device)
+        targets = batch.targets
+        if self.loss.task == "multi_class" and targets.ndim == 1:
+            targets = functional.one_hot(targets.long(), self.num_outputs).float()
+        outputs = model(mix(batch.inputs, order, share)).float()
+        return StepResult(self.loss.compute(outputs, mix(targets.float(), order, share), self._options_on(outputs)))
+
+    def _options_on(self, outputs: Tensor) -> LossOptions:
+        weights = self.options.class_weights
+        if weights is None or weights.device == outputs.device:
+            return self.options
+        return LossOptions(label_smoothing=self.options.label_smoothing, class_weights=weights.to(outputs.device))
+
+    def _check_options(self) -> None:
+        weights, smoothing = self.options.class_weights, self.options.label_smoothing
+        if not 0 <= smoothing < 1:
+            raise ConfigurationError(f"label_smoothing={smoothing}; it is a share, at least 0 and below 1.")
+        if self.mixup_alpha < 0:
+            raise ConfigurationError(f"mixup_alpha={self.mixup_alpha}; it is 0 (off) or positive, 0.2 say.")
+        if (weights is not None or smoothing) and not self.loss.weighted:
+            raise ConfigurationError(
+                f"class_weights and label_smoothing are for classification losses, not for {self.loss.name!r}."
+            )
+        if weights is not None and weights.shape != (self.num_outputs,):
+            raise ConfigurationError(f"class_weights has {weights.numel()} values for {self.num_outputs} classes.")
+
+
+def mix(values: Tensor | object, order: Tensor, share: float) -> Tensor:
+    """share · x + (1 - share) · x[order]. Zhang et al., mixup, ICLR 2018, section 2. values: (n, …) -> (n, …)."""
+    if not isinstance(values, Tensor):
+        raise ConfigurationError("mixup mixes tensors such as images; texts cannot be mixed. Set mixup_alpha=0.")
+    return share * values + (1 - share) * values[order]

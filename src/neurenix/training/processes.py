@@ -1,0 +1,69 @@
+"""One process or several: `accelerate launch` starts them, this hides the difference from the loop."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from ..data import Batch, DataLoader
+
+
+@final
+class Processes:
+    """The processes of this run as accelerate sees them; a single one unless `accelerate launch` started more."""
+
+    def __init__(self, device: torch.device) -> None:
+        from accelerate import Accelerator
+
+        self._accelerator = Accelerator(cpu=device.type == "cpu")
+        self.count = self._accelerator.num_processes
+        self.rank = self._accelerator.process_index
+        self.is_main = self._accelerator.is_main_process
+        # A single process stays on the device that the model was loaded on; several get theirs from accelerate.
+        self.device = device if self.count == 1 else self._accelerator.device
+        self._wrapped: nn.Module | None = None
+
+    def wrap(self, model: nn.Module) -> None:
+        """Prepare a model for gradients that are averaged over the processes; anew after every change of freezing."""
+        model.to(self.device)
+        self._wrapped = model if self.count == 1 else self._accelerator.prepare_model(model)
+
+    def wrapped(self, model: nn.Module) -> nn.Module:
+        """The model to call in training."""
+        return self._wrapped if self._wrapped is not None and model.training else model
+
+    def local_gradients(self, model: nn.Module, *, last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Inside, gradients stay in this process, except for the last batch of an accumulation window."""
+        if self.count == 1 or last or self._wrapped is None:
+            return contextlib.nullcontext()
+        return self._accelerator.no_sync(self._wrapped)
+
+    def epoch(self, loader: DataLoader, epoch: int) -> Iterator[Batch]:
+        """This process's batches of one epoch."""
+        return loader.batches(epoch, rank=self.rank, world_size=self.count)
+
+    def batches(self, loader: DataLoader) -> int:
+        """Number of batches that each process sees in an epoch."""
+        return -(-len(loader) // self.count)
+
+    def mean(self, total: Tensor, samples: int) -> float:
+        """Sum of all processes' totals over the sum of their samples."""
+        both = torch.stack([total.float(), torch.tensor(float(samples), device=total.device)])
+        if self.count > 1:
+            both = self._accelerator.reduce(both, reduction="sum")
+        return float(both[0] / both[1].clamp(min=1))
+
+    @contextlib.contextmanager
+    def own_random_state(self) -> Iterator[None]:
+        """Randomness inside the block (dropout, mixup) leaves the caller's generators as they were."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            yield
+
+    def seed(self, seed: int) -> None:
+        """Make this step's randomness a function of `seed` and of the process; only inside own_random_state."""
+        torch.manual_seed((seed + self.rank) % 2**63)

@@ -1,0 +1,7 @@
+"""The face of neurenix: load a pretrained model, adapt it, measure it, save it."""
+
+from ..models import layer_names as layer_names
+from .features import FeatureExtractor as FeatureExtractor
+from .finetune import Finetuner as Finetuner
+from .pretrained import list_models as list_models
+from .pretrained import load_pretrained_model as load_pretrained_model

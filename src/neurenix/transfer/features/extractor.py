@@ -1,0 +1,271 @@
+"""A pretrained model as a fixed function from samples to vectors."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from ...data import Batch
+from ...devices import Precision, autocast, resolve_device, resolve_precision
+from ...errors import ConfigurationError, InputMismatchError
+from ...models._pretrained_model import PretrainedModel
+from ...nn import Pool
+from . import fingerprint, samples, taps
+from .cache import CachedFeatures, Plan, Rows, fill
+from .layouts import Layout, detect, reference_of
+from .progress import Progress
+from .selection import FeatureSelector
+from .taps import Inputs, Tap
+
+
+@final
+class FeatureExtractor:
+    """What chosen layers of a frozen model give, pooled and joined into one vector per sample.
+
+    model: a PretrainedModel or any torch module. It is not changed: no gradients, no statistics, its modes are
+        restored and hooks live only during a call. Only `device`, when given, moves it, as `model.to(device)` does.
+    layers: names or wildcards (`"layer1"`, `"blocks.*"`); a wildcard takes the outermost layers that it matches.
+        None: what enters the head of a PretrainedModel, or the output of another module.
+    pooling: "avg" ("mean"), "max", "gem", "cls", "last" or "none". None: the model's own pooling where it belongs to
+        what is read (layers=None), else "avg". Attention masks in the inputs are respected, and prefix tokens (a
+        ViT's class token) are left out by all but "cls" and "none".
+    flatten: True: one matrix (n, sum of widths), see `columns`; unpooled maps (n, c, h, w) become (n, c*h*w).
+        False: a dict of layer -> tensor in its own shape.
+    normalize: scale each layer's part of each sample to length 1 (all of a map together); zeros stay zeros.
+    precision: "fp32" by default, so that features agree between machines; "bf16", "fp16" or "auto" compute faster
+        and less exactly. Features are float32 in any case (float64 for a float64 model).
+    channels_last: layout of outputs with three dimensions and more. None detects it: convolutions give (n, c, …),
+        linear layers and layer norms (n, …, c); else 3-d is (n, tokens, c) and 4-d NCHW, or NHWC where a model says so.
+
+    columns: after the first call, layer -> slice of the matrix's columns.
+
+    The forward pass ends after the last layer that is read.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Sequence[str] | str | None = None,
+        pooling: str | None = None,
+        flatten: bool = True,
+        normalize: bool = False,
+        device: str | torch.device | None = None,
+        precision: Precision = "fp32",
+        channels_last: bool | None = None,
+    ) -> None:
+        self.model = getattr(model, "_orig_mod", model)  # hooks do not fire inside a compiled module
+        self.taps, own_pooling = _taps(self.model, layers, pooling)
+        self.pooling = Pool("none" if own_pooling else pooling or "avg").mode
+        self.flatten = flatten
+        self.normalize = normalize
+        self.channels_last = channels_last
+        if device is not None:
+            self.model.to(resolve_device(device))
+        self.device, self.dtype = _device_and_dtype(self.model)
+        self.precision = resolve_precision(precision, self.device)
+        self.columns: dict[str, slice] = {}
+        self.selector: FeatureSelector | None = None
+        self._layouts: dict[str, Layout] | None = None
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers that are read, in the order of their columns."""
+        return tuple(tap.name for tap in self.taps)
+
+    def __call__(self, inputs: Any) -> Tensor | dict[str, Tensor]:
+        """Features of a tensor batch, a dict of tensors, or raw data, on the model's device.
+
+        Raw data (an image, a path, a text, a list of these, a dataset) goes through the model's preprocessing;
+        a single sample gives one row.
+        """
+        batch = samples.as_inputs(inputs)
+        if batch is not None:
+            return self._finish(self._read(batch))
+        loader = samples.loader(samples.as_dataset(inputs), self.model)
+        parts = [self._read(batch.inputs) for batch in loader if len(batch)]
+        if not parts:
+            raise InputMismatchError("none of the given samples could be read, so there are no features.")
+        _check_widths(parts)
+        return self._finish({name: torch.cat([part[name] for part in parts]) for name in self.layers})
+
+    def extract(
+        self, dataset: Any, batch_size: int = 32, num_workers: int = 0, progress: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
+        """Features (n, d) and targets (n, …) of a dataset, on the CPU; targets are None for unlabelled data."""
+        loader = samples.loader(samples.as_dataset(dataset), self.model, batch_size, num_workers)
+        rows = self._rows(loader, Progress("features", samples.length(dataset), shown=progress))
+        return rows.features, rows.targets
+
+    def cache_features(
+        self,
+        dataset: Any,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        cache_dir: str | Path = "./feature_cache",
+        shard_size: int = 1024,
+        dtype: str = "float32",
+        cache_key: str | None = None,
+        progress: bool = True,
+    ) -> CachedFeatures:
+        """Compute a dataset's features once; later calls, also of other processes, read them from `cache_dir`.
+
+        They are read back only if nothing changed that could change them: weights, buffers, the model's code, the
+        settings here, the content and order of samples, labels, preprocessing, library versions. On top, a few
+        samples are computed anew and compared. An interrupted call goes on at the first missing shard, and a
+        damaged shard is named in a warning and computed again.
+
+        shard_size: samples per file. dtype: how features are stored, "float32", "float16" or "bfloat16".
+        cache_key: your own name for the state of dataset and transforms, for data that cannot be described
+            (random transforms) or is slow to read. You have to change it whenever they change.
+        """
+        raw = samples.as_dataset(dataset)
+        prepared = samples.prepared(raw, self.model)
+        description = self._description(
+            fingerprint.data_digest(raw, prepared, self._preprocess, num_workers, cache_key), dtype
+        )
+        plan = Plan(
+            folder=Path(cache_dir) / fingerprint.key(description)[:32],
+            description=description,
+            count=samples.length(prepared),
+            shard_size=shard_size,
+            dtype=dtype,
+            classes=tuple(getattr(raw, "classes", None) or ()),
+            tolerance=None if cache_key is not None else _tolerance(dtype, self.precision),
+        )
+
+        def compute(indices: Sequence[int], shown: Progress) -> Rows:
+            loader = samples.loader(samples.part(prepared, indices), None, batch_size, num_workers)
+            return self._rows(loader, shown, indices)
+
+        return fill(plan, compute, lambda: self.columns, progress)
+
+    def select(self, selector: FeatureSelector) -> FeatureExtractor:
+        """The same extractor giving only the columns that a fitted selector chose."""
+        if not self.flatten or self.selector is not None:
+            raise ConfigurationError("select() takes columns of one whole matrix: use an extractor with flatten=True.")
+        selector.check_fitted()
+        chosen = copy.copy(self)
+        chosen.selector, chosen.columns = selector, {}
+        return chosen
+
+    @property
+    def _preprocess(self) -> Any:
+        return getattr(self.model, "preprocess", None) if isinstance(self.model, PretrainedModel) else None
+
+    def _description(self, data: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+        if not self.flatten:
+            raise ConfigurationError("a cache holds one matrix of features: use an extractor with flatten=True.")
+        settings = {
+            "layers": [[tap.name, tap.module] for tap in self.taps],
+            "pooling": self.pooling,
+            "normalize": self.normalize,
+            "channels_last": self.channels_last,
+            "precision": self.precision,
+            "device": self.device.type,
+            "columns": None if self.selector is None else self.selector.indices.tolist(),
+            "dtype": dtype,
+        }
+        return {
+            "format": fingerprint.FORMAT,
+            "settings": settings,
+            "model": fingerprint.model_digest(self.model, self.taps),
+            "data": dict(data),
+            "versions": fingerprint.versions(),
+        }
+
+    @torch.no_grad()
+    def _read(self, inputs: Inputs) -> dict[str, Tensor]:
+        """Pooled and scaled output of each layer, in float32 or float64."""
+        inputs = taps.cast(inputs, self.device, self.dtype)
+        count = taps.batch_size(inputs)
+        with taps.evaluating(self.model), autocast(self.device, self.precision):
+            layouts = self._layouts = self._layouts or self._survey(taps.first_sample(inputs))
+            mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+
+            def reader(tap: Tap, module: nn.Module, output: Any) -> Tensor:
+                tensor = _checked(tap.name, taps.first_tensor(tap.name, output), count)
+                return _vector(tensor, self.pooling, layouts[tap.name], mask, self.normalize)
+
+            return taps.read(self.model, inputs, self.taps, reader, stop=taps.may_stop(self.model))
+
+    def _survey(self, one: Inputs) -> dict[str, Layout]:
+        """Run one sample all the way, to see that each layer is called once and how its output is laid out."""
+        reference = reference_of(self.model)
+        extra = () if reference.module is None else (Tap("\0trunk", reference.module),)
+
+        def reader(tap: Tap, module: nn.Module, output: Any) -> tuple[nn.Module, Tensor]:
+            return module, taps.first_tensor(tap.name, output)
+
+        seen = taps.read(self.model, one, (*self.taps, *extra), reader, stop=False)
+        trunk_output = seen.pop("\0trunk")[1] if extra else None
+        found = {name: detect(module, output, reference, trunk_output) for name, (module, output) in seen.items()}
+        if self.channels_last is None:
+            return found
+        return {name: Layout(self.channels_last, layout.prefix_tokens) for name, layout in found.items()}
+
+    def _finish(self, read: Mapping[str, Tensor]) -> Tensor | dict[str, Tensor]:
+        return self._join(read) if self.flatten else dict(read)
+
+    def _join(self, read: Mapping[str, Tensor]) -> Tensor:
+        """(n, sum of widths), or the selected columns of it; sets `columns`."""
+        parts = {name: tensor.flatten(1) for name, tensor in read.items()}
+        matrix = torch.cat(list(parts.values()), dim=1)
+        edges = torch.tensor([0] + [part.shape[1] for part in parts.values()]).cumsum(0)
+        if self.selector is not None:
+            matrix = self.selector.transform(matrix)
+            edges = torch.searchsorted(self.selector.indices, edges)
+        self.columns = {name: slice(int(edges[i]), int(edges[i + 1])) for i, name in enumerate(parts)}
+        return matrix
+
+    def _rows(self, loader: Iterable[Batch], shown: Progress, places: Sequence[int] | None = None) -> Rows:
+        """All features that a loader's samples have; `places` are the loader's samples' numbers in the dataset."""
+        if not self.flatten:
+            raise ConfigurationError("a dataset's features are one matrix: use an extractor with flatten=True.")
+        collected = _Collected()
+        with shown:
+            for batch in loader:
+                if len(batch):
+                    collected.add(self._join(self._read(batch.inputs)).cpu(), batch)
+                collected.skipped += batch.skipped
+                shown.advance(len(batch) + len(batch.skipped))
+        return collected.rows(places)
+
+
+@dataclass
+class _Collected:
+    """Rows as they come from a loader."""
+
+    def __init__(self) -> None:
+        self.features: list[Tensor] = []
+        self.targets: list[Tensor] = []
+        self.indices: list[Tensor] = []
+        self.skipped: tuple[Any, ...] = ()
+
+    def add(self, features: Tensor, batch: Batch) -> None:
+        _check_widths([{"": part} for part in (*self.features[:1], features)])
+        self.features.append(features)
+        self.indices.append(batch.indices.cpu())
+        if batch.targets is not None:
+            self.targets.append(batch.targets.cpu())
+
+    def rows(self, places: Sequence[int] | None) -> Rows:
+        raise NotImplementedError
+
+
+def _taps(model: nn.Module, layers: Sequence[str] | str | None, pooling: str | None) -> tuple[tuple[Tap, ...], bool]:
+    """The places to read, and whether what they give has been pooled by the model itself."""
+    if layers is not None:
+        names = [layers] if isinstance(layers, str) else list(layers)
+        if not names:
+            raise ConfigurationError("layers=[] reads nothing; name a layer, or leave layers out for the last features.")
+        return taps.find_taps(model, names), False
+    if not isinstance(model, PretrainedModel):
+        return (Tap("output", ""),), False
+    own = pooling is None
+    return (Tap("features", "pool" if own else "trunk"),), own

@@ -1,0 +1,372 @@
+"""Fine-tune a pretrained model on your data: fit, evaluate, predict, save."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, final
+
+import numpy
+import torch
+from torch import nn
+
+from ..callbacks._base import Callback
+from ..data import DataLoader, all_targets
+from ..devices import Precision, resolve_precision
+from ..errors import ConfigurationError
+from ..metrics import build_metrics
+from ..models import adopt, display_name
+from ..nn import build_head
+from ..training import (
+    LOSSES,
+    History,
+    Loop,
+    LossOptions,
+    Supervised,
+    apply_phase,
+    balanced_class_weights,
+    build_optimizer,
+    expanded,
+    outputs_of,
+    resolve_rates,
+)
+from .closed_form_head import solve_head
+from .finetune_settings import FinetuneSettings
+from .labels import accept_labels
+from .learning_rate_curve import LearningRateCurve
+from .loaders import check_first_batch, loader_for
+from .predictions import decide, probabilities
+from .saving import base_digests, load_tuning, save_tuning
+from .strategies import STRATEGIES, Job, Plan
+from .summary import Summary, summarise
+
+
+@final
+class Finetuner:
+    """Adapt a pretrained model to a task by training all of it or some of its layers.
+
+    The model is copied: what you loaded stays as it was, and `finetuner.model` is the tuned one.
+
+    Args:
+        model: from load_pretrained_model, or any torch module whose last linear layer is its head.
+        num_classes: outputs of the new head (classes, labels or regression values); None keeps the model's own head.
+        freeze_layers: names or globs of layers that keep every byte, e.g. ["conv1", "layer1", "blocks.*.norm1"].
+        dropout_rate: dropout before each linear layer of the new head.
+        head_hidden_sizes: widths of hidden layers in the new head; none for a linear head.
+        head_activation: activation between them, by name.
+        learning_rate: for all layers; None takes 1e-3 for the head and a tenth (5e-5 in transformers) for the body.
+        weight_decay: on matrices; biases and normalisation are left out.
+        optimizer: adam, adamw, sgd, rmsprop, nadam, radam, adagrad, adafactor.
+        loss: cross_entropy, focal, binary_cross_entropy (several labels per sample), mse, mae, huber.
+        metrics: names, see neurenix.metrics.METRICS; None takes accuracy, or mse for regression.
+        layer_learning_rates: {"layer3.*": 1e-4, "fc": 1e-3}, the longest match wins; or one number, the factor from
+            each stage to the one below it.
+        strategy: full, partial, head, progressive, lp_ft, auto; None is full, or partial when layers are frozen.
+        unfreeze_by: "epoch" or "plateau", for strategy="progressive".
+        schedule: constant, cosine, linear, one_cycle, step, plateau; over the epochs of one fit.
+        warmup: share of the steps (below 1) or number of steps in which the rate rises linearly.
+        precision: auto, fp32, bf16, fp16.
+        accumulation_steps: batches per optimizer step.
+        clip_norm: largest norm of the whole gradient; None for no clipping.
+        ema_decay: keep an exponential moving average of the weights, and end with it.
+        label_smoothing: share of the target spread over all classes.
+        mixup_alpha: Beta parameter of mixup (images only); 0 is off.
+        class_weights: one number per class, or "balanced".
+        seed: of the head's start, sample order, augmentation, dropout. The same seed gives the same run.
+
+    Raises:
+        UnknownNameError: a layer, loss, metric, optimizer, schedule or strategy of that name does not exist.
+        ConfigurationError: an argument's value cannot work.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        num_classes: int | None = None,
+        freeze_layers: Sequence[str] = (),
+        dropout_rate: float = 0.0,
+        head_hidden_sizes: Sequence[int] = (),
+        head_activation: str = "relu",
+        learning_rate: float | None = None,
+        weight_decay: float = 1e-5,
+        optimizer: str = "adam",
+        loss: str = "cross_entropy",
+        metrics: Sequence[str] | None = None,
+        layer_learning_rates: Mapping[str, float] | float | None = None,
+        strategy: str | None = None,
+        unfreeze_by: str = "epoch",
+        schedule: str = "cosine",
+        warmup: float = 0.1,
+        precision: Precision = "auto",
+        accumulation_steps: int = 1,
+        clip_norm: float | None = 1.0,
+        ema_decay: float | None = None,
+        label_smoothing: float = 0.0,
+        mixup_alpha: float = 0.0,
+        class_weights: Sequence[float] | str | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.settings = FinetuneSettings(
+            num_classes=num_classes,
+            freeze_layers=[freeze_layers] if isinstance(freeze_layers, str) else list(freeze_layers),
+            dropout_rate=dropout_rate,
+            head_hidden_sizes=list(head_hidden_sizes),
+            head_activation=head_activation,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            optimizer=optimizer,
+            loss=loss,
+            metrics=[_default_metric(loss)] if metrics is None else list(metrics),
+            layer_learning_rates=layer_learning_rates,
+            strategy=STRATEGIES.canonical(strategy or ("partial" if freeze_layers else "full")),
+            unfreeze_by=unfreeze_by,
+            schedule=schedule,
+            warmup=warmup,
+            precision=precision,
+            accumulation_steps=accumulation_steps,
+            clip_norm=clip_norm,
+            ema_decay=ema_decay,
+            label_smoothing=label_smoothing,
+            mixup_alpha=mixup_alpha,
+            class_weights=class_weights,
+            seed=seed,
+        )
+        self.model = adopt(copy.deepcopy(model))
+        self.history = History()
+        self._base = base_digests(self.model)
+        self._head_is_ready = num_classes is None
+        self._install_head()
+        self._frozen = expanded(self.model, self.settings.freeze_layers)
+        self.loss = LOSSES[loss]
+        self.optimizer = self._new_optimizer()
+        self._metrics = build_metrics(self.settings.metrics, self.loss.task, self.num_outputs)
+        self._objective(None)
+        self._show_frozen()
+
+    # --- training ----------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        train_dataset: Any,
+        val_dataset: Any = None,
+        batch_size: int = 32,
+        epochs: int = 10,
+        callbacks: Sequence[Callback] = (),
+        num_workers: int = 0,
+    ) -> History:
+        """Train; a second call goes on from here, with the optimizer's moments kept.
+
+        Args:
+            train_dataset: any dataset, loader, folder, table or (inputs, targets) pair that neurenix.data reads. Raw
+                images and texts get the preprocessing that belongs to the weights; ready tensors are taken as they are.
+            val_dataset: the same for validation, or None.
+            batch_size: samples per batch.
+            epochs: passes over the training data.
+            callbacks: see neurenix.callbacks.
+            num_workers: processes that read data; 0 reads in this one.
+
+        Returns:
+            The history of all fits so far.
+        """
+        train = self._loader(train_dataset, batch_size, num_workers, training=True)
+        validation = None if val_dataset is None else self._loader(val_dataset, batch_size, num_workers)
+        for loader in (train, validation):
+            if loader is not None:
+                accept_labels(self.model, loader.dataset, self.num_outputs)
+                check_first_batch(loader, self.model)
+        plan = self._plan(samples=len(train.dataset), epochs=epochs)
+        if self.settings.strategy == "auto":
+            print(f"neurenix: {plan.reason}")
+        if plan.closed_form and not self._head_is_ready:
+            self._solve_head(self._loader(train_dataset, batch_size, num_workers))
+        loop = self._loop(plan, self._objective(train.dataset), callbacks)
+        return loop.fit(train, validation, epochs)
+
+    def unfreeze_layers(self, layers: Sequence[str] | str) -> None:
+        """Let layers learn from the next fit on; the optimizer's moments of the others stay."""
+        released = set(expanded(self.model, layers))
+        above = {name.rsplit(".", cut)[0] for name in released for cut in range(1, name.count(".") + 1)}
+        self._frozen = tuple(name for name in self._frozen if name not in released and name not in above)
+        self._show_frozen()
+
+    def freeze_layers(self, layers: Sequence[str] | str) -> None:
+        """Keep more layers as they are, from the next fit on."""
+        self._frozen = tuple(dict.fromkeys([*self._frozen, *expanded(self.model, layers)]))
+        if self.settings.strategy == "full":
+            self.settings = replace(self.settings, strategy="partial")
+        self._show_frozen()
+
+    def find_lr(
+        self,
+        train_dataset: Any,
+        batch_size: int = 32,
+        lowest: float = 1e-7,
+        highest: float = 1.0,
+        steps: int = 100,
+        num_workers: int = 0,
+    ) -> LearningRateCurve:
+        """Loss against a growing learning rate, and a suggestion; model and optimizer are left bit for bit as they were."""
+        loader = self._loader(train_dataset, batch_size, num_workers, training=True)
+        before = copy.deepcopy(self.model.state_dict())
+        plan = self._plan(samples=len(loader.dataset), epochs=1)
+        loop = self._loop(plan, self._objective(loader.dataset), (), self._new_optimizer())
+        try:
+            return LearningRateCurve(tuple(loop.range_test(loader, lowest, highest, steps)))
+        finally:
+            self.model.load_state_dict(before)
+            self.model.zero_grad(set_to_none=True)
+
+    # --- use ---------------------------------------------------------------------------------------------------
+
+    def evaluate(self, test_dataset: Any, batch_size: int = 32, num_workers: int = 0) -> dict[str, Any]:
+        """`loss` and every metric over a labelled dataset; every sample counts once."""
+        loader = self._loader(test_dataset, batch_size, num_workers)
+        accept_labels(self.model, loader.dataset, self.num_outputs)
+        plan = self._plan(samples=len(loader.dataset), epochs=1)
+        return self._loop(plan, self._objective(None), ()).evaluate(loader)
+
+    def predict(self, data: Any, batch_size: int = 32, num_workers: int = 0) -> numpy.ndarray:
+        """Class names (numbers where there are no names), label matrices, or regression values, one per sample.
+
+        data: whatever fit takes, with or without targets; also one batch as a tensor.
+        """
+        return decide(self._outputs(data, batch_size, num_workers), self.loss.task, self.model.categories)
+
+    def predict_proba(self, data: Any, batch_size: int = 32, num_workers: int = 0) -> numpy.ndarray:
+        """Probabilities (n, classes), columns in the order of `model.categories`."""
+        return probabilities(self._outputs(data, batch_size, num_workers), self.loss.task)
+
+    def summary(self) -> Summary:
+        """Layer by layer: parameters, trainable, learning rate, in the optimizer. Print it."""
+        return summarise(self.model, self.optimizer, f"{self.model.name}, strategy {self.settings.strategy}")
+
+    # --- storage -----------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path, standalone: bool = False) -> None:
+        """Write what changed against the base, head, label names and preprocessing into the folder `path`.
+
+        standalone: write every tensor, so that the base weights are not needed to load it.
+        """
+        settings = {**asdict(self.settings), "freeze_layers": [display_name(self.model, name) for name in self._frozen]}
+        save_tuning(
+            Path(path),
+            self.model,
+            self._base,
+            kind="Finetuner",
+            settings=settings,
+            history=self.history.epochs,
+            standalone=standalone,
+        )
+
+    @classmethod
+    def load(cls, path: str | Path, model: nn.Module | None = None, device: str = "auto") -> Finetuner:
+        """A saved Finetuner, ready to evaluate, predict and fit on (with fresh optimizer moments).
+
+        model: the module that was tuned, when it was one of your own; models of ours are loaded again by name.
+        """
+        saved = load_tuning(Path(path), "Finetuner", module=copy.deepcopy(model), device=device)
+        tuner = cls(saved.base, **saved.settings)
+        saved.put_into(tuner.model)
+        tuner.history = History(saved.history)
+        tuner._head_is_ready = True
+        return tuner
+
+    # --- parts -------------------------------------------------------------------------------------------------
+
+    @property
+    def num_outputs(self) -> int:
+        """Outputs of the head."""
+        return [module for module in self.model.head.modules() if isinstance(module, nn.Linear)][-1].out_features
+
+    def _install_head(self) -> None:
+        chosen = self.settings
+        if chosen.num_classes is None:
+            if not any(isinstance(module, nn.Linear) for module in self.model.head.modules()):
+                raise ConfigurationError("this model has no head; give num_classes, the outputs that you need.")
+            return
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(chosen.seed)
+            head = build_head(
+                self.model.feature_size,
+                chosen.num_classes,
+                hidden_sizes=chosen.head_hidden_sizes,
+                activation=chosen.head_activation,
+                dropout_rate=chosen.dropout_rate,
+            )
+        self.model.replace_head(head)
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        rates = resolve_rates(self.model, self.settings.learning_rate, self.settings.layer_learning_rates)
+        return build_optimizer(self.model, self.settings.optimizer, rates, self.settings.weight_decay)
+
+    def _loader(self, data: Any, batch_size: int, num_workers: int, training: bool = False) -> DataLoader:
+        return loader_for(
+            data,
+            self.model,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            training=training,
+            seed=self.settings.seed,
+        )
+
+    def _plan(self, samples: int, epochs: int) -> Plan:
+        job = Job(
+            model=self.model,
+            frozen=self._frozen,
+            samples=samples,
+            classes=self.num_outputs,
+            epochs=epochs,
+            unfreeze_by=self.settings.unfreeze_by,
+        )
+        return STRATEGIES[self.settings.strategy](job)
+
+    def _show_frozen(self) -> None:
+        """Set requires_grad to what the next fit begins with, so that summary() tells the truth before it."""
+        apply_phase(self.model, self._plan(samples=0, epochs=1).freezing.phase(0))
+
+    def _objective(self, dataset: Any) -> Supervised:
+        chosen = self.settings
+        weights: Any = chosen.class_weights
+        if weights == "balanced":
+            weights = None if dataset is None else balanced_class_weights(all_targets(dataset), self.num_outputs)
+        options = LossOptions(
+            label_smoothing=chosen.label_smoothing,
+            class_weights=None if weights is None else torch.as_tensor(weights, dtype=torch.float32),
+        )
+        return Supervised(self.loss, self.num_outputs, options=options, mixup_alpha=chosen.mixup_alpha)
+
+    def _loop(
+        self,
+        plan: Plan,
+        objective: Supervised,
+        callbacks: Sequence[Callback],
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> Loop:
+        return Loop(
+            self.model,
+            objective,
+            optimizer or self.optimizer,
+            freezing=plan.freezing,
+            settings=self.settings.loop(),
+            metrics=self._metrics,
+            callbacks=callbacks,
+            save=self.save,
+            history=self.history if optimizer is None else History(),
+        )
+
+    def _solve_head(self, loader: DataLoader) -> None:
+        """Set the head's linear layer to the closed-form solution on the body's present features."""
+        solve_head(self.model, loader, self.loss.task, self.settings.loop().precision)
+        self._head_is_ready = True
+
+    def _outputs(self, data: Any, batch_size: int, num_workers: int) -> torch.Tensor:
+        loader = self._loader(data, batch_size, num_workers)
+        check_first_batch(loader, self.model)
+        device = next(self.model.parameters()).device
+        return outputs_of(self.model, loader, device, resolve_precision(self.settings.precision, device))
+
+
+def _default_metric(loss: str) -> str:
+    return {"multi_class": "accuracy", "multi_label": "f1_score", "regression": "mse"}[LOSSES[loss].task]

@@ -1,0 +1,60 @@
+"""Finetuner's arguments as one record: checked at the door, saved as JSON, given back by load."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..devices import Precision
+from ..errors import ConfigurationError
+from ..training import LoopSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSettings:
+    """See Finetuner, which documents each of them."""
+
+    num_classes: int | None
+    freeze_layers: list[str]
+    dropout_rate: float
+    head_hidden_sizes: list[int]
+    head_activation: str
+    learning_rate: float | None
+    weight_decay: float
+    optimizer: str
+    loss: str
+    metrics: list[str]
+    layer_learning_rates: Mapping[str, float] | float | None
+    strategy: str
+    unfreeze_by: str
+    schedule: str
+    warmup: float
+    precision: Precision
+    accumulation_steps: int
+    clip_norm: float | None
+    ema_decay: float | None
+    label_smoothing: float
+    mixup_alpha: float
+    class_weights: Sequence[float] | str | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.unfreeze_by not in ("epoch", "plateau"):
+            raise ConfigurationError(f"unfreeze_by={self.unfreeze_by!r}; possible: 'epoch', 'plateau'.")
+        if isinstance(self.class_weights, str) and self.class_weights != "balanced":
+            raise ConfigurationError(
+                f"class_weights={self.class_weights!r}; possible: 'balanced', one number per class, or None."
+            )
+        self.loop()
+
+    def loop(self) -> LoopSettings:
+        """The part that concerns the loop."""
+        return LoopSettings(
+            precision=self.precision,
+            schedule=self.schedule,
+            warmup=self.warmup,
+            accumulate=self.accumulation_steps,
+            clip_norm=self.clip_norm,
+            ema_decay=self.ema_decay,
+            seed=self.seed,
+        )

@@ -1,0 +1,160 @@
+"""A tuned model on disk: what changed against its base, and everything that is needed to use it.
+
+A folder with `neurenix.json` (the manifest: base, head, label names, preprocessing, settings, hashes), one
+safetensors file named by its content, and the tokenizer of a text model. The manifest is replaced last and
+names the tensor file by hash, so a kill at any moment leaves the previous tuning or the new one, never a mix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from .._version import __version__
+from ..errors import ConfigurationError, DamagedFileError, WeightsMismatchError
+from ..models import PretrainedModel, adopt
+from ..storage import inside, read_json, read_tensors, tensor_digest, write_json, write_tensors
+from .pretrained import load_pretrained_model
+
+MANIFEST = "neurenix.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedTuning:
+    """What a saved folder holds: the base model, rebuilt, and what has to be put into it.
+
+    settings: the tuner's own arguments. tensors: everything that differs from the base.
+    """
+
+    base: PretrainedModel
+    settings: dict[str, Any]
+    tensors: dict[str, Tensor]
+    categories: tuple[str, ...]
+    history: list[dict[str, Any]]
+    complete: bool
+
+    def put_into(self, model: PretrainedModel) -> None:
+        """Give `model` (the base with the tuner's head on it) the saved tensors and label names."""
+        missing, unexpected = model.load_state_dict(self.tensors, strict=False)
+        lost = [name for name in missing if self.complete or name.startswith("head.")]
+        if unexpected or lost:
+            raise WeightsMismatchError(
+                f"the saved tensors do not fit {model.name}: unknown {list(unexpected)[:3]}, missing {lost[:3]}."
+            )
+        model.categories = self.categories
+
+
+def base_digests(model: PretrainedModel) -> dict[str, str]:
+    """Digest of every tensor of a model's state, to find later what changed."""
+    return {name: tensor_digest(tensor) for name, tensor in model.state_dict().items()}
+
+
+def save_tuning(
+    folder: Path,
+    model: PretrainedModel,
+    base: Mapping[str, str],
+    *,
+    kind: str,
+    settings: Mapping[str, Any],
+    history: list[dict[str, Any]],
+    standalone: bool = False,
+) -> None:
+    """Write a tuning. base: digests of the base's tensors; settings: the tuner's arguments; standalone: all tensors.
+
+    Where the base cannot be had again (random weights, a module of the user's own) all tensors are written.
+    """
+    whole = standalone or not _reproducible(model)
+    tensors = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if whole or name.startswith("head.") or tensor_digest(tensor) != base.get(name)
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = model.preprocess.save(folder) if hasattr(model.preprocess, "save") else None
+    temporary_name = "weights.safetensors"
+    sha256 = write_tensors(folder / temporary_name, tensors)
+    file = f"weights-{sha256[:16]}.safetensors"
+    (folder / temporary_name).replace(folder / file)
+    manifest = {
+        "format": _FORMAT,
+        "neurenix": __version__,
+        "kind": kind,
+        "base": dict(model.source) if model.source else None,
+        "licence": model.weights_info.licence if model.weights_info else None,
+        "categories": list(model.categories),
+        "preprocess": model.preprocess.to_json() if model.preprocess is not None else None,
+        "tokenizer": tokenizer,
+        "tensors": {"file": file, "sha256": sha256, "complete": whole, "changed": sorted(tensors)},
+        "settings": dict(settings),
+        "history": history,
+    }
+    write_json(folder / MANIFEST, manifest)
+    for stale in folder.glob("weights*.safetensors"):
+        if stale.name != file:
+            stale.unlink(missing_ok=True)
+
+
+def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
+    """The checked manifest of a saved tuning."""
+    if not (folder / MANIFEST).is_file():
+        raise ConfigurationError(
+            f"{folder} holds no {MANIFEST}, so it is not a saved {kind}; give the folder that save() was given."
+        )
+    manifest = read_json(folder / MANIFEST)
+    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT or manifest.get("kind") != kind:
+        found = manifest.get("kind") if isinstance(manifest, dict) else type(manifest).__name__
+        raise DamagedFileError(f"{folder / MANIFEST} describes {found!r}, not a {kind} of format {_FORMAT}.")
+    return manifest
+
+
+def load_tuning(folder: Path, kind: str, *, module: nn.Module | None, device: str) -> SavedTuning:
+    """Read a tuning and rebuild its base, checking every hash on the way. module: the user's own, for tunings of one."""
+    manifest = read_manifest(folder, kind)
+    tensors = read_tensors(inside(folder, manifest["tensors"]["file"]), sha256=manifest["tensors"]["sha256"])
+    base = _rebuild_base(manifest, module, device)
+    if manifest["preprocess"] is not None:
+        base.preprocess = _rebuild_preprocess(manifest["preprocess"], folder)
+    return SavedTuning(
+        base=base,
+        settings=manifest["settings"],
+        tensors=tensors,
+        categories=tuple(manifest["categories"]),
+        history=manifest["history"],
+        complete=manifest["tensors"]["complete"],
+    )
+
+
+def _rebuild_base(manifest: Mapping[str, Any], module: nn.Module | None, device: str) -> PretrainedModel:
+    base = manifest["base"]
+    if base is None:
+        if module is None:
+            raise ConfigurationError(
+                "this tuning is of a module of your own, which only your code can build: load(path, model=YOUR_MODULE)."
+            )
+        return adopt(module)
+    wanted = base["weights_sha256"]
+    model = load_pretrained_model(
+        model_name=base["model_name"],
+        weights=None if manifest["tensors"]["complete"] else base["weights"],
+        input_shape=tuple(base["input_shape"]) if base["input_shape"] else None,
+        include_top=base["include_top"],
+        pooling=base["pooling"],
+        max_length=base["max_length"],
+        device=device,
+    )
+    found = (model.source or {}).get("weights_sha256")
+    if not manifest["tensors"]["complete"] and found != wanted:
+        raise WeightsMismatchError(
+            f"this tuning was made on weights with SHA-256 {wanted}, but {base['weights']!r} of "
+            f"{base['model_name']} now has {found}. Provide the original weights, or save with standalone=True."
+        )
+    return model
+
+
+def _reproducible(model: PretrainedModel) -> bool:
+    return bool(model.source and model.source.get("weights_sha256"))
