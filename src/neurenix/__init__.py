@@ -34,7 +34,9 @@ def __getattr__(name: str) -> ModuleType:
     from .errors import nearest_names
 
     close = nearest_names(name, __all__) or sorted(__all__)
-    raise AttributeError(f"module 'neurenix' has no attribute {name!r}; there are: {', '.join(close)}.", name=name)
+    raise AttributeError(
+        f"module 'neurenix' has no attribute {name!r}; there are: {', '.join(close)}.", name=name
+    )
 
 
 def __dir__() -> list[str]:

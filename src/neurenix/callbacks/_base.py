@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..registry import Registry
+
 Logs = Mapping[str, float]
 
 
@@ -46,10 +48,14 @@ class Run(Protocol):
         ...
 
 
+CALLBACKS: Registry[type[Callback]] = Registry("callback")
+
+
 class Callback:
     """Subclass and implement the hooks you need; `self.run` is the run once training has begun.
 
     Epoch logs hold `loss`, each metric by name, and the same with `val_` where a validation set was given.
+    A callback starts anew with every on_train_begin; a resumed run calls load_state_dict after it.
     """
 
     run: Run

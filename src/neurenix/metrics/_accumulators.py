@@ -6,7 +6,7 @@ Imported by the build functions alone, because torchmetrics takes seconds to imp
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, final
+from typing import final
 
 import torch
 import torchmetrics
@@ -65,7 +65,7 @@ class SampleMean(torchmetrics.Metric):
 
 
 @final
-class FromConfusion(torchmetrics.Metric):
+class FromCounts(torchmetrics.Metric):
     """A score of the counts of right and wrong decisions, per class.
 
     score: (true positives, false negatives, true negatives, false positives), each (c,) -> ().
@@ -73,7 +73,9 @@ class FromConfusion(torchmetrics.Metric):
 
     full_state_update = False
 
-    def __init__(self, counts: torchmetrics.Metric, score: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> None:
+    def __init__(
+        self, counts: torchmetrics.Metric, score: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    ) -> None:
         super().__init__()
         self.counts, self.score = counts, score
 
@@ -90,7 +92,3 @@ class FromConfusion(torchmetrics.Metric):
         """Forget all counts."""
         super().reset()
         self.counts.reset()
-
-    def _apply(self, function: Callable[..., Any], exclude_state: Any = "") -> torchmetrics.Metric:  # keeps .to()
-        self.counts._apply(function)
-        return super()._apply(function, exclude_state)

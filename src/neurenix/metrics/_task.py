@@ -37,7 +37,7 @@ def prepare(task: TaskKind, num_outputs: int, outputs: Tensor, targets: Tensor) 
         _check_shapes(task, outputs, targets, (len(outputs), num_outputs), (len(outputs),))
         if targets.is_floating_point():
             raise LabelMismatchError(
-                f"multi_class targets are class numbers, not {targets.dtype}; for soft targets give targets.argmax(1)."
+                f"multi_class targets are class numbers, not {targets.dtype}; give the argmax(1) of soft ones."
             )
         return outputs.float().softmax(1), targets.long().clone()
     outputs, targets = _as_columns(outputs), _as_columns(targets)
@@ -48,14 +48,16 @@ def prepare(task: TaskKind, num_outputs: int, outputs: Tensor, targets: Tensor) 
 
 
 def check_labels(task: TaskKind, num_outputs: int, targets: Tensor) -> None:
-    """Raise LabelMismatchError for a class number that the head does not have, or a label that is not 0 or 1."""
+    """Raise LabelMismatchError for a class number that the head lacks, or a label that is not 0 or 1."""
     if task == "regression":
         return
     highest = num_outputs - 1 if task == "multi_class" else 1
     wrong = targets[(targets < 0) | (targets > highest)]
     if wrong.numel():
         found = ", ".join(str(value) for value in wrong.unique().tolist()[:5])
-        raise LabelMismatchError(f"Targets must lie in 0..{highest} for {task} with {num_outputs} outputs; found {found}.")
+        raise LabelMismatchError(
+            f"Targets must lie in 0..{highest} for {task} with {num_outputs} outputs; found {found}."
+        )
 
 
 def finite_rows(outputs: Tensor) -> Tensor:
@@ -68,7 +70,11 @@ def _as_columns(values: Tensor) -> Tensor:
 
 
 def _check_shapes(
-    task: TaskKind, outputs: Tensor, targets: Tensor, wanted_outputs: tuple[int, ...], wanted_targets: tuple[int, ...]
+    task: TaskKind,
+    outputs: Tensor,
+    targets: Tensor,
+    wanted_outputs: tuple[int, ...],
+    wanted_targets: tuple[int, ...],
 ) -> None:
     if tuple(outputs.shape) != wanted_outputs or tuple(targets.shape) != wanted_targets:
         raise LabelMismatchError(

@@ -89,6 +89,7 @@ class Parts:
 
     trunk: inputs -> unpooled features, (n, c, h, w) or (n, tokens, c).
     head: pooled features (n, feature_size) -> logits; None when the architecture has none of its own.
+    stages: the trunk's stages where a fetched configuration decides them; None for the architecture's.
     """
 
     trunk: nn.Module
@@ -96,6 +97,7 @@ class Parts:
     feature_size: int
     channels_last: bool = False
     prefix_tokens: int = 0
+    stages: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

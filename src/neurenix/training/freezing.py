@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..errors import ConfigurationError, InvariantError
 from ..models import covered, display_name, match_layers
@@ -85,40 +86,53 @@ def set_training_mode(model: nn.Module, phase: Phase) -> None:
 
 
 @final
-class FrozenWatch:
-    """Digests of everything frozen, parameters and buffers, taken when a phase begins and checked when it ends."""
+class StateWatch:
+    """Holds the invariant of a phase: trainable ⇔ in the optimizer ⇔ moving; frozen ⇔ every byte unchanged.
 
-    def __init__(self, model: nn.Module, phase: Phase) -> None:
+    Digests of all parameters and buffers are taken when the phase begins and compared when it ends.
+    """
+
+    def __init__(self, model: nn.Module, phase: Phase, optimizer: torch.optim.Optimizer) -> None:
         self._model = model
-        self._frozen = {name: tensor_digest(tensor) for name, tensor in _state(model, phase.frozen)}
+        self._rates = {id(p): group["base_lr"] for group in optimizer.param_groups for p in group["params"]}
+        self._frozen = {name: tensor_digest(tensor) for name, tensor in _frozen_state(model, phase)}
+        self._trained = {name: tensor_digest(p) for name, p in model.named_parameters() if p.requires_grad}
+        self._check_ownership()
 
-    def check(self) -> None:
-        """Raise InvariantError naming what moved."""
-        state = dict(_state(self._model, ("",)))
+    def check_frozen(self) -> None:
+        """Raise InvariantError naming the frozen tensors that changed."""
+        state = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
         moved = [name for name, digest in self._frozen.items() if tensor_digest(state[name]) != digest]
         if moved:
-            names = ", ".join(display_name(self._model, name) for name in moved[:5])
             raise InvariantError(
-                f"{len(moved)} frozen tensors changed during training ({names}). A callback, a hook or the model's "
-                "own forward wrote to them; frozen layers must keep every byte."
+                f"{len(moved)} frozen tensors changed during training ({self._shown(moved)}). A callback, a hook or "
+                "the model's own forward wrote to them; frozen layers must keep every byte."
             )
 
+    def unmoved(self) -> list[str]:
+        """Displayed names of trainable parameters, with a learning rate above 0, whose bytes did not change."""
+        still = [
+            name
+            for name, parameter in self._model.named_parameters()
+            if self._rates.get(id(parameter)) and self._trained.get(name) == tensor_digest(parameter)
+        ]
+        return [display_name(self._model, name) for name in still]
 
-def still_parameters(model: nn.Module, before: dict[str, str]) -> list[str]:
-    """Names of trainable parameters whose bytes are still those of `before` (name -> digest)."""
+    def _check_ownership(self) -> None:
+        orphans = [n for n, p in self._model.named_parameters() if p.requires_grad and id(p) not in self._rates]
+        if orphans:
+            raise InvariantError(
+                f"{len(orphans)} trainable parameters are in no optimizer group ({self._shown(orphans)}): they were "
+                "replaced after the optimizer was built. Build the tuner after changing the model."
+            )
+
+    def _shown(self, names: Sequence[str]) -> str:
+        return ", ".join(display_name(self._model, name) for name in names[:5])
+
+
+def _frozen_state(model: nn.Module, phase: Phase) -> list[tuple[str, Tensor]]:
     return [
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad and before.get(name) == tensor_digest(parameter)
+        (name, tensor)
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+        if covered(name, phase.frozen)
     ]
-
-
-def parameter_digests(model: nn.Module) -> dict[str, str]:
-    """Name -> digest of every trainable parameter."""
-    return {name: tensor_digest(p) for name, p in model.named_parameters() if p.requires_grad}
-
-
-def _state(model: nn.Module, layers: Iterable[str]) -> list[tuple[str, object]]:
-    named = [*model.named_parameters(), *model.named_buffers()]
-    chosen = tuple(layers)
-    return [(name, tensor) for name, tensor in named if "" in chosen or covered(name, chosen)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,12 +16,12 @@ from torch import Tensor, nn
 from ..callbacks._base import Callback
 from ..data import Batch, DataLoader, sample_seed
 from ..devices import autocast, resolve_precision
-from ..errors import ConfigurationError, NonFiniteError
+from ..errors import ConfigurationError, NonFiniteError, UnusedParameterWarning
 from ..metrics import MetricSet
 from ..models import PretrainedModel, display_name
 from .ema import MovingAverage
 from .evaluation import evaluate
-from .freezing import FreezeSchedule, FrozenWatch, Phase, apply_phase, set_training_mode
+from .freezing import FreezeSchedule, Phase, StateWatch, apply_phase, set_training_mode
 from .history import History
 from .objective import Objective, StepResult
 from .optimizers import trainable_parameters
@@ -61,7 +62,8 @@ class Loop:
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=self._precision == "fp16")
         self._average: MovingAverage | None = None
         self._phase: Phase | None = None
-        self._watch: FrozenWatch | None = None
+        self._watch: StateWatch | None = None
+        self._phase_began = 0
         self._stop_reason: str | None = None
         self._best_loss, self._stalled, self._plateaus = float("inf"), 0, 0
 
@@ -266,11 +268,22 @@ class Loop:
         self._phase = phase
         apply_phase(self.model, phase)
         self._processes.wrap(self.model)
-        self._watch = FrozenWatch(self.model, phase)
+        self._watch, self._phase_began = StateWatch(self.model, phase, self.optimizer), self.steps
 
     def _finish_phase(self) -> None:
-        if self._watch is not None:
-            self._watch.check()
+        """Check what the ending phase promised."""
+        if self._watch is None:
+            return
+        self._watch.check_frozen()
+        unmoved = self._watch.unmoved() if self.steps > self._phase_began else []
+        self._watch = None
+        if unmoved:
+            warnings.warn(
+                f"{len(unmoved)} trainable parameters did not move ({', '.join(unmoved[:5])}): the loss does not "
+                "depend on them. Freeze them, or check the model's forward.",
+                UnusedParameterWarning,
+                stacklevel=2,
+            )
 
     def _set_rates(self) -> None:
         total = self.epochs * self.steps_per_epoch

@@ -1,3 +1,4 @@
 """Text families, one file each; importing a file enters its architectures into ARCHITECTURES."""
 
-from . import bert as bert, roberta as roberta
+from . import bert as bert
+from . import roberta as roberta

@@ -59,13 +59,17 @@ def read_sizes(folder: str | None, *, published: EncoderSizes, model_type: str) 
         return published
     content = read_json(path)
     if not isinstance(content, Mapping):
-        raise DamagedFileError(f"{path} holds {type(content).__name__} instead of an object with the model's sizes.")
+        raise DamagedFileError(
+            f"{path} holds {type(content).__name__} instead of an object with the model's sizes."
+        )
     if content.get("model_type", model_type) != model_type:
         raise WeightsMismatchError(
             f"{path} is of a {content['model_type']!r} model, not of a {model_type!r} one; load it under the "
             "name of its own architecture."
         )
-    return EncoderSizes(**{key: _checked(path, key, value) for key, value in _known(content, published).items()})
+    return EncoderSizes(
+        **{key: _checked(path, key, value) for key, value in _known(content, published).items()}
+    )
 
 
 def _known(content: Mapping[str, Any], published: EncoderSizes) -> dict[str, Any]:
@@ -124,7 +128,13 @@ def build_encoder(options: BuildOptions, *, model_type: str, published: EncoderS
     # RoBERTa's first positions are those up to the padding token's id, and no text reaches them.
     unreachable = sizes.pad_token_id + 1 if model_type == "roberta" else 0
     trunk = TextTrunk(network(settings, add_pooling_layer=False), sizes.max_position_embeddings - unreachable)
-    return Parts(trunk=trunk, head=None, feature_size=sizes.hidden_size, channels_last=True)
+    return Parts(
+        trunk=trunk,
+        head=None,
+        feature_size=sizes.hidden_size,
+        channels_last=True,
+        stages=stages(sizes.num_hidden_layers),
+    )
 
 
 def convert_hub(state: StateDict) -> StateDict:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from torch import nn
 
+from ...errors import ConfigurationError
 from ...packages import require
 from ...vision import ImageInput
 from .._records import BuildOptions, HubSource, Parts, Weights
 
+PATCH = 16  # side of a patch of every vision transformer here
+
 
 def build_timm(
-    options: BuildOptions, *, name: str, resizable: bool = True, channels_last: bool = False, prefix_tokens: int = 0
+    options: BuildOptions,
+    *,
+    name: str,
+    resizable: bool = True,
+    channels_last: bool = False,
+    prefix_tokens: int = 0,
 ) -> Parts:
     """Build timm's `name` with random weights; the network keeps its own module names and gives unpooled features.
 
@@ -18,6 +26,11 @@ def build_timm(
         position embeddings by it.
     """
     timm = require("timm", purpose=f"the architecture {name}")
+    if not resizable and options.image_size and any(size % PATCH for size in options.image_size):
+        raise ConfigurationError(
+            f"{name} cuts images into {PATCH} x {PATCH} patches, so height and width must be multiples of {PATCH}; "
+            f"input_shape asks for {options.image_size[0]} x {options.image_size[1]}."
+        )
     sizes = {} if resizable or options.image_size is None else {"img_size": options.image_size}
     network = timm.create_model(
         name, pretrained=False, num_classes=options.num_classes, in_chans=options.channels, **sizes

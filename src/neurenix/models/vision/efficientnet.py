@@ -54,7 +54,13 @@ def convert_lite(state: StateDict) -> StateDict:
 
 
 def _lite_key(key: str) -> str:
-    outside = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    outside = {
+        "_conv_stem": "conv_stem",
+        "_bn0": "bn1",
+        "_conv_head": "conv_head",
+        "_bn1": "bn2",
+        "_fc": "classifier",
+    }
     expanding = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
     expanding |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
     first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
@@ -118,7 +124,9 @@ def _weights(size: int) -> dict[str, Weights]:
     name = f"tf_efficientnet_b{size}"
     return {
         "imagenet": timm_weights("imagenet", f"{name}.aa_in1k", input=expected, paper=AUTO_AUGMENT),
-        "noisy-student": timm_weights("noisy-student", f"{name}.ns_jft_in1k", input=expected, paper=NOISY_STUDENT),
+        "noisy-student": timm_weights(
+            "noisy-student", f"{name}.ns_jft_in1k", input=expected, paper=NOISY_STUDENT
+        ),
     }
 
 

@@ -35,7 +35,14 @@ def _prefixes() -> dict[str, str]:
         "classifier.1.": "classifier.",
     }
     first = {"0.0.": "conv_dw.", "0.1.": "bn1.", "1.": "conv_pw.", "2.": "bn2."}
-    expanding = {"0.0.": "conv_pw.", "0.1.": "bn1.", "1.0.": "conv_dw.", "1.1.": "bn2.", "2.": "conv_pwl.", "3.": "bn3."}
+    expanding = {
+        "0.0.": "conv_pw.",
+        "0.1.": "bn1.",
+        "1.0.": "conv_dw.",
+        "1.1.": "bn2.",
+        "2.": "conv_pwl.",
+        "3.": "bn3.",
+    }
     places = [(stage, place) for stage, length in enumerate(STAGE_LENGTHS) for place in range(length)]
     for number, (stage, place) in enumerate(places, 1):
         for ours, theirs in (expanding if stage else first).items():

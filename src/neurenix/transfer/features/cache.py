@@ -3,12 +3,13 @@
     feature_cache/<key>/rows-00000000-00001024.<sha256>.safetensors
     feature_cache/<key>/manifest.json
 
-A shard's name says which samples it holds and what its bytes are, so an interrupted run goes on from the files
-alone, and several processes that fill one folder cannot damage one another's work.
+A shard's name says which samples it holds and what its bytes are, so an interrupted run goes on from the
+files alone, and several processes that fill one folder cannot damage one another's work.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -39,17 +40,24 @@ Range = tuple[int, int]
 
 @final
 class CachedFeatures(Dataset[Any]):
-    """Features of a dataset, ready to train on: item i is `(features[i], targets[i])`, or the features alone when
-    the data has no targets.
+    """Features of a dataset, ready to train on: item i is `(features[i], targets[i])`, or the features alone
+    when the data has no targets.
 
     features: (n, d) float32, in memory. targets: (n, …) or None. indices: (n,) places in the dataset.
     columns: layer -> slice of the columns. classes: names of the targets, if the dataset had any.
     skipped: samples that could not be read. computed: samples whose features were not on disk in this call.
     """
 
-    def __init__(self, folder: Path, rows: Rows, columns: Mapping[str, slice], classes: Sequence[str], computed: int):
+    def __init__(
+        self, folder: Path, rows: Rows, columns: Mapping[str, slice], classes: Sequence[str], computed: int
+    ):
         self.folder = folder
-        self.features, self.targets, self.indices, self.skipped = rows.features, rows.targets, rows.indices, rows.skipped
+        self.features, self.targets, self.indices, self.skipped = (
+            rows.features,
+            rows.targets,
+            rows.indices,
+            rows.skipped,
+        )
         self.columns = dict(columns)
         self.classes = list(classes)
         self.computed = computed
@@ -60,7 +68,9 @@ class CachedFeatures(Dataset[Any]):
         folder = Path(folder)
         manifest = _manifest(folder)
         if manifest is None:
-            raise ConfigurationError(f"{folder} holds no finished feature cache; run cache_features again to finish it.")
+            raise ConfigurationError(
+                f"{folder} holds no finished feature cache; run cache_features again to finish it."
+            )
         parts = [_read(inside(folder, name)) for name in manifest["shards"]]
         return cls(folder, joined(parts), _columns(manifest), manifest["classes"], 0)
 
@@ -111,7 +121,9 @@ def check_storage(dtype: str, shard_size: int) -> None:
         raise ConfigurationError(f"shard_size={shard_size}; a shard holds at least one sample.")
 
 
-def fill(plan: Plan, compute: Compute, columns: Callable[[], Mapping[str, slice]], shown: bool) -> CachedFeatures:
+def fill(
+    plan: Plan, compute: Compute, columns: Callable[[], Mapping[str, slice]], shown: bool
+) -> CachedFeatures:
     """Read what is on disk and right, compute and write the rest, then write the manifest.
 
     columns: which columns belong to which layer; known once `compute` ran.
@@ -135,7 +147,11 @@ def fill(plan: Plan, compute: Compute, columns: Callable[[], Mapping[str, slice]
 
 def _read_shards(plan: Plan, ranges: Sequence[Range], compute: Compute) -> dict[Range, tuple[str, Rows]]:
     found = {place: shard for place in ranges if (shard := _find(plan.folder, place)) is not None}
-    if not found or plan.tolerance is None or _agrees([rows for _, rows in found.values()], compute, plan.tolerance):
+    if (
+        not found
+        or plan.tolerance is None
+        or _agrees([rows for _, rows in found.values()], compute, plan.tolerance)
+    ):
         return found
     warnings.warn(
         f"the features in {plan.folder} are not what the model gives now, although nothing that can be seen has "
@@ -152,7 +168,9 @@ def _find(folder: Path, place: Range) -> tuple[str, Rows] | None:
         try:
             return path.name, _read(path)
         except DamagedFileError as error:
-            warnings.warn(f"a shard of cached features is damaged and computed again: {error}", NeurenixWarning, 6)
+            warnings.warn(
+                f"a shard of cached features is damaged and computed again: {error}", NeurenixWarning, 6
+            )
             path.unlink(missing_ok=True)
     return None
 
@@ -184,7 +202,11 @@ def _write(plan: Plan, place: Range, rows: Rows) -> tuple[str, Rows]:
             f"dtype={plan.dtype!r} cannot hold features up to {rows.features.abs().max():.3g}; use 'bfloat16' or 'float32'."
         )
     skipped = json.dumps([asdict(sample) for sample in rows.skipped]).encode()
-    tensors = {"features": stored, "indices": rows.indices, "skipped": torch.tensor(list(skipped), dtype=torch.uint8)}
+    tensors = {
+        "features": stored,
+        "indices": rows.indices,
+        "skipped": torch.tensor(list(skipped), dtype=torch.uint8),
+    }
     if rows.targets is not None:
         tensors["targets"] = rows.targets
     incoming = plan.folder / f".rows-{place[0]:08d}.{os.getpid()}"
@@ -216,7 +238,9 @@ def _read(path: Path) -> Rows:
     )
 
 
-def _write_manifest(plan: Plan, names: Sequence[str], rows: Rows, columns: Mapping[str, slice]) -> dict[str, Any]:
+def _write_manifest(
+    plan: Plan, names: Sequence[str], rows: Rows, columns: Mapping[str, slice]
+) -> dict[str, Any]:
     manifest = {
         "key": key(plan.description),
         "description": dict(plan.description),
@@ -245,7 +269,9 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
         return None
     manifest = read_json(path)
     if not isinstance(manifest, dict) or not {"key", "shards", "columns", "classes"} <= manifest.keys():
-        raise DamagedFileError(f"{path} is no manifest of a feature cache; delete it and run cache_features again.")
+        raise DamagedFileError(
+            f"{path} is no manifest of a feature cache; delete it and run cache_features again."
+        )
     return manifest
 
 
@@ -260,8 +286,7 @@ def _range(name: str) -> Range:
 
 def _remove_leftovers(folder: Path) -> None:
     """Remove what killed processes left half written. Only old files: a younger one may be another process's work."""
-    if not folder.is_dir():
-        return
     for path in folder.glob(".*"):
-        if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # the other process has just finished it
+            if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
+                path.unlink()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -13,13 +12,14 @@ from torch import Tensor, nn
 
 from ...data import Batch
 from ...devices import Precision, autocast, resolve_device, resolve_precision
-from ...errors import ConfigurationError, InputMismatchError
+from ...errors import ConfigurationError, EmptyDatasetError
 from ...models._pretrained_model import PretrainedModel
 from ...nn import Pool
 from . import fingerprint, samples, taps
-from .cache import CachedFeatures, Plan, Rows, fill
+from .cache import CachedFeatures, Plan, check_storage, fill
 from .layouts import Layout, detect, reference_of
 from .progress import Progress
+from .rows import Rows, check_widths, collect, joined, renumbered
 from .selection import FeatureSelector
 from .taps import Inputs, Tap
 
@@ -28,20 +28,22 @@ from .taps import Inputs, Tap
 class FeatureExtractor:
     """What chosen layers of a frozen model give, pooled and joined into one vector per sample.
 
-    model: a PretrainedModel or any torch module. It is not changed: no gradients, no statistics, its modes are
-        restored and hooks live only during a call. Only `device`, when given, moves it, as `model.to(device)` does.
-    layers: names or wildcards (`"layer1"`, `"blocks.*"`); a wildcard takes the outermost layers that it matches.
-        None: what enters the head of a PretrainedModel, or the output of another module.
-    pooling: "avg" ("mean"), "max", "gem", "cls", "last" or "none". None: the model's own pooling where it belongs to
-        what is read (layers=None), else "avg". Attention masks in the inputs are respected, and prefix tokens (a
-        ViT's class token) are left out by all but "cls" and "none".
+    model: a PretrainedModel or any torch module. It is not changed: no gradients, no statistics, its modes
+        are restored and hooks live only during a call. Only `device`, when given, moves it, as
+        `model.to(device)` does.
+    layers: names or wildcards (`"layer1"`, `"blocks.*"`); a wildcard takes the outermost layers that it
+        matches. None: what enters the head of a PretrainedModel, or the output of another module.
+    pooling: "avg" ("mean"), "max", "gem", "cls", "last" or "none". None: the model's own pooling where it
+        belongs to what is read (layers=None), else "avg". Attention masks in the inputs are respected, and
+        prefix tokens (a ViT's class token) are left out by all but "cls" and "none".
     flatten: True: one matrix (n, sum of widths), see `columns`; unpooled maps (n, c, h, w) become (n, c*h*w).
         False: a dict of layer -> tensor in its own shape.
     normalize: scale each layer's part of each sample to length 1 (all of a map together); zeros stay zeros.
-    precision: "fp32" by default, so that features agree between machines; "bf16", "fp16" or "auto" compute faster
-        and less exactly. Features are float32 in any case (float64 for a float64 model).
-    channels_last: layout of outputs with three dimensions and more. None detects it: convolutions give (n, c, …),
-        linear layers and layer norms (n, …, c); else 3-d is (n, tokens, c) and 4-d NCHW, or NHWC where a model says so.
+    precision: "fp32" by default, so that features agree between machines; "bf16", "fp16" or "auto" compute
+        faster and less exactly. Features are float32 in any case (float64 for a float64 model).
+    channels_last: layout of outputs with three dimensions and more. None detects it: convolutions give (n, c,
+        …), linear layers and layer norms (n, …, c); else 3-d is (n, tokens, c) and 4-d NCHW, or NHWC where a
+        model says so.
 
     columns: after the first call, layer -> slice of the matrix's columns.
 
@@ -67,11 +69,15 @@ class FeatureExtractor:
         self.channels_last = channels_last
         if device is not None:
             self.model.to(resolve_device(device))
-        self.device, self.dtype = _device_and_dtype(self.model)
         self.precision = resolve_precision(precision, self.device)
         self.columns: dict[str, slice] = {}
         self.selector: FeatureSelector | None = None
         self._layouts: dict[str, Layout] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return _device_and_dtype(self.model)[0]
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -81,25 +87,29 @@ class FeatureExtractor:
     def __call__(self, inputs: Any) -> Tensor | dict[str, Tensor]:
         """Features of a tensor batch, a dict of tensors, or raw data, on the model's device.
 
-        Raw data (an image, a path, a text, a list of these, a dataset) goes through the model's preprocessing;
-        a single sample gives one row.
+        Raw data (an image, a path, a text, a list of these, a dataset) goes through the model's
+        preprocessing; a single sample gives one row.
         """
         batch = samples.as_inputs(inputs)
         if batch is not None:
             return self._finish(self._read(batch))
-        loader = samples.loader(samples.as_dataset(inputs), self.model)
-        parts = [self._read(batch.inputs) for batch in loader if len(batch)]
+        dataset = samples.prepared(samples.as_dataset(inputs), self.model)
+        parts = [self._read(batch.inputs) for batch in samples.loader(dataset) if len(batch)]
         if not parts:
-            raise InputMismatchError("none of the given samples could be read, so there are no features.")
-        _check_widths(parts)
+            raise EmptyDatasetError("none of the given samples could be read, so there are no features.")
+        for name in self.layers:
+            check_widths([part[name] for part in parts])
         return self._finish({name: torch.cat([part[name] for part in parts]) for name in self.layers})
 
     def extract(
         self, dataset: Any, batch_size: int = 32, num_workers: int = 0, progress: bool = True
     ) -> tuple[Tensor, Tensor | None]:
         """Features (n, d) and targets (n, …) of a dataset, on the CPU; targets are None for unlabelled data."""
-        loader = samples.loader(samples.as_dataset(dataset), self.model, batch_size, num_workers)
-        rows = self._rows(loader, Progress("features", samples.length(dataset), shown=progress))
+        self._check_matrix()
+        prepared = samples.prepared(samples.as_dataset(dataset), self.model)
+        with Progress("features", samples.length(prepared), shown=progress) as shown:
+            batches = samples.loader(prepared, batch_size, num_workers)
+            rows = joined([collect(batches, self._features_of, shown)])
         return rows.features, rows.targets
 
     def cache_features(
@@ -113,54 +123,58 @@ class FeatureExtractor:
         cache_key: str | None = None,
         progress: bool = True,
     ) -> CachedFeatures:
-        """Compute a dataset's features once; later calls, also of other processes, read them from `cache_dir`.
+        """Compute a dataset's features once; later calls, also of other processes, read them from
+        `cache_dir`.
 
-        They are read back only if nothing changed that could change them: weights, buffers, the model's code, the
-        settings here, the content and order of samples, labels, preprocessing, library versions. On top, a few
-        samples are computed anew and compared. An interrupted call goes on at the first missing shard, and a
-        damaged shard is named in a warning and computed again.
+        They are read back only if nothing changed that could change them: weights, buffers, the model's code,
+            the
+        settings here, the content and order of samples, labels, preprocessing, library versions. On top, a
+        few samples are computed anew and compared. An interrupted call goes on at the first missing shard,
+        and a damaged shard is named in a warning and computed again.
 
         shard_size: samples per file. dtype: how features are stored, "float32", "float16" or "bfloat16".
         cache_key: your own name for the state of dataset and transforms, for data that cannot be described
             (random transforms) or is slow to read. You have to change it whenever they change.
         """
+        self._check_matrix()
+        check_storage(dtype, shard_size)
         raw = samples.as_dataset(dataset)
         prepared = samples.prepared(raw, self.model)
+        count = samples.length(prepared)
         description = self._description(
-            fingerprint.data_digest(raw, prepared, self._preprocess, num_workers, cache_key), dtype
+            dtype, fingerprint.data_digest(prepared, count, num_workers, cache_key)
         )
         plan = Plan(
             folder=Path(cache_dir) / fingerprint.key(description)[:32],
             description=description,
-            count=samples.length(prepared),
+            count=count,
             shard_size=shard_size,
             dtype=dtype,
             classes=tuple(getattr(raw, "classes", None) or ()),
             tolerance=None if cache_key is not None else _tolerance(dtype, self.precision),
         )
 
-        def compute(indices: Sequence[int], shown: Progress) -> Rows:
-            loader = samples.loader(samples.part(prepared, indices), None, batch_size, num_workers)
-            return self._rows(loader, shown, indices)
+        def compute(places: Sequence[int], shown: Progress) -> Rows:
+            batches = samples.loader(samples.part(prepared, places), batch_size, num_workers)
+            return renumbered(collect(batches, self._features_of, shown), places)
 
-        return fill(plan, compute, lambda: self.columns, progress)
+        cached = fill(plan, compute, lambda: self.columns, progress)
+        self.columns = dict(cached.columns)
+        return cached
 
     def select(self, selector: FeatureSelector) -> FeatureExtractor:
         """The same extractor giving only the columns that a fitted selector chose."""
         if not self.flatten or self.selector is not None:
-            raise ConfigurationError("select() takes columns of one whole matrix: use an extractor with flatten=True.")
+            raise ConfigurationError(
+                "select() takes columns of one whole matrix: use an extractor with flatten=True."
+            )
         selector.check_fitted()
         chosen = copy.copy(self)
         chosen.selector, chosen.columns = selector, {}
         return chosen
 
-    @property
-    def _preprocess(self) -> Any:
-        return getattr(self.model, "preprocess", None) if isinstance(self.model, PretrainedModel) else None
-
-    def _description(self, data: Mapping[str, Any], dtype: str) -> dict[str, Any]:
-        if not self.flatten:
-            raise ConfigurationError("a cache holds one matrix of features: use an extractor with flatten=True.")
+    def _description(self, dtype: str, data: dict[str, Any]) -> dict[str, Any]:
+        """Everything that the features depend on, as fingerprint.key takes it."""
         settings = {
             "layers": [[tap.name, tap.module] for tap in self.taps],
             "pooling": self.pooling,
@@ -175,16 +189,17 @@ class FeatureExtractor:
             "format": fingerprint.FORMAT,
             "settings": settings,
             "model": fingerprint.model_digest(self.model, self.taps),
-            "data": dict(data),
+            "data": data,
             "versions": fingerprint.versions(),
         }
 
     @torch.no_grad()
     def _read(self, inputs: Inputs) -> dict[str, Tensor]:
         """Pooled and scaled output of each layer, in float32 or float64."""
-        inputs = taps.cast(inputs, self.device, self.dtype)
+        device, dtype = _device_and_dtype(self.model)
+        inputs = taps.cast(inputs, device, dtype)
         count = taps.batch_size(inputs)
-        with taps.evaluating(self.model), autocast(self.device, self.precision):
+        with taps.evaluating(self.model), autocast(device, self.precision):
             layouts = self._layouts = self._layouts or self._survey(taps.first_sample(inputs))
             mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
 
@@ -204,7 +219,9 @@ class FeatureExtractor:
 
         seen = taps.read(self.model, one, (*self.taps, *extra), reader, stop=False)
         trunk_output = seen.pop("\0trunk")[1] if extra else None
-        found = {name: detect(module, output, reference, trunk_output) for name, (module, output) in seen.items()}
+        found = {
+            name: detect(module, output, reference, trunk_output) for name, (module, output) in seen.items()
+        }
         if self.channels_last is None:
             return found
         return {name: Layout(self.channels_last, layout.prefix_tokens) for name, layout in found.items()}
@@ -223,49 +240,66 @@ class FeatureExtractor:
         self.columns = {name: slice(int(edges[i]), int(edges[i + 1])) for i, name in enumerate(parts)}
         return matrix
 
-    def _rows(self, loader: Iterable[Batch], shown: Progress, places: Sequence[int] | None = None) -> Rows:
-        """All features that a loader's samples have; `places` are the loader's samples' numbers in the dataset."""
+    def _features_of(self, batch: Batch) -> Tensor:
+        return self._join(self._read(batch.inputs))
+
+    def _check_matrix(self) -> None:
         if not self.flatten:
-            raise ConfigurationError("a dataset's features are one matrix: use an extractor with flatten=True.")
-        collected = _Collected()
-        with shown:
-            for batch in loader:
-                if len(batch):
-                    collected.add(self._join(self._read(batch.inputs)).cpu(), batch)
-                collected.skipped += batch.skipped
-                shown.advance(len(batch) + len(batch.skipped))
-        return collected.rows(places)
+            raise ConfigurationError(
+                "a dataset's features are one matrix: use an extractor with flatten=True."
+            )
 
 
-@dataclass
-class _Collected:
-    """Rows as they come from a loader."""
-
-    def __init__(self) -> None:
-        self.features: list[Tensor] = []
-        self.targets: list[Tensor] = []
-        self.indices: list[Tensor] = []
-        self.skipped: tuple[Any, ...] = ()
-
-    def add(self, features: Tensor, batch: Batch) -> None:
-        _check_widths([{"": part} for part in (*self.features[:1], features)])
-        self.features.append(features)
-        self.indices.append(batch.indices.cpu())
-        if batch.targets is not None:
-            self.targets.append(batch.targets.cpu())
-
-    def rows(self, places: Sequence[int] | None) -> Rows:
-        raise NotImplementedError
-
-
-def _taps(model: nn.Module, layers: Sequence[str] | str | None, pooling: str | None) -> tuple[tuple[Tap, ...], bool]:
+def _taps(
+    model: nn.Module, layers: Sequence[str] | str | None, pooling: str | None
+) -> tuple[tuple[Tap, ...], bool]:
     """The places to read, and whether what they give has been pooled by the model itself."""
     if layers is not None:
         names = [layers] if isinstance(layers, str) else list(layers)
         if not names:
-            raise ConfigurationError("layers=[] reads nothing; name a layer, or leave layers out for the last features.")
+            raise ConfigurationError(
+                "layers=[] reads nothing; name a layer, or leave layers out for the last features."
+            )
         return taps.find_taps(model, names), False
     if not isinstance(model, PretrainedModel):
         return (Tap("output", ""),), False
     own = pooling is None
     return (Tap("features", "pool" if own else "trunk"),), own
+
+
+def _vector(output: Tensor, mode: str, layout: Layout, mask: Tensor | None, normalize: bool) -> Tensor:
+    """One layer's output (n, …), pooled, in float32 or float64, with each sample scaled to length 1 if asked.
+
+    A copy in any case: the layer after this one may work in place.
+    """
+    exact = output if output.dtype == torch.float64 else output.float()
+    exact = exact if exact.ndim > 1 else exact.unsqueeze(1)
+    is_sequence = exact.ndim == 3 and layout.channels_last
+    fitting = mask if mask is not None and is_sequence and mask.shape == exact.shape[:2] else None
+    pool = Pool(mode, channels_last=layout.channels_last, prefix_tokens=layout.prefix_tokens)
+    with torch.autocast(output.device.type, enabled=False):
+        pooled = pool(exact, fitting)
+    if not normalize:
+        return pooled.clone()
+    length = pooled.flatten(1).norm(dim=1).clamp(min=torch.finfo(pooled.dtype).tiny)
+    return pooled / length.view(-1, *[1] * (pooled.ndim - 1))
+
+
+def _checked(name: str, output: Tensor, count: int) -> Tensor:
+    if output.ndim == 0 or output.shape[0] != count:
+        raise ConfigurationError(
+            f"layer {name!r} gives shape {tuple(output.shape)} for {count} samples, so its rows are not samples "
+            "(windows, or time first); name the block around it."
+        )
+    return output
+
+
+def _device_and_dtype(model: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Where the model is, and the dtype that its floating point inputs need."""
+    tensors = [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()]
+    return (tensors[0].device, tensors[0].dtype) if tensors else (torch.device("cpu"), torch.float32)
+
+
+def _tolerance(dtype: str, precision: str) -> float:
+    """How far the same sample's features may differ between two runs: other batches pick other kernels."""
+    return 1e-3 if dtype == "float32" and precision == "fp32" else 3e-2

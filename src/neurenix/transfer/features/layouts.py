@@ -26,8 +26,8 @@ _CHANNELS_FIRST = (
 
 @dataclass(frozen=True)
 class Layout:
-    """channels_last: channels are the last dimension, not the second. prefix_tokens: leading tokens that are no
-    places (a class token), which pooling leaves out."""
+    """channels_last: channels are the last dimension, not the second. prefix_tokens: leading tokens that are
+    no places (a class token), which pooling leaves out."""
 
     channels_last: bool
     prefix_tokens: int
@@ -46,10 +46,11 @@ def reference_of(model: nn.Module) -> Reference:
     """The trunk of a PretrainedModel; of a timm model what it declares (`num_prefix_tokens`, `output_fmt`)."""
     if isinstance(model, PretrainedModel):
         return Reference("trunk", model.pool.prefix_tokens, model.pool.channels_last)
-    prefix_tokens = getattr(model, "num_prefix_tokens", 0)
-    last = "norm" if isinstance(getattr(model, "norm", None), nn.Module) else None
     channels_last = str(getattr(model, "output_fmt", "")).upper().endswith("NHWC")
-    return Reference(last, prefix_tokens if isinstance(prefix_tokens, int) else 0, channels_last)
+    prefix_tokens = getattr(model, "num_prefix_tokens", None)
+    if isinstance(prefix_tokens, int) and isinstance(getattr(model, "norm", None), nn.Module):
+        return Reference("norm", prefix_tokens, channels_last)
+    return Reference(None, 0, channels_last)
 
 
 def detect(module: nn.Module, output: Tensor, reference: Reference, trunk_output: Tensor | None) -> Layout:

@@ -1,0 +1,12 @@
+"""What happens beside training: stop early, save, show, log. Names and hooks are those of Keras."""
+
+from __future__ import annotations
+
+from ._base import CALLBACKS as CALLBACKS
+from ._base import Callback as Callback
+from ._base import Run as Run
+from .csv_logger import CSVLogger as CSVLogger
+from .early_stopping import EarlyStopping as EarlyStopping
+from .learning_rate_monitor import LearningRateMonitor as LearningRateMonitor
+from .model_checkpoint import ModelCheckpoint as ModelCheckpoint
+from .progress_bar import ProgressBar as ProgressBar

@@ -1,0 +1,127 @@
+"""Reading the samples of one batch, in a worker process or in the main one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import get_worker_info
+
+from ..errors import NeurenixError, UnreadableSampleError
+from ._batch import Batch, Skipped
+from ._dataset import innermost, sample_name
+from .collation import Collate
+from .preparation import pair
+from .sampling import sample_seed
+
+Key = tuple[int, int]  # (epoch, index): all that a worker needs to know
+
+
+@final
+@dataclass(frozen=True)
+class Failure:
+    """An exception on its way out of a worker: as text, because not every exception survives pickling."""
+
+    kind: type[NeurenixError]
+    message: str
+    details: str
+
+    def error(self) -> NeurenixError:
+        """The exception to raise, with the worker's traceback as a note."""
+        error = self.kind.__new__(self.kind)  # not through __init__, whose arguments are gone
+        error.args = (self.message,)
+        error.add_note(self.details)
+        return error
+
+
+@final
+class KeyedDataset(TorchDataset[Any]):
+    """Gives the batch for a list of keys; the randomness of each sample depends on its key and the seed alone."""
+
+    def __init__(self, dataset: Any, collate: Collate, seed: int, workers: int) -> None:
+        self.dataset, self.collate, self.seed = dataset, collate, seed
+        self.skips = innermost(dataset, "on_bad", "raise") == "skip"
+        self.random = not innermost(dataset, "in_memory", False)
+        # what each worker is reading, (process id, index), so that the sample that kills a worker can be named
+        self.reading = torch.full((max(workers, 1), 2), -1, dtype=torch.int64).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitems__(self, keys: list[Key]) -> Batch | Failure:
+        """The batch of these keys; torch calls this once per batch."""
+        with own_random_state() if self.random else contextlib.nullcontext():
+            try:
+                return self._batch(keys)
+            except Exception as error:  # whatever a dataset raises has to reach the main process with a name
+                return _failure(error)
+
+    def _batch(self, keys: list[Key]) -> Batch:
+        samples, kept, skipped = [], [], []
+        for epoch, index in keys:
+            try:
+                samples.append(self._read(epoch, index))
+                kept.append(index)
+            except UnreadableSampleError as error:
+                if not self.skips:
+                    raise
+                skipped.append(Skipped(index, sample_name(self.dataset, index), str(error)))
+        indices = torch.tensor(kept, dtype=torch.int64)
+        inputs, targets = self.collate(samples) if samples else (torch.empty(0), None)
+        return Batch(inputs, targets, indices, tuple(skipped))
+
+    def _read(self, epoch: int, index: int) -> tuple[Any, Any]:
+        info = get_worker_info()
+        if info is not None:
+            self.reading[info.id] = torch.tensor([os.getpid(), index])
+        if self.random:
+            seed_everything(sample_seed(self.seed, epoch, index))
+        try:
+            return pair(self.dataset[index])
+        except NeurenixError:
+            raise
+        except Exception as error:
+            name = sample_name(self.dataset, index)
+            raise UnreadableSampleError(
+                f"reading sample {index} ({name}) failed with {type(error).__name__}: {error}"
+            ) from error
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the CPU generators that transforms draw from: torch's, NumPy's and Python's."""
+    torch.default_generator.manual_seed(seed >> 1)  # not torch.manual_seed, which would reseed the GPU too
+    np.random.seed(seed & 0xFFFFFFFF)
+    random.seed(seed)
+
+
+@contextlib.contextmanager
+def own_random_state() -> Iterator[None]:
+    """Seeding inside the block leaves the caller's generators as they were."""
+    state: Tensor = torch.default_generator.get_state()
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(state)
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+
+
+def as_is(batch: Any) -> Any:
+    """Torch's collate step, which has nothing left to do."""
+    return batch
+
+
+def _failure(error: Exception) -> Failure:
+    kind = type(error) if isinstance(error, NeurenixError) else UnreadableSampleError
+    message = str(error) if isinstance(error, NeurenixError) else f"making a batch failed with {type(error).__name__}: {error}"
+    return Failure(kind, message, "".join(traceback.format_exception(error)))

@@ -1,0 +1,75 @@
+"""Samples into a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputMismatchError, LabelMismatchError
+
+Collate: TypeAlias = "Callable[[list[tuple[Any, Any]]], tuple[Any, Any]]"
+
+
+def collate(samples: list[tuple[Any, Any]]) -> tuple[Any, Any]:
+    """(inputs, targets) of samples: tensors and arrays are stacked, numbers become a tensor, mappings go by key.
+
+    Whole numbers become int64, reals float32. Targets are None where every sample's target is None.
+    Raises InputMismatchError for inputs of different shapes, PIL images and texts, saying what to do.
+    """
+    inputs = _stack([sample[0] for sample in samples])
+    targets = [sample[1] for sample in samples]
+    if all(target is None for target in targets):
+        return inputs, None
+    if any(target is None or isinstance(target, str) for target in targets):
+        raise LabelMismatchError(
+            f"targets of a batch have to be numbers or tensors; among them: {next(t for t in targets if not _usable(t))!r}. "
+            "Datasets of neurenix number class names; give theirs as targets=…"
+        )
+    return inputs, _stack(targets)
+
+
+def _usable(target: Any) -> bool:
+    return target is not None and not isinstance(target, str)
+
+
+def _stack(values: Sequence[Any]) -> Any:
+    first = values[0]
+    if isinstance(first, Mapping):
+        return {key: _stack([value[key] for value in values]) for key in first}
+    if isinstance(first, bool | int | np.integer | np.bool_):
+        return torch.tensor([int(value) for value in values])
+    if isinstance(first, float | np.floating):
+        return torch.tensor([float(value) for value in values], dtype=torch.float32)
+    if isinstance(first, Tensor | np.ndarray):
+        return _stack_tensors([torch.as_tensor(value) for value in values])
+    raise InputMismatchError(_not_a_tensor(first))
+
+
+def _stack_tensors(tensors: list[Tensor]) -> Tensor:
+    shapes = list(dict.fromkeys(tuple(tensor.shape) for tensor in tensors))
+    if len(shapes) > 1:
+        raise InputMismatchError(
+            f"the samples of a batch have different shapes: {', '.join(map(str, shapes[:4]))}. Bring images to one size "
+            "(transforms.Resize and CenterCrop, or the model's own model.preprocess); pad sequences with collate=…, "
+            "with lengths=… to batch similar ones."
+        )
+    return torch.stack(tensors)
+
+
+def _not_a_tensor(value: Any) -> str:
+    kind = type(value)
+    if kind.__module__.startswith("PIL."):
+        return (
+            "the dataset gives PIL images, which a batch cannot hold; give it a transform that ends with "
+            "transforms.ToTensor(), or let model.preprocess do it: neurenix.data.prepare(dataset, model.preprocess, training)."
+        )
+    if isinstance(value, str):
+        return (
+            f"the dataset gives texts ({value[:40]!r}), which a batch cannot hold; tokenise them with "
+            "neurenix.data.prepare(dataset, model.preprocess, training)."
+        )
+    return f"a batch cannot hold {kind.__name__}; the dataset has to give tensors, arrays, numbers or mappings of them."

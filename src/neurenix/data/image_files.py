@@ -1,0 +1,194 @@
+"""Image files: safe decoding, lists of files, folders of classes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+
+from ..errors import ConfigurationError, EmptyDatasetError, UnreadableSampleError
+from ._dataset import Dataset, check_on_bad, encode_labels, target_at
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+MAX_PIXELS = 89_000_000  # 267 MB once decoded; Pillow itself warns from 89.5 million on
+
+
+def open_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Image:
+    """The image in a file as RGB, upright by its EXIF orientation, transparency on white.
+
+    Only the formats of FORMATS are decoded, and only up to `max_pixels`, so that a small hostile file cannot fill
+    the memory. Raises UnreadableSampleError naming the file.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise UnreadableSampleError(
+                    f"{path} has {image.width} x {image.height} pixels; more than {max_pixels} are not decoded. "
+                    "Make it smaller, or raise max_pixels."
+                )
+            return to_rgb(image)
+    except (OSError, ValueError, SyntaxError, MemoryError, EOFError, Image.DecompressionBombError, Warning) as error:
+        if isinstance(error, UnreadableSampleError):
+            raise
+        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error) or type(error).__name__
+        raise UnreadableSampleError(f"{path} cannot be read as an image: {reason}") from error
+
+
+def to_rgb(image: Image) -> Image:
+    """An image of any mode as 8-bit RGB: upright, transparent pixels over white, 16-bit grey scaled to 8."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise UnreadableSampleError(f"an image of mode {image.mode!r} has no fixed range; store it with 8 or 16 bits.")
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+@final
+class ImageFiles(Dataset):
+    """Images given by their paths, with or without targets. `dataset[i]` is (PIL image or transform's result, target).
+
+    targets: class names, class numbers, reals, or several values per file; None for unlabelled data.
+    classes: names in the order of their numbers; by default the sorted names in `targets`.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        targets: Any = None,
+        *,
+        classes: Sequence[str] | None = None,
+        transform: Callable[[Any], Any] | None = None,
+        on_bad: str = "raise",
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self.paths = [os.fspath(path) for path in paths]
+        self.transform = transform
+        self.on_bad = check_on_bad(on_bad)
+        self.max_pixels = max_pixels
+        self._targets, self.classes = (None, list(classes or ())) if targets is None else encode_labels(targets, classes)
+        if self._targets is not None and len(self._targets) != len(self.paths):
+            raise ConfigurationError(f"{len(self.paths)} paths and {len(self._targets)} targets; give one target per path.")
+
+    @property
+    def targets(self) -> np.ndarray | None:
+        """Class numbers or values, one per file."""
+        return self._targets
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        image = open_image(self.paths[index], max_pixels=self.max_pixels)
+        return image if self.transform is None else self.transform(image), target_at(self._targets, index)
+
+    def sample_name(self, index: int) -> str:
+        """The file's path."""
+        return self.paths[index]
+
+
+@final
+class ImageFolder(Dataset):
+    """One folder per class, images anywhere below it. `dataset[i]` is (PIL image or transform's result, class number).
+
+    root: the folder that holds the class folders; classes are their names, sorted. Hidden files are ignored.
+    on_bad: "raise" stops at a file that cannot be decoded; "skip" lets the loader leave it out, count and list it.
+    extensions: which files are images, by the end of their names, in any case.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        transform: Callable[[Any], Any] | None = None,
+        *,
+        on_bad: str = "raise",
+        extensions: Sequence[str] = EXTENSIONS,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self.root = Path(root)
+        self.classes, paths, targets = _class_folders(self.root, tuple(end.lower() for end in extensions))
+        self._files = ImageFiles(
+            paths, targets, classes=self.classes, transform=transform, on_bad=on_bad, max_pixels=max_pixels
+        )
+        self.on_bad = self._files.on_bad
+
+    @property
+    def transform(self) -> Callable[[Any], Any] | None:
+        """What is done to each PIL image; None leaves it as it is."""
+        return self._files.transform
+
+    @property
+    def paths(self) -> list[str]:
+        """All files, class after class."""
+        return self._files.paths
+
+    @property
+    def targets(self) -> np.ndarray | None:
+        """Class numbers, one per file."""
+        return self._files.targets
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        return self._files[index]
+
+    def sample_name(self, index: int) -> str:
+        """The file's path."""
+        return self._files.paths[index]
+
+
+def _class_folders(root: Path, extensions: tuple[str, ...]) -> tuple[list[str], list[Path], list[int]]:
+    """(class names, files, class number of each file) below `root`."""
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "does not exist"
+        raise EmptyDatasetError(f"{root} {what}; ImageFolder needs a folder that holds one folder per class.")
+    folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    files = [_images_below(folder, extensions) for folder in folders]
+    if not any(files):
+        raise EmptyDatasetError(_nothing_found(root, folders, extensions))
+    empty = [folder.name for folder, images in zip(folders, files, strict=True) if not images]
+    if empty:
+        raise EmptyDatasetError(
+            f"class folders without images in {root}: {', '.join(empty[:5])}. Looked for {', '.join(extensions)}; "
+            "add images or remove the folders."
+        )
+    targets = [number for number, images in enumerate(files) for _ in images]
+    return [folder.name for folder in folders], [path for images in files for path in images], targets
+
+
+def _images_below(folder: Path, extensions: tuple[str, ...]) -> list[Path]:
+    found = []
+    for parent, names, files in os.walk(folder):
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        found += [Path(parent, name) for name in sorted(files) if _is_image(name, extensions)]
+    return found
+
+
+def _is_image(name: str, extensions: tuple[str, ...]) -> bool:
+    return name.lower().endswith(extensions) and not name.startswith(".")
+
+
+def _nothing_found(root: Path, folders: list[Path], extensions: tuple[str, ...]) -> str:
+    direct = sum(_is_image(entry.name, extensions) for entry in root.iterdir())
+    looked = f"ImageFolder looked in {root} for class folders with images ({', '.join(extensions)})"
+    if direct:
+        return f"{looked} and found {direct} images directly in it; move them into one folder per class."
+    if folders:
+        return f"{looked} and found {len(folders)} folders ({', '.join(f.name for f in folders[:5])}) without any image."
+    return f"{looked} and found no folder at all."

@@ -1,0 +1,214 @@
+"""Tables (CSV, Parquet, pandas) and Hugging Face datasets with a column of image paths, images or texts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+
+from ..errors import ConfigurationError, EmptyDatasetError, UnknownNameError, UnreadableSampleError
+from ..packages import require
+from ..storage import inside
+from ._dataset import Dataset, OnBad, check_on_bad, encode_labels, target_at
+from .image_files import EXTENSIONS, ImageFiles, to_rgb
+from .in_memory import TextDataset
+
+IMAGE_COLUMNS = ("image", "img", "path", "image_path", "file", "filename", "file_name", "file_path")
+TEXT_COLUMNS = ("text", "sentence", "content", "review", "document")
+TARGET_COLUMNS = ("label", "labels", "target", "class", "category", "score", "rating")
+
+
+@final
+class TableDataset(Dataset):
+    """Rows of a table with a path or text column. `dataset[i]` is (PIL image, text or transform's result, target).
+
+    table: a .csv or .parquet file, or a pandas frame.
+    input, target: column names; guessed where exactly one column has a usual name ("path", "text", "label", …).
+        Several target columns (a list) give several outputs; their names are the classes.
+    root: folder that image paths are relative to; by default the table's own. No path may leave it.
+    kind: "image" or "text"; by default images where the first value ends like an image file.
+    Targets: names become classes in sorted order, whole numbers are class numbers, reals are regression.
+    """
+
+    def __init__(
+        self,
+        table: Any,
+        input: str | None = None,
+        target: str | Sequence[str] | None = None,
+        *,
+        root: str | os.PathLike[str] | None = None,
+        kind: str | None = None,
+        transform: Callable[[Any], Any] | None = None,
+        on_bad: str = "raise",
+    ) -> None:
+        frame, folder = read_table(table)
+        input = _column(frame.columns, input, IMAGE_COLUMNS + TEXT_COLUMNS, "input")
+        values = frame[input].tolist()
+        if not values:
+            raise EmptyDatasetError("the table has no rows; at least one is needed.")
+        self.kind = _kind(kind, values[0])
+        self.transform = transform
+        self.on_bad: OnBad = check_on_bad(on_bad)
+        self._targets, self.classes = _table_targets(frame, target, input)
+        self._rows = self._open(values, Path(root) if root is not None else folder)
+        self._source = Path(table).name if isinstance(table, (str, os.PathLike)) else "table"
+
+    def _open(self, values: list[Any], root: Path | None) -> ImageFiles | TextDataset:
+        if self.kind == "text":
+            return TextDataset(values, on_bad=self.on_bad)
+        if root is None:
+            raise ConfigurationError("a frame of image paths needs root=, the folder that the paths are relative to.")
+        return ImageFiles([_row_path(root, value, row) for row, value in enumerate(values)], on_bad=self.on_bad)
+
+    @property
+    def targets(self) -> np.ndarray | None:
+        """Class numbers or values, one per row."""
+        return self._targets
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        sample = self._rows[index][0]
+        return sample if self.transform is None else self.transform(sample), target_at(self._targets, index)
+
+    def sample_name(self, index: int) -> str:
+        """The image's path; the table and row of a text."""
+        return self._rows.sample_name(index) if self.kind == "image" else f"{self._source} row {index}"
+
+
+@final
+class HuggingFaceDataset(Dataset):
+    """A map-style dataset of the `datasets` library. `dataset[i]` is (PIL image, text or value, target).
+
+    input, target: column names; guessed where they are unambiguous (the only image column, "text", "label", …).
+    classes: the names of a ClassLabel column, or the sorted names in a column of strings.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        input: str | None = None,
+        target: str | None = None,
+        *,
+        transform: Callable[[Any], Any] | None = None,
+        on_bad: str = "raise",
+    ) -> None:
+        if not hasattr(dataset, "column_names") or not hasattr(dataset, "features") or not hasattr(dataset, "__len__"):
+            raise ConfigurationError(_not_one_split(dataset))
+        self.dataset, self.transform, self.on_bad = dataset, transform, check_on_bad(on_bad)
+        features = dataset.features
+        images = tuple(name for name, feature in features.items() if type(feature).__name__ == "Image")
+        self.input = _column(features, input, images or IMAGE_COLUMNS + TEXT_COLUMNS, "input")
+        labels = tuple(name for name, feature in features.items() if type(feature).__name__ == "ClassLabel")
+        self.target = _column(features, target, labels or TARGET_COLUMNS, "target", optional=True)
+        self._targets, self.classes = self._read_targets()
+
+    def _read_targets(self) -> tuple[np.ndarray | None, list[str]]:
+        if self.target is None:
+            return None, []
+        values = self.dataset.with_format(None).select_columns([self.target])[:][self.target]
+        names = getattr(self.dataset.features[self.target], "names", None)
+        numbers, classes = encode_labels(values, None, what=f"column {self.target!r}")
+        return numbers, list(names) if names else classes
+
+    @property
+    def targets(self) -> np.ndarray | None:
+        """Class numbers or values, one per row."""
+        return self._targets
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        try:
+            sample = self.dataset[index][self.input]
+        except (OSError, SyntaxError) as error:  # what Pillow raises for broken files
+            raise UnreadableSampleError(f"{self.sample_name(index)} cannot be read: {error}") from error
+        if sample is None:
+            raise UnreadableSampleError(f"{self.sample_name(index)} has nothing in column {self.input!r}.")
+        if type(sample).__module__.startswith("PIL."):
+            sample = to_rgb(sample)
+        return sample if self.transform is None else self.transform(sample), target_at(self._targets, index)
+
+    def sample_name(self, index: int) -> str:
+        """The sample's row."""
+        return f"row {index}"
+
+
+def read_table(table: Any) -> tuple[Any, Path | None]:
+    """(pandas frame, folder of the file or None) of a .csv or .parquet file or of a frame."""
+    pandas = require("pandas", purpose="reading tables")
+    if isinstance(table, pandas.DataFrame):
+        return table, None
+    path = Path(table)
+    if not path.is_file():
+        raise EmptyDatasetError(f"{path} does not exist; give a .csv or .parquet file or a pandas frame.")
+    readers = {".csv": pandas.read_csv, ".parquet": pandas.read_parquet}
+    if path.suffix.lower() not in readers:
+        raise ConfigurationError(f"{path} is no table that is read here; possible: .csv, .parquet, a pandas frame.")
+    try:
+        return readers[path.suffix.lower()](path), path.parent
+    except (ValueError, OSError) as error:
+        raise EmptyDatasetError(f"{path} cannot be read as a table: {error}") from error
+
+
+def _column(columns: Any, name: str | None, usual: Sequence[str], what: str, *, optional: bool = False) -> Any:
+    known = [str(column) for column in columns]
+    if name is not None:
+        if name not in known:
+            raise UnknownNameError("column", name, known)
+        return name
+    found = [column for column in known if column.lower() in usual or column in usual]
+    if len(found) == 1:
+        return found[0]
+    if optional and not found:
+        return None
+    reason = f"several could be meant: {', '.join(found)}" if found else f"none has a usual name ({', '.join(usual)})"
+    raise ConfigurationError(f"which column is the {what}? {reason}. Name it: {what}=…; columns: {', '.join(known)}.")
+
+
+def _table_targets(frame: Any, target: Any, input: str) -> tuple[np.ndarray | None, list[str]]:
+    if target is None or isinstance(target, str):
+        others = [column for column in frame.columns if column != input]
+        target = _column(others, target, TARGET_COLUMNS, "target", optional=True)
+        return (None, []) if target is None else encode_labels(_values(frame[target]), what=f"column {target!r}")
+    names = [_column(frame.columns, name, (), "target") for name in target]
+    columns = [encode_labels(_values(frame[name]), what=f"column {name!r}") for name in names]
+    worded = [name for name, (_, classes) in zip(names, columns, strict=True) if classes]
+    if worded:
+        raise ConfigurationError(f"several target columns have to hold numbers; {', '.join(worded)} holds words.")
+    return np.stack([numbers for numbers, _ in columns], axis=1).astype(np.float32), names
+
+
+def _values(series: Any) -> Any:
+    # A nullable pandas column becomes an object array with its own missing value; None is what all else understands.
+    return series.to_numpy() if series.dtype.kind in "iufb" and not series.hasnans else [
+        None if missing else value for value, missing in zip(series.tolist(), series.isna(), strict=True)
+    ]
+
+
+def _kind(kind: str | None, first: Any) -> str:
+    if kind is None:
+        return "image" if isinstance(first, str) and first.lower().endswith(EXTENSIONS) else "text"
+    if kind not in ("image", "text"):
+        raise ConfigurationError(f"kind={kind!r}; possible: 'image' (a column of paths), 'text'.")
+    return kind
+
+
+def _row_path(root: Path, value: Any, row: int) -> Path:
+    if not isinstance(value, str) or not value:
+        return root / f"(row {row} holds no path)"  # reading it raises, or is skipped, as any missing file
+    return inside(root, value)
+
+
+def _not_one_split(dataset: Any) -> str:
+    if isinstance(dataset, dict):
+        return f"this is a dictionary of splits ({', '.join(map(str, dataset))}); pass one, such as data['train']."
+    return (
+        f"{type(dataset).__name__} cannot be read by position, so it cannot be shuffled exactly or resumed; load it "
+        "without streaming=True, or save it and load it again."
+    )

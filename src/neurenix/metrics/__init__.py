@@ -1,0 +1,13 @@
+"""Metrics by name, over torchmetrics: `build_metrics(["accuracy", "f1_score"], "multi_class", 10)`."""
+
+from __future__ import annotations
+
+from . import classification as classification  # each enters its metrics in METRICS
+from . import regression as regression
+from ._lookup import find_metric as find_metric
+from ._lookup import higher_is_better as higher_is_better
+from ._metric import METRICS as METRICS
+from ._metric import Metric as Metric
+from ._metric_set import MetricSet as MetricSet
+from ._metric_set import build_metrics as build_metrics
+from ._task import TaskKind as TaskKind

@@ -1,0 +1,172 @@
+"""Several metrics fed together: probabilities are computed once, and the host waits for no batch."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigurationError, EmptyDatasetError, NeurenixWarning
+from ._lookup import check_defined, find_metric
+from ._task import TaskKind, check_labels, check_task, finite_rows, prepare
+
+if TYPE_CHECKING:
+    import torchmetrics
+
+Value = float | list[Any]
+
+# Numbers held back before torchmetrics sees them (16 MiB of float32): its counting makes the host wait.
+_PENDING = 1 << 22
+
+
+@final
+class MetricSet:
+    """Named metrics over one stream of (outputs, targets).
+
+    In a run of several processes the caller gathers outputs and targets; the metrics do not communicate.
+    """
+
+    def __init__(self, metrics: Mapping[str, torchmetrics.Metric], task: TaskKind, num_outputs: int) -> None:
+        self._metrics = dict(metrics)
+        self._task, self._num_outputs = task, num_outputs
+        self._device = torch.device("cpu")
+        self._pending: list[tuple[Tensor, Tensor]] = []
+        self._pending_size = self._samples = self._not_finite = 0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The keys of `compute`, in order."""
+        return tuple(self._metrics)
+
+    def to(self, device: torch.device) -> MetricSet:
+        """Count on `device`; regression stays on the CPU, where float64 exists."""
+        if self._task != "regression":
+            self._device = device
+            for metric in self._metrics.values():
+                metric.to(device)
+        return self
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Add some samples. outputs: logits or values, (n, outputs). targets: (n,), or (n, outputs)."""
+        if not self._metrics or not len(outputs):
+            return
+        prepared = prepare(self._task, self._num_outputs, outputs, targets)
+        self._pending.append(prepared)
+        self._pending_size += prepared[0].numel()
+        if self._pending_size >= _PENDING:
+            self._flush()
+
+    def compute(self) -> dict[str, Value]:
+        """Every metric over all samples since the last reset; one without a value is NaN, with a warning."""
+        self._flush()
+        if not self._metrics:
+            return {}
+        if not self._samples:
+            raise EmptyDatasetError(
+                "No samples to compute metrics of: every one was skipped, or the data is empty."
+            )
+        with _unordered_counting():
+            values = {name: _plain(name, metric.compute()) for name, metric in self._metrics.items()}
+        return self._with_undefined(values)
+
+    def reset(self) -> None:
+        """Forget all samples."""
+        self._pending.clear()
+        self._pending_size = self._samples = self._not_finite = 0
+        for metric in self._metrics.values():
+            metric.reset()
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        outputs, targets = (torch.cat(parts).to(self._device) for parts in zip(*self._pending, strict=True))
+        self._pending.clear()
+        self._pending_size = 0
+        check_labels(self._task, self._num_outputs, targets)
+        finite = finite_rows(outputs)
+        self._samples += len(outputs)
+        self._not_finite += len(outputs) - int(finite.sum())
+        if self._task == "regression":
+            outputs, targets = outputs.double(), targets.double()
+        if not finite.any():
+            return
+        with _unordered_counting():
+            for metric in self._metrics.values():
+                metric.update(outputs[finite], targets[finite])
+
+    def _with_undefined(self, values: dict[str, Value]) -> dict[str, Value]:
+        if self._not_finite:
+            values = {name: math.nan if isinstance(value, float) else value for name, value in values.items()}
+        names = [name for name, value in values.items() if isinstance(value, float) and math.isnan(value)]
+        if names:
+            reason = (
+                f"{self._not_finite} of {self._samples} outputs are NaN or infinite"
+                if self._not_finite
+                else f"undefined for these {self._samples} samples (a single class, or equal values)"
+            )
+            warnings.warn(f"{', '.join(names)} is NaN: {reason}.", NeurenixWarning, stacklevel=3)
+        return values
+
+
+def build_metrics(names: Sequence[str | torchmetrics.Metric], task: TaskKind, num_outputs: int) -> MetricSet:
+    """Metrics by name, or torchmetrics instances (copied, keyed by class name, fed probabilities or values).
+
+    Raises UnknownNameError for a name that does not exist, ConfigurationError for one that the task lacks.
+    """
+    check_task(task, num_outputs)
+    if isinstance(names, str):
+        raise ConfigurationError(f"metrics={names!r} must be a list: [{names!r}].")
+    metrics: dict[str, torchmetrics.Metric] = {}
+    for name in dict.fromkeys(names):
+        key, metric = _build_one(name, task, num_outputs)
+        if key in metrics:
+            raise ConfigurationError(f"Two metrics would be reported as {key!r}; leave one out.")
+        metric.sync_on_compute = False  # the loop gathers outputs instead
+        metrics[key] = metric
+    return MetricSet(metrics, task, num_outputs)
+
+
+def _build_one(
+    name: str | torchmetrics.Metric, task: TaskKind, num_outputs: int
+) -> tuple[str, torchmetrics.Metric]:
+    if isinstance(name, str):
+        entry = find_metric(name)
+        check_defined(entry, task)
+        return name, entry.build(task, num_outputs)
+    import torchmetrics
+
+    if not isinstance(name, torchmetrics.Metric):
+        raise ConfigurationError(
+            f"metrics holds {name!r}; possible are names and torchmetrics.Metric instances."
+        )
+    metric = name.clone()
+    metric.reset()
+    return type(name).__name__, metric
+
+
+def _plain(name: str, value: Tensor) -> Value:
+    if not isinstance(value, Tensor):
+        raise ConfigurationError(
+            f"{name} computes a {type(value).__name__}; only one tensor can be reported."
+        )
+    return float(value) if value.ndim == 0 else value.tolist()
+
+
+@contextlib.contextmanager
+def _unordered_counting() -> Iterator[None]:
+    """Let torchmetrics count with bincount although deterministic algorithms are demanded.
+
+    Whole numbers add up to the same in any order; its replacement needs samples x classes² of memory.
+    """
+    demanded = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(demanded, warn_only=warn_only)

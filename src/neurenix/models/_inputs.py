@@ -1,0 +1,94 @@
+"""What a model's inputs have to look like: from the weights' record, the caller's input_shape and max_length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigurationError
+from ..storage import read_json
+from ..vision import ImageInput
+
+
+def fit_image_input(expected: ImageInput, input_shape: Sequence[int] | None) -> ImageInput:
+    """The images that weights expect, in another (height, width, channels).
+
+    One channel takes the average of the published means and deviations, as the summed stem filters want;
+    several repeat them in turn, as the repeated filters do.
+    """
+    if input_shape is None:
+        return expected
+    height, width, channels = _checked_shape(input_shape)
+    if channels == expected.channels:
+        return replace(expected, size=(height, width))
+    return replace(
+        expected,
+        size=(height, width),
+        mean=_for_channels(expected.mean, channels),
+        std=_for_channels(expected.std, channels),
+    )
+
+
+def image_input_in(folder: Path | None, default: ImageInput) -> ImageInput:
+    """The image input that a timm-style config.json beside the weights states, else `default`."""
+    path = (folder or Path()) / "config.json"
+    if folder is None or not path.is_file():
+        return default
+    content = read_json(path)
+    stated = content.get("pretrained_cfg") if isinstance(content, Mapping) else None
+    if not isinstance(stated, Mapping):
+        return default
+    try:
+        return _from_timm(stated, default)
+    except (TypeError, ValueError, KeyError) as error:
+        raise ConfigurationError(f"{path} states an image input that cannot be used ({error}).") from None
+
+
+def text_limit(max_length: int | None, expected: int, positions: int) -> int:
+    """The tokenizer's limit: what was asked for, else what the weights expect, never above the model's positions."""
+    if max_length is None:
+        return min(expected, positions)
+    if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 3:
+        raise ConfigurationError(
+            f"max_length={max_length!r}; it is a number of tokens, at least 3 (a token between the two special ones)."
+        )
+    if max_length > positions:
+        raise ConfigurationError(
+            f"max_length={max_length}, but the model has positions for {positions} tokens; use at most {positions}."
+        )
+    return max_length
+
+
+def _checked_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
+    shape = tuple(input_shape)
+    if len(shape) != 3 or any(
+        isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in shape
+    ):
+        raise ConfigurationError(
+            f"input_shape={shape}; it is (height, width, channels), three positive whole numbers."
+        )
+    if shape[2] > 16 and shape[0] <= 16:
+        raise ConfigurationError(
+            f"input_shape={shape} has its channels first; write (height, width, channels): "
+            f"{(shape[1], shape[2], shape[0])}."
+        )
+    return shape
+
+
+def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    if channels == 1:
+        return (sum(values) / len(values),)
+    return tuple(values[channel % len(values)] for channel in range(channels))
+
+
+def _from_timm(stated: Mapping[str, Any], default: ImageInput) -> ImageInput:
+    size = stated.get("input_size", (len(default.mean), *default.size))
+    return ImageInput(
+        size=(int(size[1]), int(size[2])),
+        mean=tuple(float(value) for value in stated.get("mean", default.mean)),
+        std=tuple(float(value) for value in stated.get("std", default.std)),
+        interpolation=str(stated.get("interpolation", default.interpolation)),
+        crop=float(stated.get("crop_pct", default.crop)),
+    )

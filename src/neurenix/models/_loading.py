@@ -1,0 +1,167 @@
+"""Putting a file's tensors into a freshly built network, and saying what became of each of them."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import WeightsMismatchError
+from ._load_report import LoadReport, TensorFate
+from ._records import Architecture, Parts, StateDict
+
+Convert = Callable[[StateDict], StateDict]
+
+
+def qualify(state: StateDict, architecture: Architecture, reference: Iterable[str]) -> StateDict:
+    """A file's tensors under our names (`trunk.layer1…`, `head.weight`).
+
+    Of the key conversions that the architecture's records know, and none at all, the one is taken that makes
+    the most keys match `reference`, the names of a built model.
+    """
+    known = set(reference)
+    conversions: list[Convert] = [dict]
+    for record in architecture.weights.values():
+        if record.convert is not None and record.convert not in conversions:
+            conversions.append(record.convert)
+    candidates = [_ours(convert(state), architecture.head_name) for convert in conversions]
+    best = max(candidates, key=lambda candidate: len(known & candidate.keys()))
+    if len(best) != len(state):
+        raise WeightsMismatchError(
+            f"{len(state) - len(best)} of the file's {len(state)} tensors have names that mean the same layer of "
+            f"{architecture.name}; the file mixes naming schemes and cannot be read safely."
+        )
+    return best
+
+
+def head_outputs(state: StateDict) -> int | None:
+    """How many outputs the head in the file has; None when the file has no head. Names are ours."""
+    sizes = [
+        tensor.shape[0] for name, tensor in state.items() if name.startswith("head.") and tensor.ndim == 2
+    ]
+    return sizes[-1] if sizes else None
+
+
+def fill(parts: Parts, state: StateDict, *, stem: str) -> LoadReport:
+    """Copy `state` (our names) into the parts, in place; shapes that can be adapted are, all others stay random.
+
+    stem: glob of the layer, below the trunk, whose input channels may differ from the file's.
+    """
+    fates: list[TensorFate] = []
+    with torch.no_grad():
+        for name, target in named_tensors(parts):
+            fates.append(_fill_one(parts, name, target, state.get(name), stem))
+    fate_of = {fate.name: fate.fate for fate in fates}
+    for name, tensor in state.items():
+        if fate_of.get(name, "new") == "new":
+            reason = "another shape" if name in fate_of else _why_unknown(name, parts, tensor)
+            fates.append(TensorFate(name, "dropped", tensor.numel(), reason))
+    return LoadReport(tuple(fates))
+
+
+def untouched(parts: Parts) -> LoadReport:
+    """The report of a model with random weights: everything is new."""
+    return LoadReport(tuple(TensorFate(name, "new", tensor.numel()) for name, tensor in named_tensors(parts)))
+
+
+def named_tensors(parts: Parts) -> list[tuple[str, Tensor]]:
+    """Every saved tensor of trunk and head, under our names."""
+    modules: list[tuple[str, nn.Module]] = [("trunk", parts.trunk)]
+    if parts.head is not None:
+        modules.append(("head", parts.head))
+    return [
+        (f"{part}.{name}", tensor) for part, module in modules for name, tensor in module.state_dict().items()
+    ]
+
+
+def check_share(report: LoadReport, minimum: float, architecture: Architecture, file: Path | str) -> None:
+    """Raise WeightsMismatchError, naming the largest misfits, when too little of the trunk came from the file."""
+    if report.pretrained_share >= minimum:
+        return
+    missing = _largest(report, "new")
+    unused = _largest(report, "dropped")
+    raise WeightsMismatchError(
+        f"Only {report.pretrained_share:.1%} of {architecture.name} would be pretrained by {file}, and "
+        f"minimum_pretrained is {minimum:.0%}. The model lacks {missing}; the file has {unused} without a use. "
+        "Load the file under the name of its own architecture, or lower minimum_pretrained."
+    )
+
+
+def _largest(report: LoadReport, fate: str, count: int = 3) -> str:
+    worst = sorted(
+        (tensor for tensor in report.tensors if tensor.fate == fate), key=lambda tensor: -tensor.parameters
+    )
+    return (
+        ", ".join(tensor.name + (f" ({tensor.note})" if tensor.note else "") for tensor in worst[:count])
+        or "nothing"
+    )
+
+
+def _ours(state: StateDict, head_name: str) -> StateDict:
+    if all(name.startswith(("trunk.", "head.")) for name in state) and any(
+        name.startswith("trunk.") for name in state
+    ):
+        return dict(state)  # saved from one of our own models
+    prefix = f"{head_name}."
+    return {
+        f"head.{name.removeprefix(prefix)}" if name.startswith(prefix) else f"trunk.{name}": tensor
+        for name, tensor in state.items()
+    }
+
+
+def _fill_one(parts: Parts, name: str, target: Tensor, found: Tensor | None, stem: str) -> TensorFate:
+    if found is None:
+        return TensorFate(name, "new", target.numel(), "not in the file")
+    if found.shape == target.shape:
+        target.copy_(found)
+        return TensorFate(name, "matched", target.numel())
+    adapted = _adapt(parts, name, target, found, stem)
+    if adapted is None:
+        return TensorFate(name, "new", target.numel(), _shapes(found, target))
+    target.copy_(adapted)
+    return TensorFate(name, "adapted", target.numel(), _shapes(found, target))
+
+
+def _shapes(found: Tensor, target: Tensor) -> str:
+    return f"{_size(found.shape)} in the file, {_size(target.shape)} here"
+
+
+def _size(shape: Sequence[int]) -> str:
+    return "x".join(str(length) for length in shape) or "scalar"
+
+
+def _why_unknown(name: str, parts: Parts, tensor: Tensor) -> str:
+    if name.startswith("head.") and parts.head is None:
+        return "the head was not asked for"
+    return f"{_size(tensor.shape)}, no such tensor here"
+
+
+def _adapt(parts: Parts, name: str, target: Tensor, found: Tensor, stem: str) -> Tensor | None:
+    """The file's tensor in the model's shape, where that keeps its meaning; None where it does not."""
+    layer = name.removeprefix("trunk.").rpartition(".")[0]
+    if name.startswith("trunk.") and fnmatch.fnmatchcase(layer, stem) and found.ndim == 4:
+        return _adapt_channels(target, found)
+    if name.endswith("pos_embed") and found.ndim == 3 and found.shape[2] == target.shape[2]:
+        return _adapt_positions(parts, found)
+    return None
+
+
+def _adapt_channels(target: Tensor, found: Tensor) -> Tensor | None:
+    """(o, 3, h, w) -> (o, channels, h, w): channels summed for one, repeated and rescaled for several."""
+    from timm.models import adapt_input_conv
+
+    if found.shape[1] != 3 or found.shape[0] != target.shape[0] or found.shape[2:] != target.shape[2:]:
+        return None
+    return cast(Tensor, adapt_input_conv(target.shape[1], found))
+
+
+def _adapt_positions(parts: Parts, found: Tensor) -> Tensor:
+    """(1, prefix + places, d) -> the same for another grid of places, by bicubic interpolation."""
+    from timm.layers import resample_abs_pos_embed
+
+    grid = cast("tuple[int, int]", cast(nn.Module, parts.trunk.patch_embed).grid_size)
+    return cast(Tensor, resample_abs_pos_embed(found, list(grid), num_prefix_tokens=parts.prefix_tokens))

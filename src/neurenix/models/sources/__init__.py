@@ -1,0 +1,5 @@
+"""Where weights come from: the hub, an address, an installed package, this machine. Fetched, hashed, read, never run."""
+
+from ._obtain import Obtained as Obtained
+from ._obtain import obtain as obtain
+from ._state_dict import read_state_dict as read_state_dict

@@ -1,0 +1,67 @@
+"""From a record to tensors: fetch, check the hash of the very bytes that are parsed, fetch once more if damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import DamagedFileError
+from .._records import HubSource, PackageSource, PathSource, StateDict, UrlSource, Weights
+from ._disk import find_on_disk
+from ._fetched import Fetched
+from ._hub import fetch_from_hub
+from ._package import find_in_package
+from ._state_dict import read_state_dict
+from ._url import fetch_from_url
+
+
+@dataclass(frozen=True, kw_only=True)
+class Obtained:
+    """The tensors of one weights file, under the file's own names.
+
+    folder: where its configuration and tokenizer lie; None when it has none.
+    sha256: of the file that was read. revision: the hub's commit, None elsewhere.
+    """
+
+    state: StateDict
+    folder: Path | None
+    sha256: str
+    revision: str | None
+
+
+def obtain(weights: Weights, extra_files: Sequence[str] = ()) -> Obtained:
+    """Fetch and read the weights that a record describes.
+
+    extra_files: names of files beside the weights (configuration, tokenizer) that are fetched where they exist.
+    Raises WeightsNotFoundError, DamagedFileError (after one more attempt) or UnsafeFileError.
+    """
+    fetched = _fetch(weights, extra_files, renew=False)
+    try:
+        return _read(fetched)
+    except DamagedFileError:
+        if not fetched.renewable:
+            raise
+    fetched.path.unlink(missing_ok=True)
+    fetched = _fetch(weights, extra_files, renew=True)
+    try:
+        return _read(fetched)
+    except DamagedFileError as error:
+        raise DamagedFileError(f"{error} It was fetched twice. {fetched.advice}".strip()) from None
+
+
+def _read(fetched: Fetched) -> Obtained:
+    state, sha256 = read_state_dict(fetched.path, sha256=fetched.sha256)
+    return Obtained(state=state, folder=fetched.folder, sha256=sha256, revision=fetched.revision)
+
+
+def _fetch(weights: Weights, extra_files: Sequence[str], *, renew: bool) -> Fetched:
+    match weights.source:
+        case HubSource() as source:
+            return fetch_from_hub(source, sha256=weights.sha256, extra_files=extra_files, renew=renew)
+        case UrlSource() as source:
+            return fetch_from_url(source)
+        case PackageSource() as source:
+            return find_in_package(source, sha256=weights.sha256)
+        case PathSource() as source:
+            return find_on_disk(source, sha256=weights.sha256)

@@ -1,0 +1,7 @@
+"""Pictures of what a run did."""
+
+from __future__ import annotations
+
+from .plots import confusion_matrix as confusion_matrix
+from .plots import learning_curves as learning_curves
+from .plots import save_report_figure as save_report_figure

@@ -1,0 +1,250 @@
+"""load_pretrained_model and list_models: from a name to a network with its published weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..devices import resolve_device
+from ..errors import ConfigurationError
+from ..models import (
+    ARCHITECTURES,
+    Architecture,
+    BuildOptions,
+    HubSource,
+    LoadReport,
+    Parts,
+    PretrainedModel,
+    Weights,
+)
+from ..models._choice import canonical_domain, check_licence, find_architecture, find_weights
+from ..models._inputs import fit_image_input, image_input_in, text_limit
+from ..models._labels import label_names
+from ..models._loading import check_share, fill, head_outputs, named_tensors, qualify, untouched
+from ..models._records import PathSource
+from ..models.sources import Obtained, obtain
+from ..nn import Pool
+from ..text import TextInput
+from ..vision import ImageInput
+
+IMAGENET_CLASSES = 1000
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json")
+
+
+def load_pretrained_model(
+    model_name: str,
+    domain: str | None = None,
+    weights: str | os.PathLike[str] | None = "default",
+    input_shape: Sequence[int] | None = None,
+    include_top: bool = True,
+    pooling: str | None = None,
+    max_length: int | None = None,
+    device: str | torch.device = "auto",
+    *,
+    minimum_pretrained: float = 0.9,
+    accept_licence: bool = False,
+) -> PretrainedModel:
+    """Build an architecture, put weights into it, and return it in evaluation mode.
+
+    Args:
+        model_name: As people spell it: `resnet50`, `mobilenetv2`, `EfficientNet-B7`, `google-bert/bert-base-uncased`.
+        domain: `"vision"` or `"nlp"`; only checked against the model's own.
+        weights: A name from `list_weights(model_name)`, `None` for random weights, a path to a file or a folder, or
+            `"hub:owner/name@revision"` for any repository on the hub with this architecture.
+        input_shape: Images as (height, width, channels). Position embeddings and the first convolution are adapted
+            to another size or number of channels. Images arrive in the network as (n, channels, height, width).
+        include_top: Whether to keep the published classifier. Without it, and for every text model, the model
+            answers with its pooled features, (n, feature_size).
+        pooling: `"avg"`, `"max"`, `"cls"`, `"gem"` or `"none"`. None is the pooling that the architecture was
+            published with, also without the top: `model.features(x)` gives the unpooled map at any time, and
+            `"none"` makes `model(x)` do so (in Keras that is `pooling=None`).
+        max_length: Texts only: the longest sequence in tokens, at most what the model has positions for.
+        device: `"auto"` is the best one present.
+        minimum_pretrained: Least share of the trunk's parameters that must come from the file.
+        accept_licence: Say True to use weights whose licence forbids commercial use.
+
+    Raises:
+        UnknownNameError: No such model or weights; the nearest names are listed.
+        ConfigurationError: Arguments that cannot work together.
+        WeightsNotFoundError: The weights cannot be reached; the message says how to provide them.
+        WeightsMismatchError: Less than `minimum_pretrained` of the model would be pretrained.
+        DamagedFileError, UnsafeFileError: The file is not what its hash promises, or would run code.
+        LicenceError: The licence was not accepted.
+    """
+    architecture = find_architecture(model_name, domain)
+    _check_arguments(architecture, input_shape, max_length, include_top, pooling)
+    target = resolve_device(device)
+    record = find_weights(architecture, weights)
+    obtained = None
+    if record is not None:
+        check_licence(architecture, record, accepted=accept_licence)
+        obtained = obtain(record, _files_beside(architecture, record))
+    expected = _expected_input(architecture, record, obtained, input_shape)
+    parts, report = _build(architecture, expected, obtained, include_top)
+    if record is not None:
+        check_share(report, minimum_pretrained, architecture, _where(record))
+    model = PretrainedModel(
+        trunk=parts.trunk,
+        pool=_pool(parts, pooling or architecture.pooling, architecture),
+        head=parts.head,
+        feature_size=parts.feature_size,
+        stages=parts.stages or architecture.stages,
+        head_name=architecture.head_name,
+        preprocess=_preprocess(expected, parts, obtained, max_length),
+        categories=_categories(parts, record),
+        architecture=architecture,
+        weights_info=record,
+        load_report=report,
+        source={
+            "model_name": architecture.name,
+            "weights": _as_given(record),
+            "input_shape": None if input_shape is None else list(input_shape),
+            "include_top": include_top,
+            "pooling": pooling,
+            "max_length": max_length,
+            "minimum_pretrained": minimum_pretrained,
+            "accept_licence": accept_licence,
+            "weights_sha256": obtained.sha256 if obtained else None,
+            "revision": obtained.revision if obtained else None,
+        },
+    )
+    return model.to(target).eval()
+
+
+def list_models(domain: str | None = None, task: str | None = None) -> list[str]:
+    """Names of the architectures, sorted; `domain` ("vision", "nlp") and `task` ("classification") narrow the list."""
+    wanted = None if domain is None else canonical_domain(domain)
+    tasks = {known for architecture in ARCHITECTURES.values() for known in architecture.tasks}
+    if task is not None and task not in tasks:
+        raise ConfigurationError(f"task={task!r}; the models here do: {', '.join(sorted(tasks))}.")
+    return sorted(
+        name
+        for name, architecture in ARCHITECTURES.items()
+        if wanted in (None, architecture.domain) and (task is None or task in architecture.tasks)
+    )
+
+
+def list_weights(model_name: str) -> list[str]:
+    """Names of the published weights of one architecture, its default first."""
+    architecture = find_architecture(model_name)
+    return sorted(architecture.weights, key=lambda name: (name != architecture.default_weights, name))
+
+
+def _check_arguments(
+    architecture: Architecture,
+    input_shape: Sequence[int] | None,
+    max_length: int | None,
+    include_top: bool,
+    pooling: str | None,
+) -> None:
+    if architecture.domain != "vision" and input_shape is not None:
+        raise ConfigurationError(
+            f"input_shape is for images, and {architecture.name} reads text; use max_length."
+        )
+    if architecture.domain != "nlp" and max_length is not None:
+        raise ConfigurationError(
+            f"max_length is for texts, and {architecture.name} reads images; use input_shape."
+        )
+    if pooling == "none" and include_top and architecture.domain == "vision":
+        raise ConfigurationError(
+            "pooling='none' leaves a feature map, which no classifier reads; add include_top=False."
+        )
+
+
+def _files_beside(architecture: Architecture, record: Weights) -> tuple[str, ...]:
+    if isinstance(architecture.input, TextInput):
+        return ("config.json", *architecture.input.files)
+    published = record in architecture.weights.values()
+    return (
+        () if published else ("config.json",)
+    )  # in it, timm states the image input of weights we have no record of
+
+
+def _expected_input(
+    architecture: Architecture,
+    record: Weights | None,
+    obtained: Obtained | None,
+    input_shape: Sequence[int] | None,
+) -> ImageInput | TextInput:
+    expected = record.input if record else architecture.input
+    if isinstance(expected, TextInput):
+        return expected
+    if record is not None and obtained is not None and record not in architecture.weights.values():
+        expected = image_input_in(obtained.folder, expected)
+    return fit_image_input(expected, input_shape)
+
+
+def _build(
+    architecture: Architecture, expected: ImageInput | TextInput, obtained: Obtained | None, include_top: bool
+) -> tuple[Parts, LoadReport]:
+    """The network with the file's tensors in it; the head has as many outputs as the file's, or is left out."""
+    options = BuildOptions(num_classes=IMAGENET_CLASSES if include_top else 0)
+    if isinstance(expected, ImageInput):
+        options = replace(options, image_size=expected.size, channels=expected.channels)
+    if obtained is None:
+        parts = architecture.build(options)
+        return parts, untouched(parts)
+    if isinstance(expected, TextInput) and obtained.folder is not None:
+        options = replace(options, folder=str(obtained.folder))
+    parts = architecture.build(options)
+    state = qualify(obtained.state, architecture, (name for name, _ in named_tensors(parts)))
+    outputs = head_outputs(state)
+    if outputs is None:
+        parts = replace(parts, head=None)
+    elif parts.head is not None and outputs != options.num_classes:
+        parts = architecture.build(replace(options, num_classes=outputs))
+    return parts, fill(parts, state, stem=architecture.roles["stem"])
+
+
+def _pool(parts: Parts, pooling: str, architecture: Architecture) -> Pool:
+    pool = Pool(pooling, channels_last=parts.channels_last, prefix_tokens=parts.prefix_tokens)
+    if pool.mode == "cls" and not parts.channels_last:
+        raise ConfigurationError(
+            f"pooling='cls' takes the first token of a sequence, and {architecture.name} makes feature maps; "
+            "use 'avg', 'max' or 'gem'."
+        )
+    return pool
+
+
+def _preprocess(
+    expected: ImageInput | TextInput, parts: Parts, obtained: Obtained | None, max_length: int | None
+) -> Any:
+    """What turns one raw sample into the trunk's input; None for a text model without a tokenizer."""
+    if isinstance(expected, ImageInput):
+        from ..vision import ImagePreprocess
+
+        return ImagePreprocess(expected)
+    from ..text import TextPreprocess
+
+    limit = text_limit(max_length, expected.max_length, int(parts.trunk.max_length))  # type: ignore[arg-type]
+    folder = obtained.folder if obtained else None
+    if folder is None or not any((folder / name).is_file() for name in _TOKENIZERS):
+        return None
+    return TextPreprocess(folder, max_length=limit)
+
+
+def _categories(parts: Parts, record: Weights | None) -> tuple[str, ...]:
+    names = label_names(record.labels) if record is not None and parts.head is not None else ()
+    outputs = [parameter.shape[0] for parameter in parts.head.parameters()] if parts.head is not None else []
+    return names if outputs and outputs[-1] == len(names) else ()
+
+
+def _as_given(record: Weights | None) -> str | None:
+    if record is None:
+        return None
+    return record.source.path if isinstance(record.source, PathSource) else record.name
+
+
+def _where(record: Weights) -> str:
+    match record.source:
+        case PathSource(path=path):
+            return str(Path(path))
+        case HubSource(repository=repository):
+            return repository
+        case _:
+            return repr(record.name)
