@@ -70,7 +70,7 @@ def focal(outputs: Tensor, targets: Tensor, options: LossOptions, gamma: float =
     return per_sample.mean()
 
 
-@_register("binary_cross_entropy", "binary_crossentropy", "bce", task="multi_label", weighted=True)
+@_register("binary_cross_entropy", "bce", task="multi_label", weighted=True)
 def binary_cross_entropy(outputs: Tensor, targets: Tensor, options: LossOptions) -> Tensor:
     """Mean over labels of -t log σ(o) - (1-t) log(1-σ(o)); class weights weigh the positives. targets: (n, k) in [0, 1]."""
     smooth = targets.to(outputs.dtype) * (1 - options.label_smoothing) + options.label_smoothing / 2
