@@ -1,12 +1,12 @@
 """A small hub on 127.0.0.1 that answers huggingface_hub as the real one does, and checkpoints to put on it.
 
-    with local_hub(tmp_path) as hub:                      # nothing leaves the machine
-        write_random_checkpoint(hub, "resnet50")          # timm/resnet50.tv_in1k, random numbers, the real format
-        with relaxed_records():                           # pinned commits and hashes are those of the real files
-            model = load_pretrained_model("resnet50", weights="imagenet")
+    with local_hub(tmp_path) as hub, relaxed_records():
+        write_random_checkpoint(hub, "resnet50")  # timm/resnet50.tv_in1k: random numbers, the real format
+        model = load_pretrained_model("resnet50", weights="imagenet")
 
-`local_hub` points HF_ENDPOINT at the server and gives the process fresh, empty caches (HF_HUB_CACHE, NEURENIX_HOME).
-`relaxed_records` lets the records of our architectures accept what this hub serves: revision `main`, no hash.
+`local_hub` points HF_ENDPOINT at the server and gives the process fresh, empty caches (HF_HUB_CACHE,
+NEURENIX_HOME). `relaxed_records` lets the records of our architectures accept what this hub serves: revision
+`main`, no hash.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from unittest import mock
 
 LARGE = 64 * 1024  # from this size on a file counts as LFS: its ETag is its SHA-256
 WORDS = (
-    "a the this that it is was are not no very good bad great poor film movie plot product book word text long short "
-    "man woman dog cat eats food has meal play plays music sun rain day night happy sad love hate best worst time"
+    "a the this that it is was are not no very good bad great poor film movie plot product book word text "
+    "long short man woman dog cat eats food has meal play plays music sun rain day night happy sad love "
+    "hate best worst time"
 ).split()
 
 
 class LocalHub:
-    """Serves repositories over HTTP. A repository is a folder `owner/name`; `commit` makes its content a version."""
+    """Serves repositories: folders `owner/name` whose content `commit` makes a version."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -44,7 +45,7 @@ class LocalHub:
         self._blobs.mkdir(parents=True, exist_ok=True)
         for repository in sorted(folder.glob("[!.]*/*")):
             self.commit(repository.relative_to(folder).as_posix())
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": self}))
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         )
@@ -89,7 +90,7 @@ class LocalHub:
         self._damaged.clear()
 
     def find(self, repository: str, revision: str) -> tuple[str | None, dict[str, str] | None]:
-        """The commit and the files of a revision; None, None for an unknown repository, None second for no revision."""
+        """The commit and the files of a revision; (None, None) when there is no such repository."""
         if repository not in self._commits:
             return None, None
         commit = self._branches[repository].get(revision, revision)
@@ -149,10 +150,10 @@ def write_random_checkpoint(
     seed: int = 0,
     classes: int = 1000,
 ) -> str:
-    """Put random weights for one of our architectures on the hub, in the real file's format, and return its name.
+    """Put random weights for one of our architectures on the hub, in the real format; return its name.
 
-    Vision: timm's own keys in model.safetensors, float32. Text: two small layers in a masked-language checkpoint with
-    config.json and tokenizer files; its vocabulary is WORDS and single letters.
+    Vision: timm's own keys in model.safetensors, float32. Text: two small layers in a masked-language
+    checkpoint with config.json and tokenizer files; its vocabulary is WORDS and single letters.
     hub: a LocalHub (the repository is committed), or the folder that one is started on later.
     weights: which of the architecture's hub records to imitate; the first one when not given.
     """
@@ -177,7 +178,7 @@ def write_random_checkpoint(
 
 
 def write_timm_checkpoint(root: Path, timm_name: str, *, seed: int = 0, classes: int = 1000) -> None:
-    """model.safetensors as timm publishes it: the network's own state dict. Batch norm statistics are random too."""
+    """model.safetensors as timm publishes it: the network's own state dict, with random statistics too."""
     import timm
     import torch
     from safetensors.torch import save_file
@@ -192,7 +193,7 @@ def write_timm_checkpoint(root: Path, timm_name: str, *, seed: int = 0, classes:
 
 
 def write_text_checkpoint(root: Path, kind: str, *, seed: int = 0, **sizes: int) -> None:
-    """A small masked-language checkpoint of kind `bert` or `roberta` with the hub's key names, and its tokenizer."""
+    """A small checkpoint of kind `bert` or `roberta` with the hub's key names, and its tokenizer."""
     import torch
     import transformers
     from safetensors.torch import save_file
@@ -223,7 +224,7 @@ def write_text_checkpoint(root: Path, kind: str, *, seed: int = 0, **sizes: int)
 
 
 def write_tokenizer(root: Path, kind: str) -> int:
-    """Tokenizer files as the hub has them for `bert` (word pieces) or `roberta` (bytes); returns the vocabulary size."""
+    """Tokenizer files as the hub has them, word pieces or bytes; returns the vocabulary size."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     if kind == "bert":
@@ -279,67 +280,69 @@ def _old_norm_name(name: str) -> str:
     return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
 
 
-def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class Handler(BaseHTTPRequestHandler):
+    hub: LocalHub  # set on the subclass that a LocalHub makes for itself
+    protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:
-            self._answer(send=True)
+    def do_GET(self) -> None:
+        self._answer(send=True)
 
-        def do_HEAD(self) -> None:
-            self._answer(send=False)
+    def do_HEAD(self) -> None:
+        self._answer(send=False)
 
-        def log_message(self, format: str, *arguments: object) -> None:
-            pass
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
 
-        def _answer(self, *, send: bool) -> None:
-            path = urllib.parse.urlsplit(self.path).path
-            hub.requests.append((self.command, urllib.parse.unquote(path)))
-            parts = [urllib.parse.unquote(part) for part in path.strip("/").split("/")]
-            if parts[:2] == ["api", "models"] and len(parts) == 6 and parts[4] == "revision":
-                self._information("/".join(parts[2:4]), parts[5], send)
-            elif len(parts) > 4 and parts[2] == "resolve":
-                self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]), send)
-            else:
-                self._refuse("RepoNotFound", send)
+    def _answer(self, *, send: bool) -> None:
+        path = urllib.parse.urlsplit(self.path).path
+        self.hub.requests.append((self.command, urllib.parse.unquote(path)))
+        parts = [urllib.parse.unquote(part) for part in path.strip("/").split("/")]
+        if parts[:2] == ["api", "models"] and len(parts) == 6 and parts[4] == "revision":
+            self._information("/".join(parts[2:4]), parts[5], send)
+        elif len(parts) > 4 and parts[2] == "resolve":
+            self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]), send)
+        else:
+            self._refuse("RepoNotFound", send)
 
-        def _information(self, repository: str, revision: str, send: bool) -> None:
-            commit, files = hub.find(repository, revision)
-            if files is None:
-                return self._refuse("RevisionNotFound" if commit else "RepoNotFound", send)
-            siblings = []
-            for name, sha256 in files.items():
-                sibling: dict[str, Any] = {"rfilename": name, "size": hub.size(sha256), "blobId": sha256[:40]}
-                if hub.size(sha256) >= LARGE:
-                    sibling["lfs"] = {"sha256": sha256, "size": hub.size(sha256), "pointerSize": 130}
-                siblings.append(sibling)
-            body = json.dumps(
-                {"id": repository, "modelId": repository, "sha": commit, "siblings": siblings}
-            ).encode()
-            self._send(200, {"Content-Type": "application/json"}, body, send)
+    def _information(self, repository: str, revision: str, send: bool) -> None:
+        commit, files = self.hub.find(repository, revision)
+        if files is None:
+            return self._refuse("RevisionNotFound" if commit else "RepoNotFound", send)
+        siblings = []
+        for name, sha256 in files.items():
+            sibling: dict[str, Any] = {
+                "rfilename": name,
+                "size": self.hub.size(sha256),
+                "blobId": sha256[:40],
+            }
+            if self.hub.size(sha256) >= LARGE:
+                sibling["lfs"] = {"sha256": sha256, "size": self.hub.size(sha256), "pointerSize": 130}
+            siblings.append(sibling)
+        body = json.dumps(
+            {"id": repository, "modelId": repository, "sha": commit, "siblings": siblings}
+        ).encode()
+        self._send(200, {"Content-Type": "application/json"}, body, send)
 
-        def _file(self, repository: str, revision: str, name: str, send: bool) -> None:
-            commit, files = hub.find(repository, revision)
-            if files is None:
-                return self._refuse("RevisionNotFound" if commit else "RepoNotFound", send)
-            if name not in files:
-                return self._refuse("EntryNotFound", send, {"X-Repo-Commit": str(commit)})
-            sha256 = files[name]
-            headers = {"X-Repo-Commit": str(commit), "ETag": f'"{sha256[:40]}"'}
-            if hub.size(sha256) >= LARGE:
-                headers |= {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(hub.size(sha256))}
-            self._send(200, headers, hub.content(sha256), send)
+    def _file(self, repository: str, revision: str, name: str, send: bool) -> None:
+        commit, files = self.hub.find(repository, revision)
+        if files is None:
+            return self._refuse("RevisionNotFound" if commit else "RepoNotFound", send)
+        if name not in files:
+            return self._refuse("EntryNotFound", send, {"X-Repo-Commit": str(commit)})
+        sha256 = files[name]
+        headers = {"X-Repo-Commit": str(commit), "ETag": f'"{sha256[:40]}"'}
+        if self.hub.size(sha256) >= LARGE:
+            headers |= {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(self.hub.size(sha256))}
+        self._send(200, headers, self.hub.content(sha256), send)
 
-        def _refuse(self, code: str, send: bool, headers: dict[str, str] | None = None) -> None:
-            self._send(404, {"X-Error-Code": code, "X-Error-Message": code, **(headers or {})}, b"{}", send)
+    def _refuse(self, code: str, send: bool, headers: dict[str, str] | None = None) -> None:
+        self._send(404, {"X-Error-Code": code, "X-Error-Message": code, **(headers or {})}, b"{}", send)
 
-        def _send(self, status: int, headers: dict[str, str], body: bytes, send: bool) -> None:
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if send:
-                self.wfile.write(body)
-
-    return Handler
+    def _send(self, status: int, headers: dict[str, str], body: bytes, send: bool) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if send:
+            self.wfile.write(body)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
 from .errors import ConfigurationError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -52,8 +53,8 @@ def resolve_precision(precision: Precision, device: torch.device) -> Literal["fp
 
     fp16 is taken only when asked for, on CUDA: it needs loss scaling and can overflow.
     """
-    if precision not in ("auto", "fp32", "bf16", "fp16"):
-        raise ConfigurationError(f"precision={precision!r}; possible: 'auto', 'fp32', 'bf16', 'fp16'.")
+    if precision not in PRECISIONS:
+        raise ConfigurationError(f"precision={precision!r}; possible: {', '.join(PRECISIONS)}.")
     if precision == "auto":
         return "bf16" if has_fast_bfloat16(device) else "fp32"
     if precision == "fp16" and device.type != "cuda":

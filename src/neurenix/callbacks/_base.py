@@ -19,7 +19,11 @@ class Run(Protocol):
     steps: int  # optimizer steps done in this fit
     steps_per_epoch: int
     batch_size: int
-    is_main_process: bool
+
+    @property
+    def is_main_process(self) -> bool:
+        """True in one process of a distributed run, and always in a single one."""
+        ...
 
     @property
     def learning_rates(self) -> dict[str, float]:
@@ -80,7 +84,7 @@ class Callback:
         """Before a training batch. batch: 0-based within the epoch."""
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        """After a training batch. logs: `samples` seen in this epoch; the running loss only where it costs no sync."""
+        """After a training batch. logs: `samples` seen in this epoch; loss only where it costs no sync."""
 
     def on_test_begin(self, logs: Logs) -> None:
         """Before an evaluation pass."""

@@ -15,7 +15,7 @@ Mode = Literal["auto", "min", "max"]
 
 @final
 class Monitor:
-    """A logged quantity by name. mode="auto": losses fall; a metric goes the way that its registry entry says."""
+    """A logged quantity by name. mode="auto": a loss falls; a metric goes the way its registry entry says."""
 
     def __init__(self, name: str, mode: Mode = "auto", min_delta: float = 0.0) -> None:
         if mode not in ("auto", "min", "max"):

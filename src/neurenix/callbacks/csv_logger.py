@@ -17,10 +17,10 @@ from ._base import CALLBACKS, Callback, Logs
 @final
 @CALLBACKS.register("CSVLogger")
 class CSVLogger(Callback):
-    """One row per epoch: epoch (from 1), phase, everything logged, and a column `lr_<group>` per learning rate.
+    """One row per epoch: epoch (from 1), phase, all that is logged, and learning rates as `lr_<group>`.
 
     The file is replaced as a whole after each epoch, so it is complete at every moment, and a resumed run
-    continues from its checkpoint's epoch without repeated rows. append: keep the rows that the file has already.
+    continues from its checkpoint's epoch without repeated rows. append: keep the rows that the file has.
     """
 
     def __init__(self, filepath: str | Path, append: bool = False) -> None:

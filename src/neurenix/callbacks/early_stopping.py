@@ -17,9 +17,15 @@ class EarlyStopping(Callback):
     """End the fit after `patience` epochs in a row without an improvement of more than `min_delta`.
 
     monitor: a name from the epoch's logs. mode: "min", "max", or "auto" (by the loss or metric that it is).
-    restore_best_weights: go back to the best epoch's weights at the end of the fit, also of a full-length one.
+    restore_best_weights: go back to the best epoch's weights when the fit ends, also at full length.
     baseline: an improvement resets the count only if it also beats this value.
     """
+
+    wait: int  # epochs since the best one
+    best: float | None
+    best_epoch: int | None  # 0-based, as stopped_epoch
+    stopped_epoch: int | None
+    _best_weights: dict[str, Any] | None
 
     def __init__(
         self,
@@ -61,8 +67,9 @@ class EarlyStopping(Callback):
             return
         if self._best_weights is None:
             warnings.warn(
-                f"The best weights (epoch {self.best_epoch + 1}) are from before this run was resumed and are not held "
-                "in memory; the last ones stay. ModelCheckpoint(save_best_only=True) keeps the best on disk.",
+                f"The best weights (epoch {self.best_epoch + 1}) are from before this run was resumed "
+                "and are not in memory, so the last ones stay. ModelCheckpoint(save_best_only=True) keeps "
+                "the best on disk.",
                 NeurenixWarning,
                 stacklevel=2,
             )
@@ -86,12 +93,10 @@ class EarlyStopping(Callback):
 
     def _start(self) -> None:
         self.wait = 0
-        self.best: float | None = None
-        self.best_epoch: int | None = None
-        self.stopped_epoch: int | None = None
-        self._best_weights: dict[str, Any] | None = None
+        self.best = self.best_epoch = self.stopped_epoch = self._best_weights = None
 
     def _reason(self) -> str:
         if self.best is None or self.best_epoch is None:
             return f"{self.monitor} had no finite value in {self.wait} epochs"
-        return f"{self.monitor} has not improved on {self.best:.6g} (epoch {self.best_epoch + 1}) for {self.wait} epochs"
+        best = f"{self.best:.6g} (epoch {self.best_epoch + 1})"
+        return f"{self.monitor} has not improved on {best} for {self.wait} epochs"

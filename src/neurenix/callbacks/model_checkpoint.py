@@ -17,10 +17,14 @@ from ._monitor import Mode, Monitor
 class ModelCheckpoint(Callback):
     """Save the tuned model after every epoch, or only when a monitored quantity improved.
 
-    filepath: a folder, as Finetuner.save writes and Finetuner.load reads; may hold `{epoch}` (from 1) and anything
-    that is logged, e.g. "runs/{epoch:02d}-{val_accuracy:.3f}". A fixed name is replaced by each later save; a kill
-    during it leaves the earlier or the later model, whole. save_every: look only at every so many epochs.
+    filepath: a folder, as Finetuner.save writes and Finetuner.load reads; may hold `{epoch}` (from 1) and
+    anything that is logged, e.g. "runs/{epoch:02d}-{val_accuracy:.3f}". A fixed name is replaced by each
+    later save; a kill during it leaves the earlier or the later model, whole.
+    save_every: look only at every so many epochs.
     """
+
+    best: float | None
+    last_saved: str | None
 
     def __init__(
         self,
@@ -64,8 +68,7 @@ class ModelCheckpoint(Callback):
         self.best, self.last_saved = state["best"], state["last_saved"]
 
     def _start(self) -> None:
-        self.best: float | None = None
-        self.last_saved: str | None = None
+        self.best = self.last_saved = None
 
     def _path(self, epoch: int, logs: Logs) -> Path:
         known = {**logs, "epoch": epoch + 1}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class ProgressBar(Callback):
     """A bar with samples per second and time left on a terminal; one plain line per epoch anywhere else.
 
-    The processes of a distributed run other than the main one print nothing. file: where to, by default stdout.
+    Only the main process of a distributed run prints. file: where to, by default stdout.
     """
 
     def __init__(self, file: TextIO | None = None) -> None:
@@ -65,9 +65,9 @@ class ProgressBar(Callback):
 
     def _close(self) -> None:
         if self._progress is not None and self._task is not None:
+            self._progress.stop()
             self._progress.remove_task(self._task)
             self._task = None
-            self._progress.stop()
 
     def _line(self, epoch: int, logs: Logs) -> str:
         begun = epoch if self._first_epoch is None else self._first_epoch

@@ -26,7 +26,8 @@ class Batch:
     """Inputs and targets of some samples; unpacks as `inputs, targets = batch`.
 
     inputs: (n, …) or a mapping of such tensors. targets: (n,) or (n, …); None for unlabelled data.
-    indices: (n,) places of the samples in their dataset. skipped: samples that were to be here and could not be read.
+    indices: (n,) places of the samples in their dataset. skipped: samples that were to be here and could not
+        be read.
     """
 
     inputs: Tensor | Mapping[str, Tensor]

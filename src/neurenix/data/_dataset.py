@@ -23,7 +23,8 @@ class Dataset(TorchDataset[tuple[Any, Any]], abc.ABC):
     `dataset[i]` is (input, target); the target is None in unlabelled data.
     classes: label names in the order of their numbers; empty when there are none.
     on_bad: what a loader does with a sample that raises UnreadableSampleError.
-    in_memory: reading a sample costs next to nothing and is not random, so worker processes would only slow it down.
+    in_memory: reading a sample costs next to nothing and is not random, so worker processes would only slow
+        it down.
     """
 
     classes: list[str]
@@ -69,7 +70,8 @@ def all_targets(dataset: Any) -> np.ndarray:
         known = np.asarray([_number(dataset[index][1]) for index in range(len(dataset))])
     if known.dtype == object:
         raise ConfigurationError(
-            f"{type(dataset).__name__} has no targets, or targets of different shapes; this needs one target per sample."
+            f"{type(dataset).__name__} has no targets, or targets of different shapes; this needs one "
+            "target per sample."
         )
     return known
 
@@ -110,11 +112,16 @@ def innermost(dataset: Any, attribute: str, default: Any = None) -> Any:
     return getattr(dataset, attribute, default)
 
 
+def is_in_memory(dataset: Any) -> bool:
+    """Whether reading a sample costs next to nothing and draws nothing at random."""
+    return bool(innermost(dataset, "in_memory", isinstance(dataset, TensorDataset)))
+
+
 def encode_labels(values: Any, classes: Sequence[str] | None = None, *, what: str = "targets") -> tuple[Any, list[str]]:
     """(numbers, class names) of labels: names become numbers in sorted order, whole numbers and reals stay.
 
-    values: (n,) or (n, outputs), array, tensor or list.   numbers: int64, or float32 for reals and several outputs.
-    Raises LabelMismatchError for missing labels and for names or numbers outside of `classes`.
+    values: (n,) or (n, outputs), array, tensor or list.   numbers: int64, or float32 for reals and several
+    outputs. Raises LabelMismatchError for missing labels and for names or numbers outside of `classes`.
     """
     array = np.asarray(values.cpu() if isinstance(values, torch.Tensor) else values)
     _refuse_missing(array, what)
@@ -147,8 +154,8 @@ def check_on_bad(value: str) -> OnBad:
 def _common_names(names: list[list[str]]) -> list[str]:
     if any(other != names[0] for other in names):
         raise LabelMismatchError(
-            f"the joined datasets name their classes differently ({names[0][:5]} and others), so class numbers would "
-            "mean different things; bring them to the same classes first."
+            f"the joined datasets name their classes differently ({names[0][:5]} and others), so class "
+            "numbers would mean different things; bring them to the same classes first."
         )
     return names[0] if names else []
 
@@ -171,7 +178,9 @@ def _encode_names(names: list[str], classes: Sequence[str] | None, what: str) ->
     number = {name: place for place, name in enumerate(known)}
     unknown = sorted(set(names) - set(known))
     if unknown:
-        raise LabelMismatchError(f"{what} holds labels that are not among the classes: {unknown[:5]}; known: {known[:10]}.")
+        raise LabelMismatchError(
+            f"{what} holds labels that are not among the classes: {unknown[:5]}; known: {known[:10]}."
+        )
     return np.asarray([number[name] for name in names], dtype=np.int64), known
 
 

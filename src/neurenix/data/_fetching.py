@@ -18,7 +18,7 @@ from torch.utils.data import get_worker_info
 
 from ..errors import NeurenixError, UnreadableSampleError
 from ._batch import Batch, Skipped
-from ._dataset import innermost, sample_name
+from ._dataset import innermost, is_in_memory, sample_name
 from .collation import Collate
 from .preparation import pair
 from .sampling import sample_seed
@@ -45,14 +45,16 @@ class Failure:
 
 @final
 class KeyedDataset(TorchDataset[Any]):
-    """Gives the batch for a list of keys; the randomness of each sample depends on its key and the seed alone."""
+    """Gives the batch for a list of keys; a sample's randomness depends on its key and the seed alone."""
 
     def __init__(self, dataset: Any, collate: Collate, seed: int, workers: int) -> None:
         self.dataset, self.collate, self.seed = dataset, collate, seed
         self.skips = innermost(dataset, "on_bad", "raise") == "skip"
-        self.random = not innermost(dataset, "in_memory", False)
-        # what each worker is reading, (process id, index), so that the sample that kills a worker can be named
-        self.reading = torch.full((max(workers, 1), 2), -1, dtype=torch.int64).share_memory_()
+        self.random = not is_in_memory(dataset)
+        # what each worker is reading, (process id, index), so that the sample that kills one can be named
+        self.reading = torch.full((workers, 2), -1, dtype=torch.int64)
+        if workers:
+            self.reading.share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -75,6 +77,10 @@ class KeyedDataset(TorchDataset[Any]):
                 if not self.skips:
                     raise
                 skipped.append(Skipped(index, sample_name(self.dataset, index), str(error)))
+            except NeurenixError:
+                raise
+            except Exception as error:  # not skipped: more likely a mistake in the code than in one file
+                raise UnreadableSampleError(self._failed(index, error)) from error
         indices = torch.tensor(kept, dtype=torch.int64)
         inputs, targets = self.collate(samples) if samples else (torch.empty(0), None)
         return Batch(inputs, targets, indices, tuple(skipped))
@@ -85,15 +91,11 @@ class KeyedDataset(TorchDataset[Any]):
             self.reading[info.id] = torch.tensor([os.getpid(), index])
         if self.random:
             seed_everything(sample_seed(self.seed, epoch, index))
-        try:
-            return pair(self.dataset[index])
-        except NeurenixError:
-            raise
-        except Exception as error:
-            name = sample_name(self.dataset, index)
-            raise UnreadableSampleError(
-                f"reading sample {index} ({name}) failed with {type(error).__name__}: {error}"
-            ) from error
+        return pair(self.dataset[index])
+
+    def _failed(self, index: int, error: Exception) -> str:
+        name = sample_name(self.dataset, index)
+        return f"reading sample {index} ({name}) failed with {type(error).__name__}: {error}"
 
 
 def seed_everything(seed: int) -> None:
@@ -123,5 +125,9 @@ def as_is(batch: Any) -> Any:
 
 def _failure(error: Exception) -> Failure:
     kind = type(error) if isinstance(error, NeurenixError) else UnreadableSampleError
-    message = str(error) if isinstance(error, NeurenixError) else f"making a batch failed with {type(error).__name__}: {error}"
+    message = (
+        str(error)
+        if isinstance(error, NeurenixError)
+        else f"making a batch failed with {type(error).__name__}: {error}"
+    )
     return Failure(kind, message, "".join(traceback.format_exception(error)))

@@ -15,7 +15,8 @@ Collate: TypeAlias = "Callable[[list[tuple[Any, Any]]], tuple[Any, Any]]"
 
 
 def collate(samples: list[tuple[Any, Any]]) -> tuple[Any, Any]:
-    """(inputs, targets) of samples: tensors and arrays are stacked, numbers become a tensor, mappings go by key.
+    """(inputs, targets) of samples: tensors and arrays are stacked, numbers become a tensor, mappings go by
+    key.
 
     Whole numbers become int64, reals float32. Targets are None where every sample's target is None.
     Raises InputMismatchError for inputs of different shapes, PIL images and texts, saying what to do.
@@ -26,8 +27,9 @@ def collate(samples: list[tuple[Any, Any]]) -> tuple[Any, Any]:
         return inputs, None
     if any(target is None or isinstance(target, str) for target in targets):
         raise LabelMismatchError(
-            f"targets of a batch have to be numbers or tensors; among them: {next(t for t in targets if not _usable(t))!r}. "
-            "Datasets of neurenix number class names; give theirs as targets=…"
+            "targets of a batch have to be numbers or tensors; among them: "
+            f"{next(t for t in targets if not _usable(t))!r}. Datasets of neurenix number class names; give "
+            "theirs as targets=…"
         )
     return inputs, _stack(targets)
 
@@ -53,9 +55,9 @@ def _stack_tensors(tensors: list[Tensor]) -> Tensor:
     shapes = list(dict.fromkeys(tuple(tensor.shape) for tensor in tensors))
     if len(shapes) > 1:
         raise InputMismatchError(
-            f"the samples of a batch have different shapes: {', '.join(map(str, shapes[:4]))}. Bring images to one size "
-            "(transforms.Resize and CenterCrop, or the model's own model.preprocess); pad sequences with collate=…, "
-            "with lengths=… to batch similar ones."
+            f"the samples of a batch have different shapes: {', '.join(map(str, shapes[:4]))}. Bring images "
+            "to one size (transforms.Resize and CenterCrop, or the model's own model.preprocess); pad "
+            "sequences with collate=…, with lengths=… to batch similar ones."
         )
     return torch.stack(tensors)
 
@@ -65,11 +67,12 @@ def _not_a_tensor(value: Any) -> str:
     if kind.__module__.startswith("PIL."):
         return (
             "the dataset gives PIL images, which a batch cannot hold; give it a transform that ends with "
-            "transforms.ToTensor(), or let model.preprocess do it: neurenix.data.prepare(dataset, model.preprocess, training)."
+            "transforms.ToTensor(), or let model.preprocess do it: neurenix.data.prepare(dataset, "
+            "model.preprocess, training)."
         )
     if isinstance(value, str):
         return (
             f"the dataset gives texts ({value[:40]!r}), which a batch cannot hold; tokenise them with "
             "neurenix.data.prepare(dataset, model.preprocess, training)."
         )
-    return f"a batch cannot hold {kind.__name__}; the dataset has to give tensors, arrays, numbers or mappings of them."
+    return f"a batch cannot hold {kind.__name__}; give tensors, arrays, numbers or mappings of them."

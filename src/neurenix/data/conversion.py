@@ -23,19 +23,20 @@ from .tables import HuggingFaceDataset, TableDataset
 def as_dataset(data: Any) -> Any:
     """A map-style dataset over any of:
 
-    - a dataset of neurenix, a map-style torch Dataset, anything else with `len(d)` and `d[i]`: taken as it is;
-    - an array or tensor (n, …); `(inputs, targets)` with inputs an array or a list; a list of `(input, target)`;
-    - a list of texts, image paths or PIL images. Strings are image paths when every one of them ends like an image
-      file and the first one exists; otherwise they are texts;
-    - a path: a folder of class folders, or a .csv or .parquet table; a pandas frame; a Hugging Face dataset. Columns
-      are guessed where they have usual names; TableDataset and HuggingFaceDataset take them by name.
+    - a dataset of neurenix, a map-style torch Dataset, anything else with `len(d)` and `d[i]`: as it is;
+    - an array or tensor (n, …); `(inputs, targets)`, inputs an array or a list; a list of `(input, target)`;
+    - a list of texts, image paths or PIL images. Strings are image paths when every one of them ends like an
+      image file and the first one exists; otherwise they are texts;
+    - a path: a folder of class folders, or a .csv or .parquet table; a pandas frame; a Hugging Face dataset.
+      Columns are guessed where they have usual names; TableDataset and HuggingFaceDataset take their names.
 
     Raises ConfigurationError for data that can only be read from start to end.
     """
     if isinstance(data, IterableDataset) or (hasattr(data, "__iter__") and not hasattr(data, "__len__")):
         raise ConfigurationError(
-            f"{type(data).__name__} can only be read from start to end, so it cannot be shuffled exactly, split or "
-            "resumed. Give a dataset with len(d) and d[i]; list(…) makes one of data that fits in memory."
+            f"{type(data).__name__} can only be read from start to end, so it cannot be shuffled exactly, "
+            "split or resumed. Give a dataset with len(d) and d[i]; list(…) makes one of data that fits in "
+            "memory."
         )
     if isinstance(data, TorchDataLoader):
         raise ConfigurationError("a DataLoader came where a dataset is expected; pass loader.dataset.")
@@ -98,7 +99,7 @@ def _from_object(data: Any) -> Any:
             )
         return data
     raise ConfigurationError(
-        f"{type(data).__name__} is nothing that can be read as data; possible: a dataset with len(d) and d[i], "
-        "(inputs, targets), a list of texts, images or paths, a folder of class folders, a .csv or .parquet file, a "
-        "pandas frame, a Hugging Face dataset."
+        f"{type(data).__name__} is nothing that can be read as data; possible: a dataset with len(d) and "
+        "d[i], (inputs, targets), a list of texts, images or paths, a folder of class folders, a .csv or "
+        ".parquet file, a pandas frame, a Hugging Face dataset."
     )

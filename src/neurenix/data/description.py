@@ -22,9 +22,10 @@ _LIBRARIES = ("torchvision", "torch", "timm", "neurenix", "PIL", "numpy")
 def describe(transform: Any) -> str:
     """A deterministic description of a transform with all its settings, for cache keys and records.
 
-    Covers transforms of torchvision, timm and neurenix, their compositions, and any object that says itself what it
-    does in a string attribute `cache_key`. Raises ConfigurationError for what it cannot know exactly, such as a
-    lambda or a class of the user's own: never a description that two different transforms could share.
+    Covers transforms of torchvision, timm and neurenix, their compositions, and any object that says itself
+    what it does in a string attribute `cache_key`. Raises ConfigurationError for what it cannot know exactly,
+    such as a lambda or a class of the user's own: never a description that two different transforms could
+    share.
     """
     key = getattr(transform, "cache_key", None)
     if isinstance(key, str):
@@ -66,8 +67,9 @@ def _state(value: Any) -> dict[str, Any]:
 
 
 _ADVICE = (
-    "cannot be described exactly, so a cache could not tell it from another. Give the transform a string attribute "
-    "`cache_key` that changes whenever it does something else, or use the transforms of neurenix.vision.transforms."
+    "cannot be described exactly, so a cache could not tell it from another. Give the transform a string "
+    "attribute `cache_key` that changes whenever it does something else, or use the transforms of "
+    "neurenix.vision.transforms."
 )
 
 

@@ -23,8 +23,8 @@ MAX_PIXELS = 89_000_000  # 267 MB once decoded; Pillow itself warns from 89.5 mi
 def open_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Image:
     """The image in a file as RGB, upright by its EXIF orientation, transparency on white.
 
-    Only the formats of FORMATS are decoded, and only up to `max_pixels`, so that a small hostile file cannot fill
-    the memory. Raises UnreadableSampleError naming the file.
+    Only the formats of FORMATS are decoded, and only up to `max_pixels`, so that a small hostile file cannot
+    fill the memory. Raises UnreadableSampleError naming the file.
     """
     from PIL import Image
 
@@ -32,11 +32,19 @@ def open_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise UnreadableSampleError(
-                    f"{path} has {image.width} x {image.height} pixels; more than {max_pixels} are not decoded. "
-                    "Make it smaller, or raise max_pixels."
+                    f"{path} has {image.width} x {image.height} pixels; more than {max_pixels} are not "
+                    "decoded. Make it smaller, or raise max_pixels."
                 )
             return to_rgb(image)
-    except (OSError, ValueError, SyntaxError, MemoryError, EOFError, Image.DecompressionBombError, Warning) as error:
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        MemoryError,
+        EOFError,
+        Image.DecompressionBombError,
+        Warning,
+    ) as error:
         if isinstance(error, UnreadableSampleError):
             raise
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error) or type(error).__name__
@@ -56,12 +64,13 @@ def to_rgb(image: Image) -> Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 @final
 class ImageFiles(Dataset):
-    """Images given by their paths, with or without targets. `dataset[i]` is (PIL image or transform's result, target).
+    """Images given by their paths, with or without targets. `dataset[i]` is (PIL image or transform's result,
+    target).
 
     targets: class names, class numbers, reals, or several values per file; None for unlabelled data.
     classes: names in the order of their numbers; by default the sorted names in `targets`.
@@ -81,9 +90,14 @@ class ImageFiles(Dataset):
         self.transform = transform
         self.on_bad = check_on_bad(on_bad)
         self.max_pixels = max_pixels
-        self._targets, self.classes = (None, list(classes or ())) if targets is None else encode_labels(targets, classes)
+        self._targets: np.ndarray | None
+        self._targets, self.classes = (
+            (None, list(classes or ())) if targets is None else encode_labels(targets, classes)
+        )
         if self._targets is not None and len(self._targets) != len(self.paths):
-            raise ConfigurationError(f"{len(self.paths)} paths and {len(self._targets)} targets; give one target per path.")
+            raise ConfigurationError(
+                f"{len(self.paths)} paths and {len(self._targets)} targets; give one target per path."
+            )
 
     @property
     def targets(self) -> np.ndarray | None:
@@ -104,10 +118,12 @@ class ImageFiles(Dataset):
 
 @final
 class ImageFolder(Dataset):
-    """One folder per class, images anywhere below it. `dataset[i]` is (PIL image or transform's result, class number).
+    """One folder per class, images anywhere below it. `dataset[i]` is (PIL image or transform's result, class
+    number).
 
     root: the folder that holds the class folders; classes are their names, sorted. Hidden files are ignored.
-    on_bad: "raise" stops at a file that cannot be decoded; "skip" lets the loader leave it out, count and list it.
+    on_bad: "raise" stops at a file that cannot be decoded; "skip" lets the loader leave it out, count and
+        list it.
     extensions: which files are images, by the end of their names, in any case.
     """
 
@@ -165,8 +181,8 @@ def _class_folders(root: Path, extensions: tuple[str, ...]) -> tuple[list[str], 
     empty = [folder.name for folder, images in zip(folders, files, strict=True) if not images]
     if empty:
         raise EmptyDatasetError(
-            f"class folders without images in {root}: {', '.join(empty[:5])}. Looked for {', '.join(extensions)}; "
-            "add images or remove the folders."
+            f"class folders without images in {root}: {', '.join(empty[:5])}. Looked for "
+            f"{', '.join(extensions)}; add images or remove the folders."
         )
     targets = [number for number, images in enumerate(files) for _ in images]
     return [folder.name for folder in folders], [path for images in files for path in images], targets
@@ -190,5 +206,6 @@ def _nothing_found(root: Path, folders: list[Path], extensions: tuple[str, ...])
     if direct:
         return f"{looked} and found {direct} images directly in it; move them into one folder per class."
     if folders:
-        return f"{looked} and found {len(folders)} folders ({', '.join(f.name for f in folders[:5])}) without any image."
+        names = ", ".join(folder.name for folder in folders[:5])
+        return f"{looked} and found {len(folders)} folders ({names}) without any image."
     return f"{looked} and found no folder at all."

@@ -27,7 +27,9 @@ class ArrayDataset(Dataset):
         if not self.inputs.shape:
             raise ConfigurationError(f"inputs is a single {type(inputs).__name__}, not an array of samples (n, …).")
         if isinstance(self.inputs, np.ndarray) and self.inputs.dtype == object:
-            raise ConfigurationError("inputs has samples of different shapes; make them equal, or pass a list of images.")
+            raise ConfigurationError(
+                "inputs has samples of different shapes; make them equal, or pass a list of images."
+            )
         self._targets, self.classes = _labels(targets, classes, len(self.inputs))
 
     @property
@@ -84,7 +86,9 @@ class TextDataset(Dataset):
         text = self.texts[index]
         pair = isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, str) for part in text)
         if not (isinstance(text, str) or pair):
-            raise UnreadableSampleError(f"{self.sample_name(index)} holds {text!r} ({type(text).__name__}), not a text.")
+            raise UnreadableSampleError(
+                f"{self.sample_name(index)} holds {text!r} ({type(text).__name__}), not a text."
+            )
         return text, target_at(self._targets, index)
 
     def sample_name(self, index: int) -> str:

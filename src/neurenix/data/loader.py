@@ -1,4 +1,4 @@
-"""Batches of a dataset: the same for any number of workers, resumable at any batch, with bad samples accounted for."""
+"""Batches of a dataset: the same for any number of workers, resumable at any batch, bad samples counted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..errors import (
     UnreadableSampleError,
 )
 from ._batch import Batch, Skipped
-from ._dataset import innermost, sample_name
+from ._dataset import innermost, is_in_memory, sample_name
 from ._fetching import Failure, Key, KeyedDataset, as_is
 from .collation import Collate, collate
 from .conversion import as_dataset
@@ -34,12 +34,12 @@ from .sampling import epoch_order, length_batches, plain_batches, share_batches
 class DataLoader:
     """Batches of `dataset` (anything that as_dataset reads): `for inputs, targets in loader`.
 
-    Every pass is the next epoch; `loader.batches(epoch)` gives any epoch. Order and augmentation depend on (seed,
-    epoch, index) alone. Samples of known length (tokenised texts) are batched with others of similar length when
-    shuffled.
-    num_workers: processes that read ahead; no more than batches or cores are started, and none for data in memory.
+    Every pass is the next epoch; `loader.batches(epoch)` gives any epoch. Order and augmentation depend on
+    (seed, epoch, index) alone. Samples of known length (tokenised texts) are batched with others of similar
+    length when shuffled.
+    num_workers: processes that read ahead; no more than batches or cores, and none for data in memory.
     collate: samples [(input, target), …] -> (inputs, targets); by default the dataset's own, else stacking.
-    bad_limit: share of the dataset (at least one sample) that may be unreadable where the dataset says on_bad="skip".
+    bad_limit: share of the dataset (at least one sample) that may be unreadable under on_bad="skip".
     lengths: of every sample; batches samples of similar length, unshuffled ones longest first.
     timeout: seconds after which a batch that a worker does not deliver is an error and not a wait forever.
     skipped: the samples found unreadable so far, each once.
@@ -79,8 +79,8 @@ class DataLoader:
     def batches(self, epoch: int, start: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         """The batches of one epoch, of which the first `start` are passed over without reading them.
 
-        With several processes each reads every world_size-th sample of batches of batch_size * world_size; all get
-        the same number of batches. A batch whose samples are all unreadable is left out.
+        With several processes each reads every world_size-th sample of batches of batch_size * world_size;
+        all get the same number of batches. A batch whose samples are all unreadable is left out.
         """
         plan = self.plan(epoch, rank, world_size)[start:]
         keys = [[(epoch, index) for index in batch.tolist()] for batch in plan]
@@ -119,7 +119,8 @@ class DataLoader:
         if len(self.skipped) > allowed:
             raise TooManyBadSamplesError(
                 f"{len(self.skipped)} unreadable samples; {allowed} of {len(self.dataset)} are allowed "
-                f"(bad_limit={self.bad_limit}): {_listed(self.skipped)}. Repair or remove them, or raise bad_limit."
+                f"(bad_limit={self.bad_limit}): {_listed(self.skipped)}. Repair or remove them, or raise "
+                "bad_limit."
             )
 
     def _skipped_message(self, count: int) -> str:
@@ -130,7 +131,8 @@ class DataLoader:
 
 
 def padding_share(loader: DataLoader, epoch: int = 0) -> float:
-    """Share of the tokens in an epoch's batches that would be padding, in [0, 1), when each is padded to its longest.
+    """Share of the tokens in an epoch's batches that would be padding, in [0, 1), when each is padded to its
+    longest.
 
     Needs a dataset that knows its samples' lengths, or the loader's own lengths.
     """
@@ -144,13 +146,12 @@ def padding_share(loader: DataLoader, epoch: int = 0) -> float:
 
 @final
 class _Stream:
-    """A torch DataLoader, kept with its workers from epoch to epoch, that delivers the batches it is asked for."""
+    """A torch DataLoader, kept with its workers from epoch to epoch, giving the batches it is asked for."""
 
     def __init__(self, loader: DataLoader) -> None:
         self.busy = False
         self._timeout = loader.timeout
-        in_memory = innermost(loader.dataset, "in_memory", False)
-        workers = 0 if in_memory else min(loader.num_workers, len(loader), _cores())
+        workers = 0 if is_in_memory(loader.dataset) else min(loader.num_workers, len(loader), _cores())
         own = loader.collate or innermost(loader.dataset, "collate") or collate
         self._data = KeyedDataset(loader.dataset, own, loader.seed, workers)
         self._plan = _Plan()
@@ -161,7 +162,7 @@ class _Stream:
             collate_fn=as_is,
             timeout=loader.timeout if workers else 0,
             persistent_workers=workers > 0,
-            generator=torch.Generator(),  # torch draws a base seed for each pass: not from the user's generator
+            generator=torch.Generator(),  # for torch's own seed of each pass: not the user's generator
         )
 
     def read(self, keys: list[list[Key]]) -> Iterator[Batch]:
@@ -184,7 +185,10 @@ class _Stream:
                 answer = next(answers)
             except StopIteration:
                 return
-            except (RuntimeError, OSError) as error:  # a worker died or hangs; datasets' own errors come as Failure
+            except (
+                RuntimeError,
+                OSError,
+            ) as error:  # a worker died or hangs; datasets' own errors come as Failure
                 if isinstance(error, DataError):
                     raise
                 raise UnreadableSampleError(self._lost_worker(error)) from error
@@ -197,8 +201,9 @@ class _Stream:
         what = "died" if dead else f"delivered nothing for {self._timeout:g} s"
         names = [sample_name(self._data.dataset, index) for index in dead or [index for _, index in reading]]
         return (
-            f"a data worker {what} while reading {' or '.join(names) or 'its first sample'} ({error}). Read the sample "
-            "with num_workers=0 to see why; too little memory kills workers too: use fewer of them or smaller batches."
+            f"a data worker {what} while reading {' or '.join(names) or 'its first sample'} ({error}). Read "
+            "the sample with num_workers=0 to see why; too little memory kills workers too: use fewer of "
+            "them or smaller batches."
         )
 
 
@@ -223,7 +228,9 @@ def _known_lengths(dataset: Any, lengths: Any, shuffle: bool) -> Tensor | None:
         return None
     known = torch.as_tensor(np.asarray(lengths), dtype=torch.int64)
     if known.shape != (len(dataset),):
-        raise ConfigurationError(f"lengths has shape {tuple(known.shape)}; one length for each of {len(dataset)} samples.")
+        raise ConfigurationError(
+            f"lengths has shape {tuple(known.shape)}; one length for each of {len(dataset)} samples."
+        )
     return known
 
 

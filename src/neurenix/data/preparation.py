@@ -1,4 +1,4 @@
-"""Raw samples (images, texts, paths) become what a model reads, by the preprocessing that belongs to its weights."""
+"""Raw samples become what a model reads, by the preprocessing that belongs to its weights."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ class PreparedDataset(Dataset):
 
 
 def prepare(dataset: Any, preprocess: Preprocess | None, training: bool) -> Any:
-    """`dataset` made ready for a model: raw samples get the model's preprocessing, ready tensors stay as they are.
+    """`dataset` made ready for a model: raw samples get the model's preprocessing, ready tensors stay as they
+    are.
 
     The first readable sample decides. training: augment where the preprocessing has an augmentation.
     """

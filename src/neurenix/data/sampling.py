@@ -1,7 +1,7 @@
 """Which samples, in which order, with which randomness: pure functions of (seed, epoch, index).
 
-Nothing here remembers anything, so a resumed run, another number of workers or another number of processes gives
-the same permutation and the same augmentation of every sample.
+Nothing here remembers anything, so a resumed run, another number of workers or another number of processes
+gives the same permutation and the same augmentation of every sample.
 """
 
 from __future__ import annotations
@@ -42,16 +42,17 @@ def epoch_order(count: int, seed: int, epoch: int, shuffle: bool) -> Tensor:
 
 def plain_batches(order: Tensor, size: int) -> list[Tensor]:
     """Cut `order` (n,) into consecutive batches of `size`; only the last may be smaller."""
-    return list(order.split(size)) if order.numel() else []
+    return list(torch.split(order, size)) if order.numel() else []
 
 
 def length_batches(order: Tensor, lengths: Tensor, size: int, seed: int, epoch: int, *, shuffle: bool) -> list[Tensor]:
     """Batches of samples of similar length, so that little is padded.
 
-    Shuffled: the order is cut into windows of 50 batches, each window is sorted by length and cut into batches, and
-    its batches are shuffled; each batch is then a random draw among samples of one length. Unshuffled: all samples
-    are sorted, longest first, so that the largest memory need comes first.
-    order: (n,)   lengths: (number of samples,), in tokens   returns: batches that hold each sample of `order` once.
+    Shuffled: the order is cut into windows of 50 batches, each window is sorted by length and cut into
+    batches, and its batches are shuffled; each batch is then a random draw among samples of one length.
+    Unshuffled: all samples are sorted, longest first, so that the largest memory need comes first.
+    order: (n,)   lengths: (number of samples,), in tokens   returns: batches that hold each sample of `order`
+        once.
     """
     if not shuffle:
         return plain_batches(order[lengths[order].argsort(descending=True, stable=True)], size)
@@ -67,9 +68,9 @@ def share_batches(batches: list[Tensor], rank: int, world_size: int, *, drop_las
     """The part of each batch that process `rank` of `world_size` reads: every world_size-th sample.
 
     batches: of `size` samples for all processes together; at most one is incomplete.
-    Every process gets the same number of batches, none of them empty, and no sample is read twice. An incomplete
-    batch with fewer samples than processes takes the missing ones from a neighbour; only where the neighbour has
-    none to spare (one sample per process and batch) is it left out.
+    Every process gets the same number of batches, none of them empty, and no sample is read twice. An
+    incomplete batch with fewer samples than processes takes the missing ones from a neighbour; only where the
+    neighbour has none to spare (one sample per process and batch) is it left out.
     """
     if drop_last:
         batches = [batch for batch in batches if batch.numel() == size]
@@ -82,7 +83,8 @@ def _every_process_served(batches: list[Tensor], world_size: int) -> list[Tensor
         return batches
     if len(batches) == 1:
         raise ConfigurationError(
-            f"{batches[0].numel()} samples cannot be shared by {world_size} processes; use fewer processes or more data."
+            f"{batches[0].numel()} samples cannot be shared by {world_size} processes; use fewer processes "
+            "or more data."
         )
     neighbour = small - 1 if small else 1
     missing = world_size - batches[small].numel()

@@ -8,7 +8,8 @@ from typing import Any, final
 import numpy as np
 
 from ..errors import ConfigurationError
-from ._dataset import Dataset, innermost, known_targets, label_names, sample_name
+from ._dataset import Dataset, innermost, is_in_memory, known_targets, label_names, sample_name
+from .preparation import pair
 from .sampling import epoch_order
 
 
@@ -16,12 +17,12 @@ from .sampling import epoch_order
 class Subset(Dataset):
     """The samples of `dataset` at `indices`, with its classes, targets, names and token lengths."""
 
-    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
+    def __init__(self, dataset: Any, indices: Sequence[int] | np.ndarray) -> None:
         self.dataset = dataset
         self.indices = np.asarray(indices, dtype=np.int64)
         self.classes = label_names(dataset)
         self.on_bad = innermost(dataset, "on_bad", "raise")
-        self.in_memory = innermost(dataset, "in_memory", False)
+        self.in_memory = is_in_memory(dataset)
 
     @property
     def targets(self) -> np.ndarray | None:
@@ -38,13 +39,14 @@ class Subset(Dataset):
     @property
     def collate(self) -> Callable[[list[Any]], tuple[Any, Any]] | None:
         """The dataset's own way of making a batch."""
-        return innermost(self.dataset, "collate")
+        own: Callable[[list[Any]], tuple[Any, Any]] | None = innermost(self.dataset, "collate")
+        return own
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        return self.dataset[int(self.indices[index])]
+        return pair(self.dataset[int(self.indices[index])])
 
     def sample_name(self, index: int) -> str:
         """The name that the sample has in the whole dataset."""
@@ -54,15 +56,15 @@ class Subset(Dataset):
 def split(dataset: Any, fraction: float, seed: int = 0, *, stratify: bool = True) -> tuple[Subset, Subset]:
     """(training, validation) parts of any map-style dataset; `fraction` of the samples go to validation.
 
-    stratify: keep every class's share in both parts, where targets are class numbers that the dataset can tell
-    without reading inputs; real-valued and multiple targets are split at random.
+    stratify: keep every class's share in both parts, where targets are class numbers that the dataset can
+    tell without reading inputs; real-valued and multiple targets are split at random.
     The same arguments give the same split. Raises ConfigurationError when a part would be empty.
     """
     count = len(dataset)
     if not 0 < fraction < 1 or round(count * fraction) in (0, count):
         raise ConfigurationError(
-            f"fraction={fraction} of {count} samples leaves a part empty; it is the share, between 0 and 1, that goes "
-            "to validation."
+            f"fraction={fraction} of {count} samples leaves a part empty; it is the share, between 0 and 1, "
+            "that goes to validation."
         )
     order = epoch_order(count, seed, 0, shuffle=True).numpy()
     targets = known_targets(dataset) if stratify else None

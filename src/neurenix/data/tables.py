@@ -23,11 +23,12 @@ TARGET_COLUMNS = ("label", "labels", "target", "class", "category", "score", "ra
 
 @final
 class TableDataset(Dataset):
-    """Rows of a table with a path or text column. `dataset[i]` is (PIL image, text or transform's result, target).
+    """Rows of a table with a path or text column. `dataset[i]` is (PIL image, text or transform's result,
+    target).
 
     table: a .csv or .parquet file, or a pandas frame.
-    input, target: column names; guessed where exactly one column has a usual name ("path", "text", "label", …).
-        Several target columns (a list) give several outputs; their names are the classes.
+    input, target: column names; guessed where exactly one column has a usual name ("path", "text", "label",
+        …). Several target columns (a list) give several outputs; their names are the classes.
     root: folder that image paths are relative to; by default the table's own. No path may leave it.
     kind: "image" or "text"; by default images where the first value ends like an image file.
     Targets: names become classes in sorted order, whole numbers are class numbers, reals are regression.
@@ -84,7 +85,8 @@ class TableDataset(Dataset):
 class HuggingFaceDataset(Dataset):
     """A map-style dataset of the `datasets` library. `dataset[i]` is (PIL image, text or value, target).
 
-    input, target: column names; guessed where they are unambiguous (the only image column, "text", "label", …).
+    input, target: column names; guessed where they are unambiguous (the only image column, "text", "label",
+        …).
     classes: the names of a ClassLabel column, or the sorted names in a column of strings.
     """
 
@@ -185,10 +187,12 @@ def _table_targets(frame: Any, target: Any, input: str) -> tuple[np.ndarray | No
 
 
 def _values(series: Any) -> Any:
-    # A nullable pandas column becomes an object array with its own missing value; None is what all else understands.
-    return series.to_numpy() if series.dtype.kind in "iufb" and not series.hasnans else [
-        None if missing else value for value, missing in zip(series.tolist(), series.isna(), strict=True)
-    ]
+    # pandas has several missing values; None is what all else understands
+    return (
+        series.to_numpy()
+        if series.dtype.kind in "iufb" and not series.hasnans
+        else [None if missing else value for value, missing in zip(series.tolist(), series.isna(), strict=True)]
+    )
 
 
 def _kind(kind: str | None, first: Any) -> str:
@@ -207,8 +211,9 @@ def _row_path(root: Path, value: Any, row: int) -> Path:
 
 def _not_one_split(dataset: Any) -> str:
     if isinstance(dataset, dict):
-        return f"this is a dictionary of splits ({', '.join(map(str, dataset))}); pass one, such as data['train']."
+        splits = ", ".join(map(str, dataset))
+        return f"this is a dictionary of splits ({splits}); pass one, such as data['train']."
     return (
-        f"{type(dataset).__name__} cannot be read by position, so it cannot be shuffled exactly or resumed; load it "
-        "without streaming=True, or save it and load it again."
+        f"{type(dataset).__name__} cannot be read by position, so it cannot be shuffled exactly or resumed; "
+        "load it without streaming=True, or save it and load it again."
     )

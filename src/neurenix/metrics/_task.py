@@ -37,7 +37,7 @@ def prepare(task: TaskKind, num_outputs: int, outputs: Tensor, targets: Tensor) 
         _check_shapes(task, outputs, targets, (len(outputs), num_outputs), (len(outputs),))
         if targets.is_floating_point():
             raise LabelMismatchError(
-                f"multi_class targets are class numbers, not {targets.dtype}; give the argmax(1) of soft ones."
+                f"multi_class targets are class numbers, not {targets.dtype}; of soft ones give argmax(1)."
             )
         return outputs.float().softmax(1), targets.long().clone()
     outputs, targets = _as_columns(outputs), _as_columns(targets)
@@ -54,7 +54,7 @@ def check_labels(task: TaskKind, num_outputs: int, targets: Tensor) -> None:
     highest = num_outputs - 1 if task == "multi_class" else 1
     wrong = targets[(targets < 0) | (targets > highest)]
     if wrong.numel():
-        found = ", ".join(str(value) for value in wrong.unique().tolist()[:5])
+        found = ", ".join(str(value) for value in sorted(set(wrong.tolist()))[:5])
         raise LabelMismatchError(
             f"Targets must lie in 0..{highest} for {task} with {num_outputs} outputs; found {found}."
         )

@@ -108,9 +108,11 @@ def ranks(values: Tensor) -> Tensor:
 
 
 def _column_ranks(column: Tensor) -> Tensor:
-    _, places, counts = column.unique(return_inverse=True, return_counts=True)
-    last = counts.cumsum(0)
-    return (last - (counts - 1) / 2).to(column.dtype)[places]
+    column = column.contiguous()
+    ordered = column.sort().values
+    first = torch.searchsorted(ordered, column)  # how many are smaller
+    last = torch.searchsorted(ordered, column, right=True)  # how many are not larger
+    return (first + last + 1).to(column.dtype) / 2
 
 
 def _centred(values: Tensor) -> Tensor:

@@ -20,8 +20,8 @@ def find_architecture(model_name: str, domain: str | None = None) -> Architectur
     architecture = ARCHITECTURES[model_name]
     if domain is not None and canonical_domain(domain) != architecture.domain:
         raise ConfigurationError(
-            f"{architecture.name} is a model of domain {architecture.domain!r}, not {domain!r}; "
-            f"use domain={architecture.domain!r} or leave it out."
+            f"{architecture.name} is a model of domain {architecture.domain!r}, not {domain!r}; use "
+            f"domain={architecture.domain!r} or leave it out."
         )
     return architecture
 
@@ -40,6 +40,10 @@ def find_weights(architecture: Architecture, weights: str | os.PathLike[str] | N
         return None
     if isinstance(weights, str) and (known := _known_weights(architecture, weights)):
         return known
+    if not isinstance(weights, (str, os.PathLike)):
+        raise ConfigurationError(
+            f"weights={weights!r} is a {type(weights).__name__}; it is a name, a path, or None for random weights."
+        )
     text = os.fspath(weights)
     if isinstance(weights, os.PathLike) or _looks_like_a_path(text):
         return _record(architecture, str(weights), PathSource(str(Path(text).expanduser().absolute())))
@@ -55,12 +59,14 @@ def find_weights(architecture: Architecture, weights: str | os.PathLike[str] | N
 
 def check_licence(architecture: Architecture, weights: Weights, *, accepted: bool) -> None:
     """Raise LicenceError for weights that forbid commercial use, unless the caller accepted that."""
-    if not weights.commercial_use and not accepted:
-        raise LicenceError(
-            f"The weights {weights.name!r} of {architecture.name} are under {weights.licence}, which forbids commercial "
-            "use. If your use is allowed, say so with accept_licence=True; others: "
-            f"{', '.join(name for name, other in architecture.weights.items() if other.commercial_use) or 'none'}."
-        )
+    if weights.commercial_use or accepted:
+        return
+    others = ", ".join(name for name, other in architecture.weights.items() if other.commercial_use)
+    raise LicenceError(
+        f"The weights {weights.name!r} of {architecture.name} are under {weights.licence}, which forbids "
+        "commercial use. If your use is allowed, say so with accept_licence=True; weights without this "
+        f"limit: {others or 'none'}."
+    )
 
 
 def _known_weights(architecture: Architecture, name: str) -> Weights | None:

@@ -1,4 +1,4 @@
-"""What a model's inputs have to look like: from the weights' record, the caller's input_shape and max_length."""
+"""What a model's inputs look like: from the weights' record, the caller's input_shape and max_length."""
 
 from __future__ import annotations
 
@@ -47,16 +47,18 @@ def image_input_in(folder: Path | None, default: ImageInput) -> ImageInput:
 
 
 def text_limit(max_length: int | None, expected: int, positions: int) -> int:
-    """The tokenizer's limit: what was asked for, else what the weights expect, never above the model's positions."""
+    """The tokenizer's limit: as asked for, else as the weights expect, never above the model's positions."""
     if max_length is None:
         return min(expected, positions)
     if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 3:
         raise ConfigurationError(
-            f"max_length={max_length!r}; it is a number of tokens, at least 3 (a token between the two special ones)."
+            f"max_length={max_length!r}; it is a number of tokens, at least 3 (a token between the two "
+            "special ones)."
         )
     if max_length > positions:
         raise ConfigurationError(
-            f"max_length={max_length}, but the model has positions for {positions} tokens; use at most {positions}."
+            f"max_length={max_length}, but the model has positions for {positions} tokens; use at most "
+            f"{positions}."
         )
     return max_length
 

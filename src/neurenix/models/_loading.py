@@ -32,8 +32,8 @@ def qualify(state: StateDict, architecture: Architecture, reference: Iterable[st
     best = max(candidates, key=lambda candidate: len(known & candidate.keys()))
     if len(best) != len(state):
         raise WeightsMismatchError(
-            f"{len(state) - len(best)} of the file's {len(state)} tensors have names that mean the same layer of "
-            f"{architecture.name}; the file mixes naming schemes and cannot be read safely."
+            f"{len(state) - len(best)} of the file's {len(state)} tensors have names that mean the same "
+            f"layer of {architecture.name}; the file mixes naming schemes and cannot be read safely."
         )
     return best
 
@@ -47,7 +47,7 @@ def head_outputs(state: StateDict) -> int | None:
 
 
 def fill(parts: Parts, state: StateDict, *, stem: str) -> LoadReport:
-    """Copy `state` (our names) into the parts, in place; shapes that can be adapted are, all others stay random.
+    """Copy `state` (our names) into the parts, in place; what fits in no way stays random.
 
     stem: glob of the layer, below the trunk, whose input channels may differ from the file's.
     """
@@ -79,15 +79,15 @@ def named_tensors(parts: Parts) -> list[tuple[str, Tensor]]:
 
 
 def check_share(report: LoadReport, minimum: float, architecture: Architecture, file: Path | str) -> None:
-    """Raise WeightsMismatchError, naming the largest misfits, when too little of the trunk came from the file."""
+    """Raise WeightsMismatchError, naming the largest misfits, when too little was in the file."""
     if report.pretrained_share >= minimum:
         return
     missing = _largest(report, "new")
     unused = _largest(report, "dropped")
     raise WeightsMismatchError(
         f"Only {report.pretrained_share:.1%} of {architecture.name} would be pretrained by {file}, and "
-        f"minimum_pretrained is {minimum:.0%}. The model lacks {missing}; the file has {unused} without a use. "
-        "Load the file under the name of its own architecture, or lower minimum_pretrained."
+        f"minimum_pretrained is {minimum:.0%}. The model lacks {missing}; the file has {unused} without a "
+        "use. Load the file under the name of its own architecture, or lower minimum_pretrained."
     )
 
 
@@ -156,12 +156,12 @@ def _adapt_channels(target: Tensor, found: Tensor) -> Tensor | None:
 
     if found.shape[1] != 3 or found.shape[0] != target.shape[0] or found.shape[2:] != target.shape[2:]:
         return None
-    return cast(Tensor, adapt_input_conv(target.shape[1], found))
+    return adapt_input_conv(target.shape[1], found)
 
 
 def _adapt_positions(parts: Parts, found: Tensor) -> Tensor:
     """(1, prefix + places, d) -> the same for another grid of places, by bicubic interpolation."""
-    from timm.layers import resample_abs_pos_embed
+    from timm.layers.pos_embed import resample_abs_pos_embed
 
     grid = cast("tuple[int, int]", cast(nn.Module, parts.trunk.patch_embed).grid_size)
     return cast(Tensor, resample_abs_pos_embed(found, list(grid), num_prefix_tokens=parts.prefix_tokens))

@@ -2,7 +2,7 @@
 
 A name is what the model's own library calls the part: `layer1`, `blocks.3.attn`, `encoder.layer.0`. The head
 answers to its library's name (`fc`, `classifier`) and to `head`. `*` and `?` are wildcards over the whole
-dotted name. A name covers everything below it.
+dotted name. A name covers everything below it; a parameter's whole name works too.
 """
 
 from __future__ import annotations
@@ -30,8 +30,12 @@ def match_layers(model: nn.Module, patterns: Sequence[str] | str) -> list[str]:
     if isinstance(patterns, str):
         patterns = [patterns]
     named = _qualified_names(model)
+    parameters = {display_name(model, name): name for name, _ in model.named_parameters()}
     chosen: set[str] = set()
     for pattern in patterns:
+        if pattern in parameters and pattern not in named:
+            chosen.add(parameters[pattern])
+            continue
         found = _matches(pattern, named)
         if not found:
             raise UnknownNameError(
@@ -41,7 +45,7 @@ def match_layers(model: nn.Module, patterns: Sequence[str] | str) -> list[str]:
                 hint="neurenix.transfer.layer_names(model) lists all.",
             )
         chosen.update(named[name] for name in found)
-    return [qualified for qualified in dict.fromkeys(named.values()) if qualified in chosen]
+    return [name for name in dict.fromkeys([*named.values(), *parameters.values()]) if name in chosen]
 
 
 def match_parameters(model: nn.Module, patterns: Sequence[str] | str) -> list[str]:

@@ -42,10 +42,11 @@ def build_head(
         raise ConfigurationError(f"dropout_rate={dropout_rate}; it is a share of units, at least 0 and below 1.")
     if any(size < 1 for size in hidden_sizes):
         raise ConfigurationError(f"head_hidden_sizes={list(hidden_sizes)}; every size must be at least 1.")
+    between = ACTIVATIONS[activation]
     layers: list[nn.Module] = []
     width = feature_size
     for size in hidden_sizes:
-        layers += [*_dropout(dropout_rate), nn.Linear(width, size), ACTIVATIONS[activation]()]
+        layers += [*_dropout(dropout_rate), nn.Linear(width, size), between()]
         width = size
     layers += [*_dropout(dropout_rate), nn.Linear(width, num_outputs)]
     return layers[0] if len(layers) == 1 else nn.Sequential(*layers)

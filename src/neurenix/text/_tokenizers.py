@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 TOKENIZER_FILE = "tokenizer.json"
-_PAD_TOKENS = ("[PAD]", "<pad>", "<|endoftext|>", "</s>")  # the last two end a text; the mask makes them harmless
+_PAD_TOKENS = (
+    "[PAD]",
+    "<pad>",
+    "<|endoftext|>",
+    "</s>",
+)  # the last two end a text; the mask makes them harmless
 _ROBERTA = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
 
@@ -83,7 +88,7 @@ def _word_pieces(folder: Path) -> Tokenizer:
 
 
 def _byte_pairs(folder: Path) -> Tokenizer:
-    """Byte-level BPE; texts stand between <s> and </s> where the vocabulary has them (RoBERTa), else alone (GPT-2)."""
+    """Byte-level BPE, between <s> and </s> if the vocabulary has them (RoBERTa), else alone (GPT-2)."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
     if not (folder / "merges.txt").is_file():
@@ -96,7 +101,7 @@ def _byte_pairs(folder: Path) -> Tokenizer:
         tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
         return tokenizer
     tokenizer.post_processor = processors.RobertaProcessing(
-        sep=("</s>", numbers["</s>"]), cls=("<s>", numbers["<s>"]), trim_offsets=True, add_prefix_space=False
+        ("</s>", numbers["</s>"]), ("<s>", numbers["<s>"]), trim_offsets=True, add_prefix_space=False
     )
     present = [token for token, number in numbers.items() if number is not None]
     # the mask takes the space before it, so that it stands for " word"

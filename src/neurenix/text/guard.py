@@ -16,8 +16,8 @@ def check_tokens(inputs: Any, vocabulary_size: int, max_length: int) -> list[Fin
     if not isinstance(ids, Tensor) or ids.ndim != 2:
         got = f"a tensor of shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else type(inputs).__name__
         words = (
-            f"texts have to be {{'input_ids': (n, tokens), 'attention_mask': (n, tokens)}}; the first batch is {got}. "
-            "Pass the texts themselves, or what model.preprocess makes of them."
+            "texts have to be {'input_ids': (n, tokens), 'attention_mask': (n, tokens)}; the first batch "
+            f"is {got}. Pass the texts themselves, or what model.preprocess makes of them."
         )
         return [Finding("layout", True, words)]
     if ids.is_floating_point():
@@ -25,7 +25,7 @@ def check_tokens(inputs: Any, vocabulary_size: int, max_length: int) -> list[Fin
     found = _ids(ids, vocabulary_size) + _length(ids, max_length)
     mask = inputs.get("attention_mask")
     if mask is not None and mask.shape != ids.shape:
-        words = f"attention_mask {tuple(mask.shape)} and input_ids {tuple(ids.shape)} differ in shape; they go together."
+        words = f"attention_mask {tuple(mask.shape)} and input_ids {tuple(ids.shape)} have to have one shape."
         found.append(Finding("mask", True, words))
     return found
 
@@ -35,8 +35,8 @@ def _ids(ids: Tensor, vocabulary_size: int) -> list[Finding]:
     if 0 <= low and high < vocabulary_size:
         return []
     words = (
-        f"token numbers go from {low} to {high}, but the vocabulary has {vocabulary_size}; the texts were tokenised for "
-        "another model. Use model.preprocess."
+        f"token numbers go from {low} to {high}, but the vocabulary has {vocabulary_size}; the texts were "
+        "tokenised for another model. Use model.preprocess."
     )
     return [Finding("vocabulary", True, words)]
 
@@ -45,7 +45,7 @@ def _length(ids: Tensor, max_length: int) -> list[Finding]:
     if ids.shape[1] <= max_length:
         return []
     words = (
-        f"the batch has {ids.shape[1]} tokens per text and the model reads {max_length}; let model.preprocess cut them, "
-        "or load the model with a larger max_length."
+        f"the batch has {ids.shape[1]} tokens per text and the model reads {max_length}; let "
+        "model.preprocess cut them, or load the model with a larger max_length."
     )
     return [Finding("length", True, words)]

@@ -40,7 +40,9 @@ class TextPreprocess:
         self._tokenizer = open_tokenizer(Path(folder))
         special = self._tokenizer.num_special_tokens_to_add(True)
         if max_length <= special:
-            raise ConfigurationError(f"max_length={max_length} leaves no room for text beside {special} special tokens.")
+            raise ConfigurationError(
+                f"max_length={max_length} leaves no room for text beside {special} special tokens."
+            )
         self._tokenizer.enable_truncation(max_length)
         self.pad_token, self.pad_id = padding_token(self._tokenizer, Path(folder))
 
@@ -50,6 +52,7 @@ class TextPreprocess:
         return int(self._tokenizer.get_vocab_size())
 
     def __call__(self, raw: Text) -> dict[str, Tensor]:
+        """The token numbers of one text."""
         encoded = self.encode([raw])
         if encoded.long and self.on_long == "raise":
             raise self.too_long("this text")
@@ -61,7 +64,7 @@ class TextPreprocess:
 
     def encode(self, texts: Sequence[Text]) -> Encoded:
         """Token numbers of many texts at once, cut to max_length, and which of them were cut."""
-        encodings = self._tokenizer.encode_batch(list(texts))
+        encodings = self._tokenizer.encode_batch_fast(list(texts))
         types = [encoding.type_ids for encoding in encodings] if any(isinstance(t, tuple) for t in texts) else None
         return Encoded(
             ids=[encoding.ids for encoding in encodings],
@@ -76,8 +79,8 @@ class TextPreprocess:
     def too_long(self, name: str) -> TextTooLongError:
         """The error for a text that may not be cut."""
         return TextTooLongError(
-            f"{name} has more than max_length={self.max_length} tokens; shorten it, load the model with a larger "
-            "max_length, or allow on_long='truncate'."
+            f"{name} has more than max_length={self.max_length} tokens; shorten it, load the model with a "
+            "larger max_length, or allow on_long='truncate'."
         )
 
     def accepts(self, raw: Any) -> bool:
@@ -90,7 +93,7 @@ class TextPreprocess:
         return TokenizedDataset(dataset, self)
 
     def check(self, inputs: Any) -> None:
-        """Raise InputMismatchError when a batch holds unknown token numbers or more than max_length tokens."""
+        """Raise InputMismatchError when a batch holds unknown tokens, or more than max_length of them."""
         report(check_tokens(inputs, self.vocabulary_size, self.max_length))
 
     def save(self, folder: Path) -> dict[str, str]:

@@ -64,6 +64,7 @@ class Loop:
         self._phase: Phase | None = None
         self._watch: StateWatch | None = None
         self._phase_began = 0
+        self._measured = False  # mixed samples have no outputs that a metric could judge
         self._stop_reason: str | None = None
         self._best_loss, self._stalled, self._plateaus = float("inf"), 0, 0
 
@@ -176,6 +177,7 @@ class Loop:
     def _train_epoch(self, train: DataLoader) -> dict[str, Any]:
         set_training_mode(self.model, self._phase)
         self.metrics.reset()
+        self._measured = False
         total, samples = torch.zeros((), device=self._device), 0
         batches = self._processes.epoch(train, len(self.history))
         for index, window in enumerate(_windows(batches, self.settings.accumulate)):
@@ -186,7 +188,7 @@ class Loop:
             logs = {"samples": samples}
             self._tell(lambda callback, index=index, logs=logs: callback.on_train_batch_end(index, logs))
         mean = self._processes.mean(total, samples)
-        return {"loss": mean, **self.metrics.compute()}
+        return {"loss": mean, **(self.metrics.compute() if self._measured else {})}
 
     def evaluate(self, loader: DataLoader) -> dict[str, Any]:
         """Loss and metrics over a loader, every sample once."""
@@ -210,7 +212,7 @@ class Loop:
             with self._processes.local_gradients(self.model, last=position == len(window) - 1):
                 result = self._forward(batch)
                 share = result.loss * (len(batch) / count)
-                self._check_finite(share, batch)
+                self._check_finite(share.detach(), batch)
                 self._scaler.scale(share).backward()
             loss = loss + share.detach()
         self._clip_and_step(window)
@@ -224,6 +226,7 @@ class Loop:
             result = self.objective(self._processes.wrapped(self.model), moved)
         if result.outputs is not None:
             self.metrics.update(result.outputs.detach(), moved.targets)
+            self._measured = True
         return result
 
     def _clip_and_step(self, window: list[Batch]) -> None:
@@ -244,7 +247,7 @@ class Loop:
         if not bool(torch.isfinite(loss)):
             raise NonFiniteError(
                 f"the loss became {float(loss)} at step {self.steps} (epoch {self.epoch}), on samples "
-                f"{batch.indices.tolist()[:8]}. The weights are those from before this step. Check these samples for "
+                f"{_suspects(batch)}. The weights are those from before this step. Check these samples for "
                 "NaN or extreme values, lower learning_rate, or set clip_norm=1.0."
             )
 
@@ -311,6 +314,17 @@ class Loop:
 
     def _last_logs(self) -> dict[str, Any]:
         return self.history.epochs[-1] if self.history.epochs else {}
+
+
+def _suspects(batch: Batch) -> str:
+    """The samples to look at: those with inputs that are not finite, else the whole batch."""
+    inputs = batch.inputs.values() if isinstance(batch.inputs, Mapping) else [batch.inputs]
+    finite = torch.ones(len(batch), dtype=torch.bool)
+    for tensor in inputs:
+        finite &= torch.isfinite(tensor).flatten(1).all(1).cpu()
+    if bool(finite.all()):
+        return f"{batch.indices.tolist()[:8]}"
+    return f"{batch.indices[~finite].tolist()[:8]}, whose inputs hold NaN or infinity"
 
 
 def _windows(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:

@@ -98,15 +98,15 @@ def huber(outputs: Tensor, targets: Tensor, options: LossOptions) -> Tensor:
 
 
 def balanced_class_weights(targets: Tensor, num_classes: int) -> Tensor:
-    """n / (k · count of the class), as scikit-learn's "balanced". targets: (n,) class numbers -> (k,)."""
-    counts = torch.bincount(targets.long(), minlength=num_classes)
+    """N / (k · count of the class), as scikit-learn's "balanced". targets: (n,) class numbers -> (k,)."""
+    counts = torch.bincount(torch.as_tensor(targets).long(), minlength=num_classes)
     if (counts == 0).any():
         empty = torch.nonzero(counts == 0).flatten().tolist()
         raise ConfigurationError(
             f"class_weights='balanced' needs samples of every class; classes {empty} have none. Give the weights "
             "as a list, or add samples."
         )
-    return targets.numel() / (num_classes * counts.float())
+    return int(counts.sum()) / (num_classes * counts.float())
 
 
 def _as_shares(targets: Tensor, num_classes: int) -> Tensor:

@@ -103,7 +103,7 @@ class Supervised:
 
 
 def mix(values: Tensor | object, order: Tensor, share: float) -> Tensor:
-    """share · x + (1 - share) · x[order]. Zhang et al., mixup, ICLR 2018, section 2. values: (n, …) -> (n, …)."""
+    """Share · x + (1 - share) · x[order]. Zhang et al., mixup, ICLR 2018, section 2. values: (n, …) -> (n, …)."""
     if not isinstance(values, Tensor):
         raise ConfigurationError("mixup mixes tensors such as images; texts cannot be mixed. Set mixup_alpha=0.")
     return share * values + (1 - share) * values[order]

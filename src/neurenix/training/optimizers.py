@@ -14,8 +14,7 @@ import torch
 from torch import nn
 
 from ..errors import ConfigurationError
-from ..models import display_name, match_layers
-from ..models import PretrainedModel
+from ..models import PretrainedModel, display_name, match_layers
 from ..registry import Registry
 
 Groups = list[dict[str, Any]]

@@ -60,7 +60,7 @@ def check_schedule(schedule: str) -> str:
 
 
 def warmup_steps(warmup: float, total_steps: int) -> int:
-    """warmup below 1 is a share of all steps, from 1 on a number of steps."""
+    """Warmup below 1 is a share of all steps, from 1 on a number of steps."""
     if warmup < 0:
         raise ConfigurationError(f"warmup={warmup}; give a share of all steps (0.1) or a number of steps (100).")
     return round(warmup * total_steps) if warmup < 1 else min(int(warmup), total_steps)

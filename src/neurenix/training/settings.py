@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..devices import Precision
+from ..devices import PRECISIONS, Precision
 from ..errors import ConfigurationError
 from .schedules import check_schedule
 
@@ -29,6 +29,8 @@ class LoopSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "schedule", check_schedule(self.schedule))
+        if self.precision not in PRECISIONS:
+            raise ConfigurationError(f"precision={self.precision!r}; possible: {', '.join(PRECISIONS)}.")
         if self.accumulate < 1:
             raise ConfigurationError(f"accumulation_steps={self.accumulate}; it is a count of batches, at least 1.")
         if self.clip_norm is not None and self.clip_norm <= 0:

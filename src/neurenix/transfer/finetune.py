@@ -187,7 +187,7 @@ class Finetuner:
     def unfreeze_layers(self, layers: Sequence[str] | str) -> None:
         """Let layers learn from the next fit on; the optimizer's moments of the others stay."""
         released = set(expanded(self.model, layers))
-        above = {name.rsplit(".", cut)[0] for name in released for cut in range(1, name.count(".") + 1)}
+        above = {parent for name in released for parent in _above(name)}
         self._frozen = tuple(name for name in self._frozen if name not in released and name not in above)
         self._show_frozen()
 
@@ -249,7 +249,7 @@ class Finetuner:
 
         standalone: write every tensor, so that the base weights are not needed to load it.
         """
-        settings = {**asdict(self.settings), "freeze_layers": [display_name(self.model, name) for name in self._frozen]}
+        settings = {**asdict(self.settings), "freeze_layers": self._frozen_names()}
         save_tuning(
             Path(path),
             self.model,
@@ -296,6 +296,12 @@ class Finetuner:
                 dropout_rate=chosen.dropout_rate,
             )
         self.model.replace_head(head)
+
+    def _frozen_names(self) -> list[str]:
+        """The frozen layers as users name them, without those that lie below another of them."""
+        frozen = set(self._frozen)
+        top = [name for name in self._frozen if not any(parent in frozen for parent in _above(name))]
+        return [display_name(self.model, name) for name in top]
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         rates = resolve_rates(self.model, self.settings.learning_rate, self.settings.layer_learning_rates)
@@ -366,6 +372,11 @@ class Finetuner:
         check_first_batch(loader, self.model)
         device = next(self.model.parameters()).device
         return outputs_of(self.model, loader, device, resolve_precision(self.settings.precision, device))
+
+
+def _above(name: str) -> list[str]:
+    """The names of everything that a qualified name lies in: a.b.c -> a.b, a."""
+    return [name.rsplit(".", cut)[0] for cut in range(1, name.count(".") + 1)]
 
 
 def _default_metric(loss: str) -> str:

@@ -52,12 +52,14 @@ def load_pretrained_model(
     """Build an architecture, put weights into it, and return it in evaluation mode.
 
     Args:
-        model_name: As people spell it: `resnet50`, `mobilenetv2`, `EfficientNet-B7`, `google-bert/bert-base-uncased`.
+        model_name: As people spell it: `resnet50`, `mobilenetv2`, `EfficientNet-B7`,
+            `google-bert/bert-base-uncased`.
         domain: `"vision"` or `"nlp"`; only checked against the model's own.
-        weights: A name from `list_weights(model_name)`, `None` for random weights, a path to a file or a folder, or
-            `"hub:owner/name@revision"` for any repository on the hub with this architecture.
-        input_shape: Images as (height, width, channels). Position embeddings and the first convolution are adapted
-            to another size or number of channels. Images arrive in the network as (n, channels, height, width).
+        weights: A name from `list_weights(model_name)`, `None` for random weights, a path to a file or a
+            folder, or `"hub:owner/name@revision"` for any repository on the hub with this architecture.
+        input_shape: Images as (height, width, channels). Position embeddings and the first convolution are
+            adapted to another size or number of channels. Images arrive in the network as (n, channels,
+            height, width).
         include_top: Whether to keep the published classifier. Without it, and for every text model, the model
             answers with its pooled features, (n, feature_size).
         pooling: `"avg"`, `"max"`, `"cls"`, `"gem"` or `"none"`. None is the pooling that the architecture was
@@ -117,7 +119,7 @@ def load_pretrained_model(
 
 
 def list_models(domain: str | None = None, task: str | None = None) -> list[str]:
-    """Names of the architectures, sorted; `domain` ("vision", "nlp") and `task` ("classification") narrow the list."""
+    """Names of the architectures, sorted; domain="nlp" or task="classification" narrow it."""
     wanted = None if domain is None else canonical_domain(domain)
     tasks = {known for architecture in ARCHITECTURES.values() for known in architecture.tasks}
     if task is not None and task not in tasks:
@@ -182,7 +184,7 @@ def _expected_input(
 def _build(
     architecture: Architecture, expected: ImageInput | TextInput, obtained: Obtained | None, include_top: bool
 ) -> tuple[Parts, LoadReport]:
-    """The network with the file's tensors in it; the head has as many outputs as the file's, or is left out."""
+    """The network with the file's tensors in it; its head has as many outputs as the file's."""
     options = BuildOptions(num_classes=IMAGENET_CLASSES if include_top else 0)
     if isinstance(expected, ImageInput):
         options = replace(options, image_size=expected.size, channels=expected.channels)

@@ -18,6 +18,8 @@ from .. import __version__
 from ..errors import ConfigurationError, DamagedFileError, WeightsMismatchError
 from ..models import PretrainedModel, adopt
 from ..storage import inside, read_json, read_tensors, tensor_digest, write_json, write_tensors
+from ..text import TextPreprocess
+from ..vision import ImagePreprocess
 from .pretrained import load_pretrained_model
 
 MANIFEST = "neurenix.json"
@@ -113,7 +115,7 @@ def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
 
 
 def load_tuning(folder: Path, kind: str, *, module: nn.Module | None, device: str) -> SavedTuning:
-    """Read a tuning and rebuild its base, checking every hash on the way. module: the user's own, for tunings of one."""
+    """Read a tuning and rebuild its base, checking every hash. module: the user's own, for tunings of one."""
     manifest = read_manifest(folder, kind)
     tensors = read_tensors(inside(folder, manifest["tensors"]["file"]), sha256=manifest["tensors"]["sha256"])
     base = _rebuild_base(manifest, module, device)
@@ -154,6 +156,15 @@ def _rebuild_base(manifest: Mapping[str, Any], module: nn.Module | None, device:
             f"{base['model_name']} now has {found}. Provide the original weights, or save with standalone=True."
         )
     return model
+
+
+def _rebuild_preprocess(values: Mapping[str, Any], folder: Path) -> Any:
+    kinds: dict[str, Any] = {"image": ImagePreprocess, "text": TextPreprocess}
+    if values.get("kind") not in kinds:
+        raise DamagedFileError(
+            f"{folder / MANIFEST} describes preprocessing of kind {values.get('kind')!r}; known: {', '.join(kinds)}."
+        )
+    return kinds[values["kind"]].from_json(values, folder)
 
 
 def _reproducible(model: PretrainedModel) -> bool:

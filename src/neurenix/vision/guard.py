@@ -1,12 +1,14 @@
 """A look at the first batch of images: is it what the weights were trained on?
 
-Two fingerprints tell how images were normalised. The lattice: pixels come from 256 levels, so under the right mean and
-standard deviation (value * std + mean) * 255 is a whole number, for almost every value, and under any other it is not.
-It needs no assumption about what the images show. Where pixels were computed with after scaling to reals (resizing,
-augmentation) the lattice is gone, and only the extremes are left: normalised black and white, (0 - mean) / std and
-(1 - mean) / std, in every channel. The lattice is certain; the extremes are likely at best.
+Two fingerprints tell how images were normalised. The lattice: pixels come from 256 levels, so under the right
+mean and standard deviation (value * std + mean) * 255 is a whole number, for almost every value, and under
+any other it is not. It needs no assumption about what the images show. Where pixels were computed with after
+scaling to reals (resizing, augmentation) the lattice is gone, and only the extremes are left: normalised
+black and white, (0 - mean) / std and (1 - mean) / std, in every channel. The lattice is certain; the extremes
+are likely at best.
 
-What cannot be seen here: channels in blue-green-red order that were normalised with the values in red-green-blue order.
+What cannot be seen here: channels in blue-green-red order that were normalised with the values in
+red-green-blue order.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ def check_images(images: Any, spec: ImageInput) -> list[Finding]:
     finite = torch.isfinite(images.flatten(1)).all(dim=1)
     if not bool(finite.all()):
         bad = (~finite).nonzero().flatten().tolist()
-        message = f"images {bad[:8]} of the first batch hold NaN or infinite values; check those files and the transform."
+        message = f"images {bad[:8]} of the first batch hold NaN or infinite values; check the transform on them."
         return [*structure, Finding("finite", True, message)]
     values = _per_channel(images)
     scaling = _scaling(values, spec)
@@ -82,15 +84,15 @@ def _dtype_advice(dtype: torch.dtype, spec: ImageInput) -> str:
     if dtype == torch.uint8:
         return f"the images are uint8 values 0..255; {_fix(spec)}"
     if dtype == torch.float64:
-        return "the images are float64 and the weights float32; add transforms.ToDtype(torch.float32), or call .float()."
+        return "the images are float64 and the weights float32; add transforms.ToDtype(torch.float32)."
     return f"the images have type {dtype}; {_fix(spec)}"
 
 
 def _size_advice(shape: tuple[int, ...], spec: ImageInput) -> str:
     return (
-        f"the images are {shape[2]} x {shape[3]} and the weights were trained on {spec.size[0]} x {spec.size[1]}; expect "
-        f"worse results. Use transforms.Resize and CenterCrop({spec.size}), or load the model with "
-        f"input_shape=({shape[2]}, {shape[3]}, {spec.channels})."
+        f"the images are {shape[2]} x {shape[3]} and the weights were trained on {spec.size[0]} x "
+        f"{spec.size[1]}; expect worse results. Use transforms.Resize and CenterCrop({spec.size}), or load "
+        f"the model with input_shape=({shape[2]}, {shape[3]}, {spec.channels})."
     )
 
 
@@ -123,7 +125,11 @@ def _known_scalings(spec: ImageInput) -> list[Scaling]:
             Scaling("with ImageNet's mean and std", IMAGENET_MEAN, IMAGENET_STD),
             Scaling("with CLIP's mean and std", *clip),
             Scaling("with mean and std in the order blue, green, red", spec.mean[::-1], spec.std[::-1]),
-            Scaling("with ImageNet's mean and std in the order blue, green, red", IMAGENET_MEAN[::-1], IMAGENET_STD[::-1]),
+            Scaling(
+                "with ImageNet's mean and std in the order blue, green, red",
+                IMAGENET_MEAN[::-1],
+                IMAGENET_STD[::-1],
+            ),
         ]
     return [scaling for scaling in known if (scaling.mean, scaling.std) != (spec.mean, spec.std)]
 
@@ -156,7 +162,11 @@ def _by_extremes(values: Tensor, expected: Scaling, spec: ImageInput) -> Finding
         return None
     for scaling in _known_scalings(spec):
         if _reaches(low, high, *_extremes(scaling)) and not _same_extremes(scaling, expected):
-            return Finding(_KIND.get(scaling.words, ("normalisation", True))[0], False, _wrong(scaling, spec, likely=True))
+            return Finding(
+                _KIND.get(scaling.words, ("normalisation", True))[0],
+                False,
+                _wrong(scaling, spec, likely=True),
+            )
     width = (white - black)[:, None]
     outside = (values < black[:, None] - 0.05 * width) | (values > white[:, None] + 0.05 * width)
     if float(outside.double().mean()) > 0.05:
@@ -189,8 +199,8 @@ def _per_channel(images: Tensor) -> Tensor:
 def _fix(spec: ImageInput) -> str:
     mean, std = ([round(value, 4) for value in values] for values in (spec.mean, spec.std))
     return (
-        f"the weights expect transforms.ToTensor() followed by transforms.Normalize(mean={mean}, std={std}); a dataset "
-        "without transform gets this, resizing included, from model.preprocess."
+        f"the weights expect transforms.ToTensor() followed by transforms.Normalize(mean={mean}, std={std}); "
+        "a dataset without transform gets this, resizing included, from model.preprocess."
     )
 
 
@@ -203,7 +213,6 @@ def _impossible(low: Tensor, high: Tensor, black: Tensor, white: Tensor, spec: I
     std = 1 / (high - low).clamp(min=1e-6)
     means, stds = ([round(float(v), 3) for v in values] for values in (-low * std, std))
     return (
-        f"the images reach from {lows} to {highs}, but normalised black and white are {blacks} and {whites}: mean and std "
-        f"of about {means} and {stds} seem to have been used; {_fix(spec)}"
+        f"the images reach from {lows} to {highs}, but normalised black and white are {blacks} and {whites}: "
+        f"mean and std of about {means} and {stds} seem to have been used; {_fix(spec)}"
     )
-

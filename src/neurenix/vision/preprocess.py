@@ -37,9 +37,9 @@ _FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # the numb
 class ImagePreprocess:
     """One raw image -> (channels, height, width) float32: resize, crop, scale to [0, 1], normalise.
 
-    A raw image is a PIL image, a path, or a uint8 array or tensor (height, width, channels), (channels, height,
-    width) or (height, width). Without augmentation the shorter side is resized to floor(size / crop) with
-    antialiasing and the centre is cut out, which is what timm does in evaluation.
+    A raw image is a PIL image, a path, or a uint8 array or tensor (height, width, channels), (channels,
+    height, width) or (height, width). Without augmentation the shorter side is resized to floor(size / crop)
+    with antialiasing and the centre is cut out, which is what timm does in evaluation.
     spec: what the weights were trained on. augmentation: a key of AUGMENTATIONS.
     """
 
@@ -56,6 +56,7 @@ class ImagePreprocess:
         object.__setattr__(self, "_augment", augment)
 
     def __call__(self, raw: Any) -> Tensor:
+        """The tensor of one raw image."""
         if self.spec.channels not in _MODES:
             return self._normalised(_resized_planes(_planes(raw, self.spec.channels), self.spec))
         image = _as_image(raw, _MODES[self.spec.channels])
@@ -74,7 +75,7 @@ class ImagePreprocess:
         return ImagePreprocess(self.spec, augmentation)
 
     def wrap(self, dataset: Any, training: bool) -> Dataset:
-        """`dataset` of raw images as one of tensors; augmented for training unless an augmentation was chosen."""
+        """`dataset` of raw images as one of tensors; for training augmented, if not chosen yet."""
         augment = training and self.augmentation == "none"
         return PreparedDataset(dataset, self.for_training() if augment else self)
 
@@ -84,12 +85,15 @@ class ImagePreprocess:
 
     def undo(self, tensor: Tensor) -> Tensor:
         """A normalised image (…, channels, height, width) as uint8, for looking at."""
-        mean, std = (torch.tensor(values, device=tensor.device)[:, None, None] for values in (self.spec.mean, self.spec.std))
+        mean, std = (
+            torch.tensor(values, device=tensor.device)[:, None, None] for values in (self.spec.mean, self.spec.std)
+        )
         return ((tensor * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
     def to_json(self) -> dict[str, Any]:
         """The preprocessing as JSON values."""
-        return {"kind": "image", "augmentation": self.augmentation, **asdict(self.spec)}
+        spec = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self.spec).items()}
+        return {"kind": "image", "augmentation": self.augmentation, **spec}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], folder: Path | None = None) -> ImagePreprocess:
@@ -111,8 +115,8 @@ class ImagePreprocess:
 def centre_crop(image: Image, spec: ImageInput) -> Image:
     """Resize an image so that `spec.size` is the share `spec.crop` of it, and cut the centre out.
 
-    Square sizes: the shorter side becomes floor(size / crop) and the longer keeps its proportion, cut to a whole
-    number. Others: the image covers (floor(h / crop), floor(w / crop)). Both as timm's create_transform does.
+    Square sizes: the shorter side becomes floor(size / crop) and the longer keeps its proportion, cut to a
+    whole number. Others: the image covers (floor(h / crop), floor(w / crop)). Both as timm does.
     """
     height, width = spec.size
     wide, high = resized_size(image.size, spec)
@@ -139,7 +143,10 @@ def _augmentation(name: str, spec: ImageInput) -> Callable[[Image], Image]:
 
     mode = InterpolationMode(spec.interpolation)
     scale = (0.5, 1.0) if name == "light" else (0.08, 1.0)
-    steps: list[Any] = [v2.RandomResizedCrop(spec.size, scale=scale, interpolation=mode), v2.RandomHorizontalFlip()]
+    steps: list[Any] = [
+        v2.RandomResizedCrop(spec.size, scale=scale, interpolation=mode),
+        v2.RandomHorizontalFlip(),
+    ]
     if name == "strong":
         steps.append(v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR))
     augment: Callable[[Image], Image] = v2.Compose(steps)
@@ -155,9 +162,10 @@ def _as_image(raw: Any, mode: str) -> Image:
     elif not isinstance(raw, Image.Image):
         planes = _planes(raw, len(mode) if mode != "L" else 1)
         raw = Image.fromarray(planes.permute(1, 2, 0).squeeze(-1).contiguous().numpy())
-    if raw.mode == mode:
-        return raw
-    return raw.convert("RGBA") if mode == "RGBA" and "A" in raw.getbands() else to_rgb(raw).convert(mode)
+    if mode == "RGBA" and "A" in raw.getbands():
+        return raw.convert(mode)  # type: ignore[no-any-return]
+    upright = to_rgb(raw)
+    return upright if mode == "RGB" else upright.convert(mode)
 
 
 def _planes(raw: Any, channels: int) -> Tensor:
@@ -173,9 +181,10 @@ def _planes(raw: Any, channels: int) -> Tensor:
     first, last = (planes.ndim == 3 and planes.shape[side] in usual for side in (0, -1))
     if not first and not last:
         raise InputMismatchError(
-            f"an image of shape {tuple(planes.shape)} has no axis of {channels} channels; give (height, width, channels)."
+            f"an image of shape {tuple(planes.shape)} has no axis of {channels} channels; give (height, "
+            "width, channels)."
         )
-    # where both ends could be channels, arrays are channels-last and tensors channels-first, as their makers do
+    # where both ends could be channels: arrays are channels-last and tensors channels-first
     return planes if first and (not last or isinstance(raw, Tensor)) else planes.permute(2, 0, 1)
 
 

@@ -1,6 +1,7 @@
 """Image transforms by their usual names: those of torchvision.transforms.v2, and `ToTensor`.
 
-`from neurenix.vision import transforms` loads nothing; torchvision is imported when a transform is first named.
+`from neurenix.vision import transforms` loads nothing; torchvision is imported when a transform is first
+named.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ..packages import require
 
 
 def ToTensor() -> Any:  # noqa: N802  (a transform, named as everybody names it)
-    """A PIL image or uint8 array (height, width, channels) -> float32 tensor (channels, height, width) in [0, 1]."""
+    """A PIL image or uint8 array (height, width, c) -> float32 tensor (c, height, width) in [0, 1]."""
     v2 = _v2()
     return v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.ToPureTensor()])
 
@@ -45,4 +46,9 @@ def _v2() -> Any:
 
 
 def _names(v2: Any) -> list[str]:
-    return [*(name for name in dir(v2) if name[0].isupper() and name != "ToTensor"), "ToTensor", "functional", "describe"]
+    return [
+        *(name for name in dir(v2) if name[0].isupper() and name != "ToTensor"),
+        "ToTensor",
+        "functional",
+        "describe",
+    ]

@@ -93,21 +93,21 @@ class TextTrunk(nn.Module):
     max_length: the longest sequence that the position embeddings reach.
     """
 
-    def __init__(self, network: nn.Module, max_length: int) -> None:
+    def __init__(self, network: Any, max_length: int) -> None:
         super().__init__()
-        self.embeddings = network.embeddings
-        self.encoder = network.encoder
-        self.config = network.config
+        self.embeddings: nn.Module = network.embeddings
+        self.encoder: nn.Module = network.encoder
+        self.config: Any = network.config
         self.max_length = max_length
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """`input_ids` and, where given, `attention_mask` and `token_type_ids`, each (n, tokens) -> (n, tokens, d)."""
+        """`input_ids`, `attention_mask`, `token_type_ids` (or the first alone), each (n, t) -> (n, t, d)."""
         from transformers.masking_utils import create_bidirectional_mask
 
         if not isinstance(inputs, Mapping):
             raise InputMismatchError(
-                f"a text model reads a mapping with input_ids and attention_mask, not {type(inputs).__name__}; "
-                "model.preprocess makes one from a text."
+                "a text model reads a mapping with input_ids and attention_mask, not "
+                f"{type(inputs).__name__}; model.preprocess makes one from a text."
             )
         embedded = self.embeddings(input_ids=inputs["input_ids"], token_type_ids=inputs.get("token_type_ids"))
         mask = create_bidirectional_mask(
@@ -138,7 +138,10 @@ def build_encoder(options: BuildOptions, *, model_type: str, published: EncoderS
 
 
 def convert_hub(state: StateDict) -> StateDict:
-    """The hub's key names to the trunk's: no `bert.`/`roberta.` in front; `gamma`, `beta` of 2018 to weight, bias."""
+    """The hub's key names to the trunk's.
+
+    `bert.` and `roberta.` in front go; `gamma` and `beta`, as in 2018, become weight and bias.
+    """
     return {_trunk_key(key): tensor for key, tensor in state.items()}
 
 

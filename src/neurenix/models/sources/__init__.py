@@ -1,4 +1,4 @@
-"""Where weights come from: the hub, an address, an installed package, this machine. Fetched, hashed, read, never run."""
+"""Where weights come from: the hub, an address, an installed package, this machine. Read, never run."""
 
 from ._obtain import Obtained as Obtained
 from ._obtain import obtain as obtain

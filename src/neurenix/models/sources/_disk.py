@@ -13,14 +13,14 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 def find_on_disk(source: PathSource, *, sha256: str | None = None) -> Fetched:
-    """The weights file at a path; in a folder, the usual names first, then the only one with a weights suffix."""
+    """The weights file at a path; in a folder, one of the usual names or the only file of its kind."""
     path = Path(source.path).expanduser()
     if path.is_dir():
         return Fetched(path=_file_in(path), folder=path, sha256=sha256)
     if not path.is_file():
         raise WeightsNotFoundError(
-            f"There are no weights at {path.absolute()}; weights=PATH takes a .safetensors or .pth file, or a folder "
-            f"with {' or '.join(USUAL_NAMES)}."
+            f"There are no weights at {path.absolute()}; weights=PATH takes a .safetensors or .pth file, or "
+            f"a folder with {' or '.join(USUAL_NAMES)}."
         )
     beside = path.parent if (path.parent / CONFIGURATION).is_file() else None
     return Fetched(path=path, folder=beside, sha256=sha256)
@@ -39,6 +39,6 @@ def _file_in(folder: Path) -> Path:
         else "none"
     )
     raise WeightsNotFoundError(
-        f"The folder {folder.absolute()} needs {' or '.join(USUAL_NAMES)}, or one weights file alone; found {found}. "
-        "Give the file itself as weights=PATH."
+        f"The folder {folder.absolute()} needs {' or '.join(USUAL_NAMES)}, or one weights file alone; found "
+        f"{found}. Give the file itself as weights=PATH."
     )

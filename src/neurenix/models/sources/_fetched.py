@@ -29,7 +29,7 @@ class Fetched:
 
 
 def is_offline() -> bool:
-    """Whether HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE asks for no network, now or when the hub's client was imported."""
+    """Whether the hub's variables ask for no network, now or when the hub's client was imported."""
     from huggingface_hub import constants
 
     asked = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""

@@ -1,7 +1,7 @@
 """Weights in a repository on the Hugging Face hub, pinned to one commit and one hash per file.
 
-A branch name is resolved once, on the first download; the commit and the SHA-256 of every file are written to a
-pin file in the cache folder. From then on the same commit and the same bytes are given, or nothing.
+A branch name is resolved once, on the first download; the commit and the SHA-256 of every file are written to
+a pin file in the cache folder. From then on the same commit and the same bytes are given, or nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TIMEOUT_SECONDS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Pin:
-    """One version of a repository: its commit, and name -> SHA-256 of the files that are used (None: not known yet)."""
+    """One version of a repository: its commit, and name -> SHA-256 of its files in use (None: unknown)."""
 
     commit: str
     files: dict[str, str | None]
@@ -61,7 +61,7 @@ def hub_endpoint() -> str:
 
 
 def hub_cache() -> Path:
-    """Where the hub's files are kept, shared with other tools: $HF_HUB_CACHE, else $HF_HOME/hub, else the usual place."""
+    """Where the hub's files are kept, shared with other tools: HF_HUB_CACHE, HF_HOME/hub or the default."""
     if os.environ.get("HF_HUB_CACHE"):
         return Path(os.environ["HF_HUB_CACHE"])
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "huggingface"
@@ -130,7 +130,8 @@ def _checked_commit(source: HubSource, commit: str | None) -> str:
         )
     if COMMIT.fullmatch(source.revision) and commit != source.revision:
         raise DamagedFileError(
-            f"{hub_endpoint()} answers with commit {commit} of {source.repository} where {source.revision} was asked for."
+            f"{hub_endpoint()} answers with commit {commit} of {source.repository} where {source.revision} "
+            "was asked for."
         )
     return commit
 
@@ -214,8 +215,8 @@ def _read_pin(source: HubSource) -> Pin | None:
 
 def _changed(source: HubSource, name: str, found: str, pinned: str) -> DamagedFileError:
     return DamagedFileError(
-        f"{name!r} of {source.repository} has SHA-256 {found[:16]}… and not {pinned[:16]}… as when it was first "
-        f"fetched. To accept the new version, delete {_pin_path(source)}."
+        f"{name!r} of {source.repository} has SHA-256 {found[:16]}… and not {pinned[:16]}… as when it was "
+        f"first fetched. To accept the new version, delete {_pin_path(source)}."
     )
 
 
@@ -226,9 +227,9 @@ def _not_found(source: HubSource, reason: str) -> WeightsNotFoundError:
         else ""
     )
     return WeightsNotFoundError(
-        f"The weights {source.file!r} of {source.repository} (revision {source.revision}) could not be fetched from "
-        f"{hub_endpoint()}: {reason}. They are not in the cache at {hub_cache()} either. Go online, set HF_ENDPOINT to "
-        f"a mirror, or give a file or folder of your own: weights=PATH.{pinned}"
+        f"The weights {source.file!r} of {source.repository} (revision {source.revision}) could not be "
+        f"fetched from {hub_endpoint()}: {reason}. They are not in the cache at {hub_cache()} either. Go "
+        f"online, set HF_ENDPOINT to a mirror, or give a file or folder of your own: weights=PATH.{pinned}"
     )
 
 

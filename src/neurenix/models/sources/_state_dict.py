@@ -35,7 +35,8 @@ def read_state_dict(path: Path, *, sha256: str | None = None) -> tuple[StateDict
         check_hash(path, found, sha256)
         return _without_prefixes(_tensors(path, _load_torch(path, content))), found
     raise WeightsMismatchError(
-        f"{path} is no weights file that can be read; its name must end in .safetensors or {', '.join(TORCH_SUFFIXES)}."
+        f"{path} is no weights file that can be read; its name must end in .safetensors or "
+        f"{', '.join(TORCH_SUFFIXES)}."
     )
 
 
@@ -68,8 +69,8 @@ def _tensors(path: Path, content: Any) -> StateDict:
     state = {str(name): value for name, value in tensors.items() if isinstance(value, torch.Tensor)}
     if not state:
         raise WeightsMismatchError(
-            f"{path} holds {type(content).__name__} and no named tensors; a state dict is needed, bare or under one "
-            f"of {', '.join(WRAPPERS)}."
+            f"{path} holds {type(content).__name__} and no named tensors; a state dict is needed, bare or "
+            f"under one of {', '.join(WRAPPERS)}."
         )
     return state
 

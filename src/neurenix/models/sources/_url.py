@@ -51,8 +51,8 @@ def _download(source: UrlSource, target: Path) -> None:
 
 def _not_found(source: UrlSource, target: Path, reason: str) -> WeightsNotFoundError:
     return WeightsNotFoundError(
-        f"The weights {source.url} could not be fetched ({reason}), and they are not in the cache at {target}. Go "
-        f"online, put the file there, or give one of your own: weights=PATH."
+        f"The weights {source.url} could not be fetched ({reason}), and they are not in the cache at "
+        f"{target}. Go online, put the file there, or give one of your own: weights=PATH."
     )
 
 

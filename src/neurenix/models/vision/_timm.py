@@ -20,7 +20,7 @@ def build_timm(
     channels_last: bool = False,
     prefix_tokens: int = 0,
 ) -> Parts:
-    """Build timm's `name` with random weights; the network keeps its own module names and gives unpooled features.
+    """Build timm's `name` with random weights: its own module names, unpooled features.
 
     resizable: whether any image size fits as it is; without it the size is given to timm, which sizes the
         position embeddings by it.
@@ -28,8 +28,8 @@ def build_timm(
     timm = require("timm", purpose=f"the architecture {name}")
     if not resizable and options.image_size and any(size % PATCH for size in options.image_size):
         raise ConfigurationError(
-            f"{name} cuts images into {PATCH} x {PATCH} patches, so height and width must be multiples of {PATCH}; "
-            f"input_shape asks for {options.image_size[0]} x {options.image_size[1]}."
+            f"{name} cuts images into {PATCH} x {PATCH} patches, so height and width must be multiples of "
+            f"{PATCH}; input_shape asks for {options.image_size[0]} x {options.image_size[1]}."
         )
     sizes = {} if resizable or options.image_size is None else {"img_size": options.image_size}
     network = timm.create_model(

@@ -1,7 +1,7 @@
 """EfficientNet b0 to b7 and lite0: Tan & Le, EfficientNet, ICML 2019.
 
-`efficientnet-b0`… are timm's `tf_efficientnet_*`, which pad as TensorFlow does and so fit the published weights.
-`torchvision/efficientnet-b0`… are torchvision's modules with torchvision's weights and layer names.
+`efficientnet-b0`… are timm's `tf_efficientnet_*`, which pad as TensorFlow does and so fit the published
+weights. `torchvision/efficientnet-b0`… are torchvision's modules with torchvision's weights and layer names.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def _timm_key(key: str) -> str:
 
 
 def _prefixes() -> dict[str, str]:
-    """torchvision's prefix -> timm's; the first stage has no expanding convolution."""
+    """The prefix of torchvision's keys -> of timm's; the first stage has no expanding convolution."""
     pairs = {
         "features.0.0.": "conv_stem.",
         "features.0.1.": "bn1.",

@@ -1,8 +1,9 @@
 """ResNet 18 to 152: He et al., Deep Residual Learning for Image Recognition, CVPR 2016.
 
-"imagenet" is the file of the original recipe (plain cross-entropy). Later recipes score higher on ImageNet, but
-their label smoothing and heavy augmentation make features that transfer less well (Kornblith et al., Why Do
-Better Loss Functions Lead to Less Transferable Features?, NeurIPS 2021); they are here as "imagenet-v2", "a1".
+"imagenet" is the file of the original recipe (plain cross-entropy). Later recipes score higher on ImageNet,
+but their label smoothing and heavy augmentation make features that transfer less well (Kornblith et al., Why
+Do Better Loss Functions Lead to Less Transferable Features?, NeurIPS 2021); they are here as "imagenet-v2",
+"a1".
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ TORCHVISION_FILES = {"base": ("vit_b_16-c867db91.pth", 256), "large": ("vit_l_16
 
 
 def convert_torchvision(state: StateDict) -> StateDict:
-    """Rename torchvision's keys (`encoder.layers.encoder_layer_3.ln_1.weight`) to timm's (`blocks.3.norm1.weight`)."""
+    """Rename torchvision's keys (`encoder.layers.encoder_layer_3.ln_1`) to timm's (`blocks.3.norm1`)."""
     return {_timm_key(key): tensor for key, tensor in state.items()}
 
 

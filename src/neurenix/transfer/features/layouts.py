@@ -27,7 +27,8 @@ _CHANNELS_FIRST = (
 @dataclass(frozen=True)
 class Layout:
     """channels_last: channels are the last dimension, not the second. prefix_tokens: leading tokens that are
-    no places (a class token), which pooling leaves out."""
+    no places (a class token), which pooling leaves out.
+    """
 
     channels_last: bool
     prefix_tokens: int

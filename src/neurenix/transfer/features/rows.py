@@ -16,7 +16,8 @@ from .progress import Progress
 @dataclass(frozen=True)
 class Rows:
     """features: (n, d) on the CPU. targets: (n, …) or None. indices: (n,) places in the dataset, rising.
-    skipped: samples that could not be read and have no row."""
+    skipped: samples that could not be read and have no row.
+    """
 
     features: Tensor
     targets: Tensor | None

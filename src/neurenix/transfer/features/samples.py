@@ -20,7 +20,8 @@ from .taps import Inputs
 
 def as_inputs(value: Any) -> Inputs | None:
     """The batch of tensors that `value` is: tensors, a mapping of tensors, a Batch, or an array of numbers;
-    None for raw data. Arrays of bytes are raw, because images come as such."""
+    None for raw data. Arrays of bytes are raw, because images come as such.
+    """
     if isinstance(value, Batch):
         return value.inputs
     if isinstance(value, Mapping):

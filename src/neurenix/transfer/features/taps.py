@@ -30,7 +30,8 @@ class Tap:
 
 def find_taps(model: nn.Module, layers: Sequence[str]) -> tuple[Tap, ...]:
     """One tap per layer, in the order of `layers`. A wildcard takes the outermost layers that it matches:
-    `blocks.*` is each block and not also all that lies in it."""
+    `blocks.*` is each block and not also all that lies in it.
+    """
     modules = dict(model.named_modules())
     taps: dict[str, Tap] = {}
     for pattern in layers:
@@ -105,7 +106,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def may_stop(model: nn.Module) -> bool:
     """Whether a forward pass may be left early: not where wrappers put weights back after each layer
-    (accelerate's offloading, FSDP)."""
+    (accelerate's offloading, FSDP).
+    """
     return not any(
         hasattr(module, "_hf_hook") or "FSDP" in _class_names(module) for module in model.modules()
     )
