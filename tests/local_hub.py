@@ -46,9 +46,7 @@ class LocalHub:
         for repository in sorted(folder.glob("[!.]*/*")):
             self.commit(repository.relative_to(folder).as_posix())
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": self}))
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        )
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     @property
     def endpoint(self) -> str:
@@ -161,9 +159,7 @@ def write_random_checkpoint(
 
     architecture = ARCHITECTURES[architecture_name]
     sources = {
-        name: record.source
-        for name, record in architecture.weights.items()
-        if isinstance(record.source, HubSource)
+        name: record.source for name, record in architecture.weights.items() if isinstance(record.source, HubSource)
     }
     source = sources[weights] if weights else next(iter(sources.values()))
     root = (hub.folder if isinstance(hub, LocalHub) else hub) / source.repository
@@ -239,9 +235,7 @@ def write_tokenizer(root: Path, kind: str) -> int:
             *(f"##{letter}" for letter in letters),
         ]
         names += [word for word in WORDS if word not in names]
-        tokenizer = Tokenizer(
-            models.WordPiece({name: number for number, name in enumerate(names)}, unk_token="[UNK]")
-        )
+        tokenizer = Tokenizer(models.WordPiece({name: number for number, name in enumerate(names)}, unk_token="[UNK]"))
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
@@ -318,9 +312,7 @@ class Handler(BaseHTTPRequestHandler):
             if self.hub.size(sha256) >= LARGE:
                 sibling["lfs"] = {"sha256": sha256, "size": self.hub.size(sha256), "pointerSize": 130}
             siblings.append(sibling)
-        body = json.dumps(
-            {"id": repository, "modelId": repository, "sha": commit, "siblings": siblings}
-        ).encode()
+        body = json.dumps({"id": repository, "modelId": repository, "sha": commit, "siblings": siblings}).encode()
         self._send(200, {"Content-Type": "application/json"}, body, send)
 
     def _file(self, repository: str, revision: str, name: str, send: bool) -> None:

@@ -221,9 +221,7 @@ def test_says_why_it_stopped() -> None:
 def test_restores_the_best_weights(restores: bool, weights: int, epochs: int) -> None:
     """Also when the fit ran to its end, where Keras before version 3 left the last ones."""
     run = FakeRun(epochs)
-    run.fit(
-        EarlyStopping(patience=2 if epochs == 9 else 8, restore_best_weights=restores), losses(5, 3, 4, 4)
-    )
+    run.fit(EarlyStopping(patience=2 if epochs == 9 else 8, restore_best_weights=restores), losses(5, 3, 4, 4))
     assert run.weights == weights
 
 
@@ -258,9 +256,7 @@ def test_auto_mode_knows_which_way_is_better(monitor: str, values: list[float], 
     assert callback.best == best
 
 
-@pytest.mark.parametrize(
-    "kind", [EarlyStopping, lambda monitor: ModelCheckpoint("x", monitor, save_best_only=True)]
-)
+@pytest.mark.parametrize("kind", [EarlyStopping, lambda monitor: ModelCheckpoint("x", monitor, save_best_only=True)])
 def test_monitors_that_cannot_work(kind: Any) -> None:
     logs = [{"loss": 1.0, "val_loss": 1.0, "val_accuracy": 0.5, "val_matrix": [[1]], "val_mine": 1.0}]
     with pytest.raises(UnknownNameError, match="no logged quantity 'val_acuracy'; closest: val_accuracy"):

@@ -94,9 +94,7 @@ MULTI_CLASS = {
     "matthews": lambda t, d, p: reference.matthews_corrcoef(t, d),
     "cohen_kappa": lambda t, d, p: reference.cohen_kappa_score(t, d),
     "log_loss": lambda t, d, p: reference.log_loss(t, p, labels=list(range(p.shape[1]))),
-    "top5_accuracy": lambda t, d, p: reference.top_k_accuracy_score(
-        t, p, k=5, labels=list(range(p.shape[1]))
-    ),
+    "top5_accuracy": lambda t, d, p: reference.top_k_accuracy_score(t, p, k=5, labels=list(range(p.shape[1]))),
 }
 MULTI_LABEL = {
     "accuracy": lambda t, d, p: 1 - reference.hamming_loss(t, d),
@@ -108,9 +106,7 @@ MULTI_LABEL = {
     "f1_weighted": lambda t, d, p: np.average(
         [reference.f1_score(a, b) for a, b in zip(t.T, d.T, strict=True)], weights=t.sum(0)
     ),
-    "precision": lambda t, d, p: np.mean(
-        [reference.precision_score(a, b) for a, b in zip(t.T, d.T, strict=True)]
-    ),
+    "precision": lambda t, d, p: np.mean([reference.precision_score(a, b) for a, b in zip(t.T, d.T, strict=True)]),
     "recall": lambda t, d, p: np.mean([reference.recall_score(a, b) for a, b in zip(t.T, d.T, strict=True)]),
     "specificity": lambda t, d, p: np.mean(
         [reference.recall_score(1 - a, 1 - b) for a, b in zip(t.T, d.T, strict=True)]
@@ -135,10 +131,7 @@ REGRESSION = {
     "explained_variance": reference.explained_variance_score,
     "pearson": lambda t, p: np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(t.T, p.T, strict=True)]),
     "spearman": lambda t, p: np.mean(
-        [
-            np.corrcoef(a.argsort().argsort(), b.argsort().argsort())[0, 1]
-            for a, b in zip(t.T, p.T, strict=True)
-        ]
+        [np.corrcoef(a.argsort().argsort(), b.argsort().argsort())[0, 1] for a, b in zip(t.T, p.T, strict=True)]
     ),
 }
 
@@ -157,9 +150,7 @@ def expected(name: str, task: TaskKind, outputs: Tensor, targets: Tensor) -> flo
 @pytest.mark.parametrize(("name", "task", "outputs"), CASES)
 def test_equals_the_reference(name: str, task: TaskKind, outputs: int, generator: torch.Generator) -> None:
     sample = random_sample(task, outputs, generator)
-    np.testing.assert_allclose(
-        value_of(name, task, *sample), expected(name, task, *sample), rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(value_of(name, task, *sample), expected(name, task, *sample), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "task", "outputs"), CASES)
@@ -217,9 +208,7 @@ def test_every_metric_has_a_reference() -> None:
 )
 def test_spearman_published(targets: list[float], scores: list[float], rho: float) -> None:
     """The textbook example of IQ and hours of television; ranks 1, 2.5, 2.5, 4 and 1, 2, 3.5, 3.5 by hand."""
-    got = value_of(
-        "spearman", "regression", torch.tensor([scores]).T.float(), torch.tensor([targets]).T.float()
-    )
+    got = value_of("spearman", "regression", torch.tensor([scores]).T.float(), torch.tensor([targets]).T.float())
     assert got == pytest.approx(rho)
 
 
@@ -237,17 +226,13 @@ def test_r2_keeps_its_digits(offset: float, unit: float, generator: torch.Genera
 
 def test_balanced_accuracy_ignores_a_class_that_never_occurs() -> None:
     outputs = 9 * torch.eye(3)[[0, 0, 1, 2]]
-    assert value_of("balanced_accuracy", "multi_class", outputs, torch.tensor([0, 0, 1, 1])) == pytest.approx(
-        0.75
-    )
+    assert value_of("balanced_accuracy", "multi_class", outputs, torch.tensor([0, 0, 1, 1])) == pytest.approx(0.75)
 
 
 def test_top_k_exists_for_every_k(generator: torch.Generator) -> None:
     outputs, targets = random_sample("multi_class", CLASSES, generator)
     for k in range(1, CLASSES):
-        wanted = reference.top_k_accuracy_score(
-            targets.numpy(), outputs.numpy(), k=k, labels=list(range(CLASSES))
-        )
+        wanted = reference.top_k_accuracy_score(targets.numpy(), outputs.numpy(), k=k, labels=list(range(CLASSES)))
         assert value_of(f"top{k}_accuracy", "multi_class", outputs, targets) == pytest.approx(wanted)
     assert find_metric("Top-3 accuracy").name == "top3_accuracy"
     with pytest.raises(ConfigurationError, match="at least 1"):
@@ -301,9 +286,7 @@ def test_wrong_tasks() -> None:
 )
 def test_wrong_shapes(task: TaskKind, outputs: Tensor, targets: Tensor) -> None:
     with pytest.raises(LabelMismatchError):
-        build_metrics([next(n for n, m in METRICS.items() if task in m.tasks)], task, 3).update(
-            outputs, targets
-        )
+        build_metrics([next(n for n, m in METRICS.items() if task in m.tasks)], task, 3).update(outputs, targets)
 
 
 @pytest.mark.parametrize(
@@ -338,9 +321,7 @@ def test_nothing_to_measure() -> None:
         ("spearman", "regression", torch.tensor([1.0, 2.0]), torch.tensor([5.0, 5.0])),
     ],
 )
-def test_undefined_is_nan_with_one_warning(
-    name: str, task: TaskKind, outputs: Tensor, targets: Tensor
-) -> None:
+def test_undefined_is_nan_with_one_warning(name: str, task: TaskKind, outputs: Tensor, targets: Tensor) -> None:
     metrics = build_metrics([name], task, outputs.shape[1] if outputs.ndim == 2 else 1)
     metrics.update(outputs, targets)
     with pytest.warns(NeurenixWarning, match=f"{name} is NaN: undefined") as caught:
