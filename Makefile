@@ -14,7 +14,7 @@ DEMONSTRATION = $(VENV)/.installed-demo
 .DELETE_ON_ERROR:
 
 demo: $(DEMONSTRATION)
-	@$(VENV)/bin/neurenix demo
+	@$(VENV)/bin/neurenix fit --data clipart --model efficientnet-lite0 --epochs 5 --baselines random pixels
 
 test: $(DEVELOPMENT)
 	@$(PYTEST)

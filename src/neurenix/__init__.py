@@ -9,10 +9,11 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from ._version import __version__
+
 if TYPE_CHECKING:
     from . import callbacks, cuda, data, errors, metrics, models, text, training, transfer, vision
 
-__version__ = "0.1.0"
 __all__ = [
     "callbacks",
     "cuda",
@@ -34,9 +35,7 @@ def __getattr__(name: str) -> ModuleType:
     from .errors import nearest_names
 
     close = nearest_names(name, __all__) or sorted(__all__)
-    raise AttributeError(
-        f"module 'neurenix' has no attribute {name!r}; there are: {', '.join(close)}.", name=name
-    )
+    raise AttributeError(f"module 'neurenix' has no attribute {name!r}; there are: {', '.join(close)}.", name=name)
 
 
 def __dir__() -> list[str]:

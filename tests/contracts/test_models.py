@@ -62,8 +62,8 @@ def test_stages_are_real_and_in_order(skeleton: PretrainedModel) -> None:
 
 def test_stages_cover_every_parameter_of_the_trunk(skeleton: PretrainedModel) -> None:
     stages = tuple(match_layers(skeleton, list(skeleton.stages)))
-    outside = [name for name, _ in skeleton.trunk.named_parameters() if not
-    f"trunk.{name}".startswith(stages)] assert outside == []
+    names = [f"trunk.{name}" for name, _ in skeleton.trunk.named_parameters()]
+    assert [name for name in names if not name.startswith(stages)] == []
 
 
 def test_roles_name_real_layers(skeleton: PretrainedModel) -> None:
@@ -216,8 +216,8 @@ def kind_of(name: str) -> str:
 
 @pytest.mark.parametrize("name", TEXT)
 @torch.inference_mode()
-def test_text_loads_runs_copies_and_returns(name: str, checkpoint: Callable[[str], Path], tmp_path: Path) ->
-    None: folder = checkpoint(kind_of(name))
+def test_text_loads_runs_copies_and_returns(name: str, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = checkpoint(kind_of(name))
     model = load_pretrained_model(name, weights=folder, device="cpu")
     assert model.load_report.pretrained_share == 1
     assert model.stages == ("embeddings", "encoder.layer.0", "encoder.layer.1")

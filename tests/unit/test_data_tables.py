@@ -110,7 +110,8 @@ def test_hugging_face_texts_and_class_names():
 
 
 def test_hugging_face_images():
-    from datasets import Dataset, Features, Image as ImageFeature, Value
+    from datasets import Dataset, Features, Value
+    from datasets import Image as ImageFeature
 
     pictures = [Image.new("L", (3, 2), shade) for shade in (10, 20)]
     features = Features({"photo": ImageFeature(), "class": Value("string")})

@@ -101,6 +101,14 @@ def test_a_frozen_layer_runs_without_dropout_and_with_its_own_statistics(network
     assert seen == [[False, False, True]] * len(seen)
 
 
+@pytest.mark.parametrize(("choice", "moves"), [("batch", True), ("pretrained", False), ("auto", True)])
+def test_norm_statistics_move_only_when_asked(network, data, choice, moves):
+    tuner = Finetuner(network, num_classes=3, norm_statistics=choice)
+    before = digests(tuner.model, "running_")
+    tuner.fit(data, epochs=1)
+    assert (digests(tuner.model, "running_") != before) == moves
+
+
 def test_something_that_writes_to_a_frozen_layer_is_caught(network, data):
     class Vandal(Callback):
         def on_epoch_end(self, epoch, logs):
@@ -357,6 +365,7 @@ def test_summary_says_what_is_trained(network):
         ({"mixup_alpha": -0.1}, ConfigurationError, "mixup_alpha"),
         ({"class_weights": "ballanced"}, ConfigurationError, "balanced"),
         ({"class_weights": [1.0]}, ConfigurationError, "3 classes"),
+        ({"norm_statistics": "none"}, ConfigurationError, "pretrained"),
         ({"unfreeze_by": "step"}, ConfigurationError, "plateau"),
         ({"strategy": "full", "freeze_layers": ["conv1"]}, ConfigurationError, "freeze_layers"),
         ({"num_classes": 0}, ConfigurationError, "at least 1"),

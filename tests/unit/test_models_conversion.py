@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.local_hub import write_text_checkpoint
 from torch import nn
 
 from neurenix.errors import DamagedFileError, WeightsMismatchError
 from neurenix.models.nlp._encoder import EncoderSizes, read_sizes
 from neurenix.models.vision import vit
 from neurenix.transfer import load_pretrained_model
-from tests.local_hub import write_text_checkpoint
 
 
 def with_random_statistics(network: nn.Module) -> nn.Module:

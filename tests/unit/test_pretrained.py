@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,14 @@ from unittest import mock
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.local_hub import (
+    LocalHub,
+    local_hub,
+    relaxed_records,
+    write_random_checkpoint,
+    write_text_checkpoint,
+    write_timm_checkpoint,
+)
 from torch import nn
 
 from neurenix.errors import (
@@ -24,14 +33,6 @@ from neurenix.errors import (
 from neurenix.models import ARCHITECTURES
 from neurenix.transfer import list_models, load_pretrained_model
 from neurenix.transfer.pretrained import list_weights
-from tests.local_hub import (
-    LocalHub,
-    local_hub,
-    relaxed_records,
-    write_random_checkpoint,
-    write_text_checkpoint,
-    write_timm_checkpoint,
-)
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +59,7 @@ def load(name: str, **arguments: Any) -> Any:
     return load_pretrained_model(name, device="cpu", **arguments)
 
 
-# --- the calls of the specification
-# -----------------------------------------------------------------------------
+# --- the calls of the specification ---
 
 
 def test_vision_as_specified(hub: LocalHub) -> None:
@@ -161,8 +161,7 @@ def test_list_weights_begins_with_the_default() -> None:
     assert list_weights("ResNet50") == ["imagenet", "a1", "imagenet-v1", "imagenet-v2"]
 
 
-# --- images of another shape
-# -----------------------------------------------------------------------------------
+# --- images of another shape ---
 
 
 @torch.inference_mode()
@@ -215,8 +214,7 @@ def test_impossible_shapes(shape: tuple[int, ...], message: str) -> None:
         load("resnet18", weights=None, input_shape=shape)
 
 
-# --- top and pooling
-# -------------------------------------------------------------------------------------------
+# --- top and pooling ---
 
 
 def test_head_is_as_large_as_the_files(tmp_path: Path) -> None:
@@ -303,8 +301,7 @@ def test_positions_come_from_the_configuration(tmp_path: Path, name: str, limit:
         load(name, weights=tmp_path, max_length=limit + 1)
 
 
-# --- names that do not exist
-# -----------------------------------------------------------------------------------
+# --- names that do not exist ---
 
 
 def test_unknown_model_lists_near_names() -> None:
@@ -339,8 +336,7 @@ def test_licence_must_be_accepted(resnet_file: Path) -> None:
         assert load("resnet18", weights="bound", accept_licence=True).weights_info.licence == "cc-by-nc-4.0"
 
 
-# --- the load report
-# -------------------------------------------------------------------------------------------
+# --- the load report ---
 
 
 def test_another_architecture_is_an_error(resnet_file: Path) -> None:
@@ -388,15 +384,16 @@ def test_file_that_mixes_names_is_refused(resnet_file: Path, tmp_path: Path) -> 
         load("bert-base-uncased", weights=tmp_path)
 
 
-# --- what stays with the model
-# -----------------------------------------------------------------------------------
+# --- what stays with the model ---
 
 
 def test_source_rebuilds_the_model(resnet_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(resnet_file.parent)
-    model = load("resnet18", weights="model.safetensors", input_shape=(64, 64, 1), include_top=False, pooling="max")
+    shape = (64, 64, 1)
+    model = load("resnet18", weights="model.safetensors", input_shape=shape, include_top=False, pooling="max")
     assert model.source["weights"] == str(resnet_file)
-    arguments = {key: value for key, value in model.source.items() if key not in ("weights_sha256", "revision")}
+    found = ("weights_sha256", "revision")
+    arguments = {key: value for key, value in model.source.items() if key not in found}
     again = load_pretrained_model(**arguments, device="cpu")
     assert again.source == model.source
     assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
@@ -414,12 +411,10 @@ def test_random_weights_follow_the_callers_seed() -> None:
 
 
 def test_timm_configuration_beside_the_file_sets_the_preprocessing(resnet_file: Path, tmp_path: Path) -> None:
-    import json
-
     stated = {"input_size": [3, 160, 160], "mean": [0.5] * 3, "std": [0.25] * 3, "crop_pct": 0.95}
-    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": stated | {"interpolation": "bicubic"}}))(
-        tmp_path / "model.safetensors"
-    ).write_bytes(resnet_file.read_bytes())
+    stated["interpolation"] = "bicubic"
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": stated}))
+    (tmp_path / "model.safetensors").write_bytes(resnet_file.read_bytes())
     spec = load("resnet18", weights=tmp_path).preprocess.spec
     assert (spec.size, spec.mean, spec.std) == ((160, 160), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     assert (spec.crop, spec.interpolation) == (0.95, "bicubic")

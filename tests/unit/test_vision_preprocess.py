@@ -65,6 +65,7 @@ def test_other_numbers_of_channels(cat, channels):
     result = ImagePreprocess(spec)(raw)
     assert result.shape == (channels, 32, 48)
     torch.testing.assert_close(result, torch.full_like(result, (0.2 - 0.5) / 0.5))
+    torch.testing.assert_close(ImagePreprocess(spec, "standard")(raw), result)
     if channels < 6:
         assert ImagePreprocess(spec)(cat).shape == (channels, 32, 48)
 
@@ -90,6 +91,8 @@ def test_saving_and_loading_as_json():
     assert ImagePreprocess.from_json(json.loads(json.dumps(preprocess.to_json()))) == preprocess
     with pytest.raises(ConfigurationError, match="possible: none, light, standard, strong"):
         ImagePreprocess(ImageInput(), "wild")
+    with pytest.raises(ConfigurationError, match="5 channels are none"):
+        ImagePreprocess(ImageInput(mean=(0.0,) * 5, std=(1.0,) * 5), "strong")
     with pytest.raises(ConfigurationError, match="interpolation='cubic'"):
         ImagePreprocess(ImageInput(interpolation="cubic"))
 

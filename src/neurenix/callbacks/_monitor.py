@@ -21,9 +21,7 @@ class Monitor:
         if mode not in ("auto", "min", "max"):
             raise ConfigurationError(f"mode={mode!r}; possible: 'auto', 'min', 'max'.")
         if not min_delta >= 0:
-            raise ConfigurationError(
-                f"min_delta={min_delta!r} must be at least 0; the mode says which way is better."
-            )
+            raise ConfigurationError(f"min_delta={min_delta!r} must be at least 0; the mode says which way is better.")
         self.name = name
         self._mode = mode
         self._min_delta = min_delta

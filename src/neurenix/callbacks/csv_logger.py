@@ -68,9 +68,7 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
         try:
             rows = list(csv.DictReader(stream, strict=True))
         except (csv.Error, UnicodeDecodeError) as error:
-            raise DamagedFileError(
-                f"{path} is not a CSV file ({error}); move it away, or use append=False."
-            ) from error
+            raise DamagedFileError(f"{path} is not a CSV file ({error}); move it away, or use append=False.") from error
     if any(None in row or None in row.values() for row in rows):
         raise DamagedFileError(f"{path} has rows of unequal length; move it away, or use append=False.")
     return rows

@@ -75,9 +75,7 @@ class ModelCheckpoint(Callback):
         try:
             return Path(self.filepath.format_map(known))
         except KeyError as error:
-            raise UnknownNameError(
-                f"logged quantity for filepath={self.filepath!r}:", error.args[0], known
-            ) from error
+            raise UnknownNameError(f"logged quantity for filepath={self.filepath!r}:", error.args[0], known) from error
         except (ValueError, TypeError) as error:
             raise ConfigurationError(f"filepath={self.filepath!r} cannot be filled in: {error}.") from error
 

@@ -74,9 +74,7 @@ class ProgressBar(Callback):
         per_epoch = (time.perf_counter() - self._fit_began) / (epoch + 1 - begun)
         left = per_epoch * (self.run.epochs - epoch - 1)
         numbers = [
-            f"{name} {value:.4f}"
-            for name, value in logs.items()
-            if isinstance(value, float) and name != "seconds"
+            f"{name} {value:.4f}" for name, value in logs.items() if isinstance(value, float) and name != "seconds"
         ]
         parts = [f"epoch {epoch + 1}/{self.run.epochs}", *numbers, _speed(self._samples_per_second)]
         return "  ".join([*parts, f"{_duration(left)} left"] if left else parts)

@@ -73,9 +73,7 @@ class FromCounts(torchmetrics.Metric):
 
     full_state_update = False
 
-    def __init__(
-        self, counts: torchmetrics.Metric, score: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-    ) -> None:
+    def __init__(self, counts: torchmetrics.Metric, score: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> None:
         super().__init__()
         self.counts, self.score = counts, score
 

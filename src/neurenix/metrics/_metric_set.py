@@ -67,9 +67,7 @@ class MetricSet:
         if not self._metrics:
             return {}
         if not self._samples:
-            raise EmptyDatasetError(
-                "No samples to compute metrics of: every one was skipped, or the data is empty."
-            )
+            raise EmptyDatasetError("No samples to compute metrics of: every one was skipped, or the data is empty.")
         with _unordered_counting():
             values = {name: _plain(name, metric.compute()) for name, metric in self._metrics.items()}
         return self._with_undefined(values)
@@ -131,9 +129,7 @@ def build_metrics(names: Sequence[str | torchmetrics.Metric], task: TaskKind, nu
     return MetricSet(metrics, task, num_outputs)
 
 
-def _build_one(
-    name: str | torchmetrics.Metric, task: TaskKind, num_outputs: int
-) -> tuple[str, torchmetrics.Metric]:
+def _build_one(name: str | torchmetrics.Metric, task: TaskKind, num_outputs: int) -> tuple[str, torchmetrics.Metric]:
     if isinstance(name, str):
         entry = find_metric(name)
         check_defined(entry, task)
@@ -141,9 +137,7 @@ def _build_one(
     import torchmetrics
 
     if not isinstance(name, torchmetrics.Metric):
-        raise ConfigurationError(
-            f"metrics holds {name!r}; possible are names and torchmetrics.Metric instances."
-        )
+        raise ConfigurationError(f"metrics holds {name!r}; possible are names and torchmetrics.Metric instances.")
     metric = name.clone()
     metric.reset()
     return type(name).__name__, metric
@@ -151,9 +145,7 @@ def _build_one(
 
 def _plain(name: str, value: Tensor) -> Value:
     if not isinstance(value, Tensor):
-        raise ConfigurationError(
-            f"{name} computes a {type(value).__name__}; only one tensor can be reported."
-        )
+        raise ConfigurationError(f"{name} computes a {type(value).__name__}; only one tensor can be reported.")
     return float(value) if value.ndim == 0 else value.tolist()
 
 

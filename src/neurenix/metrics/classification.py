@@ -39,9 +39,7 @@ def balanced_accuracy(task: TaskKind, num_outputs: int) -> torchmetrics.Metric:
 
     if task == "multi_class":
         return FromCounts(MulticlassStatScores(num_outputs, average=None, validate_args=False), mean_recall)
-    return FromCounts(
-        MultilabelStatScores(num_outputs, average=None, validate_args=False), mean_recall_of_both
-    )
+    return FromCounts(MultilabelStatScores(num_outputs, average=None, validate_args=False), mean_recall_of_both)
 
 
 @metric("f1_score", "f1", "f1_macro", tasks=CLASSIFICATION)
@@ -96,9 +94,7 @@ def average_precision(task: TaskKind, num_outputs: int) -> torchmetrics.Metric:
     return WholeSample(mean_average_precision)
 
 
-@metric(
-    "ece", "calibration_error", "expected_calibration_error", tasks=CLASSIFICATION, higher_is_better=False
-)
+@metric("ece", "calibration_error", "expected_calibration_error", tasks=CLASSIFICATION, higher_is_better=False)
 def ece(task: TaskKind, num_outputs: int) -> torchmetrics.Metric:
     """Gap between confidence and accuracy in 15 bins of confidence. Guo et al., ICML 2017, eq. 3."""
     from torchmetrics.classification import BinaryCalibrationError, MulticlassCalibrationError
@@ -182,9 +178,7 @@ def mean_recall(positive: Tensor, false_negative: Tensor, negative: Tensor, fals
     return (positive / (positive + false_negative)).nanmean()
 
 
-def mean_recall_of_both(
-    positive: Tensor, false_negative: Tensor, negative: Tensor, false_positive: Tensor
-) -> Tensor:
+def mean_recall_of_both(positive: Tensor, false_negative: Tensor, negative: Tensor, false_positive: Tensor) -> Tensor:
     """Mean over labels of the mean of the recalls of yes and of no, where they occur. Counts (l,) -> ()."""
     yes, no = positive / (positive + false_negative), negative / (negative + false_positive)
     return torch.stack([yes, no]).nanmean(0).nanmean()
@@ -216,10 +210,7 @@ def mean_average_precision(probabilities: Tensor, targets: Tensor) -> Tensor:
     defined = truth.any(0)
     _warn_left_out("average_precision", "positive samples", defined)
     columns = defined.nonzero().flatten().tolist()
-    scores = [
-        binary_average_precision(probabilities[:, k], truth[:, k].long(), validate_args=False)
-        for k in columns
-    ]
+    scores = [binary_average_precision(probabilities[:, k], truth[:, k].long(), validate_args=False) for k in columns]
     return torch.stack(scores).mean() if scores else probabilities.new_tensor(float("nan"))
 
 
@@ -258,9 +249,7 @@ def _top_k(k: int) -> Metric:
                 NeurenixWarning,
                 stacklevel=4,
             )
-        return MulticlassAccuracy(
-            num_outputs, top_k=min(k, num_outputs), average="micro", validate_args=False
-        )
+        return MulticlassAccuracy(num_outputs, top_k=min(k, num_outputs), average="micro", validate_args=False)
 
     return Metric(f"top{k}_accuracy", MULTI_CLASS, True, (0.0, 1.0), description, build)
 

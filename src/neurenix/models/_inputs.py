@@ -52,25 +52,19 @@ def text_limit(max_length: int | None, expected: int, positions: int) -> int:
         return min(expected, positions)
     if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 3:
         raise ConfigurationError(
-            f"max_length={max_length!r}; it is a number of tokens, at least 3 (a token between the two "
-            "special ones)."
+            f"max_length={max_length!r}; it is a number of tokens, at least 3 (a token between the two special ones)."
         )
     if max_length > positions:
         raise ConfigurationError(
-            f"max_length={max_length}, but the model has positions for {positions} tokens; use at most "
-            f"{positions}."
+            f"max_length={max_length}, but the model has positions for {positions} tokens; use at most {positions}."
         )
     return max_length
 
 
 def _checked_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
     shape = tuple(input_shape)
-    if len(shape) != 3 or any(
-        isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in shape
-    ):
-        raise ConfigurationError(
-            f"input_shape={shape}; it is (height, width, channels), three positive whole numbers."
-        )
+    if len(shape) != 3 or any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in shape):
+        raise ConfigurationError(f"input_shape={shape}; it is (height, width, channels), three positive whole numbers.")
     if shape[2] > 16 and shape[0] <= 16:
         raise ConfigurationError(
             f"input_shape={shape} has its channels first; write (height, width, channels): "

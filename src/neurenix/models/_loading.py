@@ -40,10 +40,8 @@ def qualify(state: StateDict, architecture: Architecture, reference: Iterable[st
 
 def head_outputs(state: StateDict) -> int | None:
     """How many outputs the head in the file has; None when the file has no head. Names are ours."""
-    sizes = [
-        tensor.shape[0] for name, tensor in state.items() if name.startswith("head.") and tensor.ndim == 2
-    ]
-    return sizes[-1] if sizes else None
+    weights = sorted(name for name, tensor in state.items() if name.startswith("head.") and tensor.ndim == 2)
+    return state[weights[-1]].shape[0] if weights else None
 
 
 def fill(parts: Parts, state: StateDict, *, stem: str) -> LoadReport:
@@ -56,7 +54,7 @@ def fill(parts: Parts, state: StateDict, *, stem: str) -> LoadReport:
         for name, target in named_tensors(parts):
             fates.append(_fill_one(parts, name, target, state.get(name), stem))
     fate_of = {fate.name: fate.fate for fate in fates}
-    for name, tensor in state.items():
+    for name, tensor in sorted(state.items()):
         if fate_of.get(name, "new") == "new":
             reason = "another shape" if name in fate_of else _why_unknown(name, parts, tensor)
             fates.append(TensorFate(name, "dropped", tensor.numel(), reason))
@@ -73,9 +71,7 @@ def named_tensors(parts: Parts) -> list[tuple[str, Tensor]]:
     modules: list[tuple[str, nn.Module]] = [("trunk", parts.trunk)]
     if parts.head is not None:
         modules.append(("head", parts.head))
-    return [
-        (f"{part}.{name}", tensor) for part, module in modules for name, tensor in module.state_dict().items()
-    ]
+    return [(f"{part}.{name}", tensor) for part, module in modules for name, tensor in module.state_dict().items()]
 
 
 def check_share(report: LoadReport, minimum: float, architecture: Architecture, file: Path | str) -> None:
@@ -92,19 +88,14 @@ def check_share(report: LoadReport, minimum: float, architecture: Architecture, 
 
 
 def _largest(report: LoadReport, fate: str, count: int = 3) -> str:
-    worst = sorted(
-        (tensor for tensor in report.tensors if tensor.fate == fate), key=lambda tensor: -tensor.parameters
-    )
+    worst = sorted((tensor for tensor in report.tensors if tensor.fate == fate), key=lambda tensor: -tensor.parameters)
     return (
-        ", ".join(tensor.name + (f" ({tensor.note})" if tensor.note else "") for tensor in worst[:count])
-        or "nothing"
+        ", ".join(tensor.name + (f" ({tensor.note})" if tensor.note else "") for tensor in worst[:count]) or "nothing"
     )
 
 
 def _ours(state: StateDict, head_name: str) -> StateDict:
-    if all(name.startswith(("trunk.", "head.")) for name in state) and any(
-        name.startswith("trunk.") for name in state
-    ):
+    if all(name.startswith(("trunk.", "head.")) for name in state) and any(name.startswith("trunk.") for name in state):
         return dict(state)  # saved from one of our own models
     prefix = f"{head_name}."
     return {

@@ -152,7 +152,7 @@ class _OpenTrunk(nn.Module):
     def forward(self, inputs: Inputs) -> Tensor:
         features = self.module(inputs)
         seen, self._outlet[0].seen = self._outlet[0].seen, None
-        if features is not seen:
+        if seen is None or features is not seen:
             raise InputMismatchError(
                 f"{type(self.module).__name__} computes something after its layer {self._head!r}, so that layer is "
                 "not its head. Return the layer's output from forward(), or name the head with adopt(module, head=…)."

@@ -106,7 +106,7 @@ class Architecture:
 
     stages: names of the trunk's parts from input to output, as freeze_layers takes them.
     head_name: what the head is called in the library that the architecture comes from ("fc", "classifier").
-    roles: role -> glob of module names below the trunk, e.g. {"attention.query": "encoder.layer.*.attention.self.query"}.
+    roles: role -> glob of module names below the trunk, e.g. {"mlp.in": "encoder.layer.*.intermediate.dense"}.
     pooling: the pooling that the published head was trained on.
     default_weights: key in `weights` for callers who give none.
     """

@@ -46,6 +46,7 @@ class Pool(nn.Module):
         return POOLINGS[self.mode](tokens, weights)
 
     def extra_repr(self) -> str:
+        """What print(model) shows of it."""
         return f"{self.mode!r}, channels_last={self.channels_last}, prefix_tokens={self.prefix_tokens}"
 
 

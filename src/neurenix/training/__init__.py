@@ -19,6 +19,7 @@ from .losses import balanced_class_weights as balanced_class_weights
 from .objective import Objective as Objective
 from .objective import StepResult as StepResult
 from .objective import Supervised as Supervised
+from .objective import labelled as labelled
 from .optimizers import OPTIMIZERS as OPTIMIZERS
 from .optimizers import build_optimizer as build_optimizer
 from .optimizers import resolve_rates as resolve_rates

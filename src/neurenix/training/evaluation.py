@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..data import DataLoader
 from ..devices import autocast
 from ..metrics import MetricSet
-from .objective import Objective
+from .objective import Objective, labelled
 from .processes import Processes
 
 
@@ -36,7 +36,7 @@ def evaluate(
                 result = objective(model, moved)
             total, samples = total + result.loss * len(batch), samples + len(batch)
             if result.outputs is not None:
-                metrics.update(result.outputs, moved.targets)
+                metrics.update(result.outputs, labelled(moved))
     return {"loss": processes.mean(total, samples), **metrics.compute()}
 
 

@@ -75,13 +75,16 @@ def apply_phase(model: nn.Module, phase: Phase) -> None:
         raise ConfigurationError("every layer is frozen, the head too: there is nothing to train. Unfreeze a layer.")
 
 
-def set_training_mode(model: nn.Module, phase: Phase) -> None:
-    """Training mode for what is trained; inference mode (fixed norm statistics, no dropout) for what is frozen."""
+def set_training_mode(model: nn.Module, phase: Phase, *, keep_statistics: bool = False) -> None:
+    """Training mode for what is trained; inference mode (fixed norm statistics, no dropout) for what is frozen.
+
+    keep_statistics: batch norms that are trained normalise with their pretrained statistics too, and keep them.
+    """
     model.train()
     for name, module in model.named_modules():
         parameters = list(module.parameters())
         frozen = covered(name, phase.frozen) or (parameters and not any(p.requires_grad for p in parameters))
-        if frozen:
+        if frozen or (keep_statistics and isinstance(module, nn.modules.batchnorm._BatchNorm)):
             module.eval()
 
 

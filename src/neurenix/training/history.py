@@ -7,7 +7,7 @@ from typing import Any, final
 
 @final
 class History:
-    """One record per epoch over all fits of a Finetuner: epoch, phase, loss, metrics, val_…, learning rates, seconds."""
+    """One record per epoch over all fits: epoch, phase, loss, metrics, val_…, learning rates, seconds."""
 
     def __init__(self, epochs: list[dict[str, Any]] | None = None) -> None:
         self.epochs: list[dict[str, Any]] = epochs or []

@@ -23,7 +23,7 @@ from .ema import MovingAverage
 from .evaluation import evaluate
 from .freezing import FreezeSchedule, Phase, StateWatch, apply_phase, set_training_mode
 from .history import History
-from .objective import Objective, StepResult
+from .objective import Objective, StepResult, labelled
 from .optimizers import trainable_parameters
 from .processes import Processes
 from .schedules import rate_factor, warmup_steps
@@ -131,8 +131,9 @@ class Loop:
 
     def range_test(self, train: DataLoader, lowest: float, highest: float, steps: int) -> list[tuple[float, float]]:
         """(learning rate, loss) for rates growing geometrically over `steps` steps. Smith, WACV 2017, section 3.3."""
-        self._enter_phase(self.freezing.phase(0))
-        set_training_mode(self.model, self._phase)
+        phase = self.freezing.phase(0)
+        self._enter_phase(phase)
+        set_training_mode(self.model, phase, keep_statistics=self.settings.keep_statistics)
         points: list[tuple[float, float]] = []
         with self._processes.own_random_state():
             for step, window in zip(range(steps), _endless_windows(train, self.settings.accumulate), strict=False):
@@ -164,7 +165,7 @@ class Loop:
         if phase is not self._phase:
             self._enter_phase(phase)
         self._tell(lambda callback: callback.on_epoch_begin(self.epoch, {}))
-        logs = self._train_epoch(train)
+        logs = self._train_epoch(train, phase)
         if validation is not None:
             with self._averaged():
                 logs |= {f"val_{name}": value for name, value in self.evaluate(validation).items()}
@@ -174,19 +175,20 @@ class Loop:
         self.history.append(record)
         self._tell(lambda callback: callback.on_epoch_end(self.epoch, logs))
 
-    def _train_epoch(self, train: DataLoader) -> dict[str, Any]:
-        set_training_mode(self.model, self._phase)
+    def _train_epoch(self, train: DataLoader, phase: Phase) -> dict[str, Any]:
+        set_training_mode(self.model, phase, keep_statistics=self.settings.keep_statistics)
         self.metrics.reset()
         self._measured = False
         total, samples = torch.zeros((), device=self._device), 0
         batches = self._processes.epoch(train, len(self.history))
         for index, window in enumerate(_windows(batches, self.settings.accumulate)):
-            self._tell(lambda callback, index=index: callback.on_train_batch_begin(index, {}))
+            for callback in self.callbacks:
+                callback.on_train_batch_begin(index, {})
             self._set_rates()
             loss, count = self._step(window)
             total, samples = total + loss.detach() * count, samples + count
-            logs = {"samples": samples}
-            self._tell(lambda callback, index=index, logs=logs: callback.on_train_batch_end(index, logs))
+            for callback in self.callbacks:
+                callback.on_train_batch_end(index, {"samples": samples})
         mean = self._processes.mean(total, samples)
         return {"loss": mean, **(self.metrics.compute() if self._measured else {})}
 
@@ -225,7 +227,7 @@ class Loop:
         with autocast(self._device, self._precision):
             result = self.objective(self._processes.wrapped(self.model), moved)
         if result.outputs is not None:
-            self.metrics.update(result.outputs.detach(), moved.targets)
+            self.metrics.update(result.outputs.detach(), labelled(moved))
             self._measured = True
         return result
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -72,7 +73,7 @@ def focal(outputs: Tensor, targets: Tensor, options: LossOptions, gamma: float =
 
 @_register("binary_cross_entropy", "bce", task="multi_label", weighted=True)
 def binary_cross_entropy(outputs: Tensor, targets: Tensor, options: LossOptions) -> Tensor:
-    """Mean over labels of -t log σ(o) - (1-t) log(1-σ(o)); class weights weigh the positives. targets: (n, k) in [0, 1]."""
+    """Mean over labels of -t log σ(o) - (1-t) log(1-σ(o)); weights are of the positives. targets: (n, k) in [0, 1]."""
     smooth = targets.to(outputs.dtype) * (1 - options.label_smoothing) + options.label_smoothing / 2
     return functional.binary_cross_entropy_with_logits(
         outputs, _shaped_like(smooth, outputs), pos_weight=options.class_weights
@@ -97,7 +98,7 @@ def huber(outputs: Tensor, targets: Tensor, options: LossOptions) -> Tensor:
     return functional.huber_loss(outputs, _shaped_like(targets, outputs).to(outputs.dtype))
 
 
-def balanced_class_weights(targets: Tensor, num_classes: int) -> Tensor:
+def balanced_class_weights(targets: Tensor | numpy.ndarray, num_classes: int) -> Tensor:
     """N / (k · count of the class), as scikit-learn's "balanced". targets: (n,) class numbers -> (k,)."""
     counts = torch.bincount(torch.as_tensor(targets).long(), minlength=num_classes)
     if (counts == 0).any():

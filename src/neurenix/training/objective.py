@@ -16,7 +16,7 @@ from .losses import Loss, LossOptions
 
 @dataclass(frozen=True)
 class StepResult:
-    """loss: () to be minimised. parts: named shares of it. outputs: (n, k) float32, None where metrics make no sense."""
+    """loss: () to be minimised. parts: named shares of it. outputs: (n, k), None where metrics make no sense."""
 
     loss: Tensor
     outputs: Tensor | None = None
@@ -26,7 +26,9 @@ class StepResult:
 class Objective(Protocol):
     """objective(model, batch) -> StepResult; `check` raises for a batch that it cannot use, before it is moved."""
 
-    def __call__(self, model: nn.Module, batch: Batch) -> StepResult: ...
+    def __call__(self, model: nn.Module, batch: Batch) -> StepResult:
+        """Forward and loss for one batch."""
+        ...
 
     def check(self, batch: Batch) -> None:
         """Raise a DataError for targets that do not fit."""
@@ -40,7 +42,9 @@ class Supervised:
     mixup_alpha: parameter of the Beta distribution that the mixing share is drawn from; 0 for no mixup.
     """
 
-    def __init__(self, loss: Loss, num_outputs: int, *, options: LossOptions | None = None, mixup_alpha: float = 0.0) -> None:
+    def __init__(
+        self, loss: Loss, num_outputs: int, *, options: LossOptions | None = None, mixup_alpha: float = 0.0
+    ) -> None:
         self.loss = loss
         self.num_outputs = num_outputs
         self.options = options or LossOptions()
@@ -49,34 +53,33 @@ class Supervised:
 
     def __call__(self, model: nn.Module, batch: Batch) -> StepResult:
         """Forward and loss; the loss is computed in float32 whatever the precision of the forward pass."""
+        targets = labelled(batch)
         if model.training and self.mixup_alpha > 0:
-            return self._mixed(model, batch)
+            return self._mixed(model, batch, targets)
         outputs = model(batch.inputs).float()
-        return StepResult(self.loss.compute(outputs, batch.targets, self._options_on(outputs)), outputs)
+        return StepResult(self.loss.compute(outputs, targets, self._options_on(outputs)), outputs)
 
     def check(self, batch: Batch) -> None:
         """Targets must be there, and class numbers must be ones that the head can answer."""
-        if batch.targets is None:
-            raise LabelMismatchError("these samples have no targets; training and evaluation need (input, target) pairs.")
-        if self.loss.task != "multi_class" or batch.targets.ndim != 1:
+        targets = labelled(batch)
+        if self.loss.task != "multi_class" or targets.ndim != 1:
             return
-        if batch.targets.is_floating_point():
+        if targets.is_floating_point():
             raise LabelMismatchError(
-                f"loss={self.loss.name!r} needs class numbers, but targets are {batch.targets.dtype}; for values to "
-                "be predicted use loss='mse', for several labels per sample loss='binary_cross_entropy'."
+                f"loss={self.loss.name!r} needs class numbers, but targets are {targets.dtype}; for values to be "
+                "predicted use loss='mse', for several labels per sample loss='binary_cross_entropy'."
             )
-        wrong = (batch.targets < 0) | (batch.targets >= self.num_outputs)
+        wrong = (targets < 0) | (targets >= self.num_outputs)
         if wrong.any():
             place = int(batch.indices[wrong.nonzero()[0]])
             raise LabelMismatchError(
-                f"sample {place} has class number {int(batch.targets[wrong][0])}, but the head has {self.num_outputs} "
-                f"outputs, 0 to {self.num_outputs - 1}; num_classes must be the number of classes."
+                f"sample {place} has class number {int(targets[wrong][0])}, but the head has "
+                f"{self.num_outputs} outputs, 0 to {self.num_outputs - 1}; num_classes must be the number of classes."
             )
 
-    def _mixed(self, model: nn.Module, batch: Batch) -> StepResult:
+    def _mixed(self, model: nn.Module, batch: Batch, targets: Tensor) -> StepResult:
         share = float(torch.distributions.Beta(self.mixup_alpha, self.mixup_alpha).sample())
-        order = torch.randperm(len(batch), device=batch.targets.device)
-        targets = batch.targets
+        order = torch.randperm(len(batch), device=targets.device)
         if self.loss.task == "multi_class" and targets.ndim == 1:
             targets = functional.one_hot(targets.long(), self.num_outputs).float()
         outputs = model(mix(batch.inputs, order, share)).float()
@@ -100,6 +103,13 @@ class Supervised:
             )
         if weights is not None and weights.shape != (self.num_outputs,):
             raise ConfigurationError(f"class_weights has {weights.numel()} values for {self.num_outputs} classes.")
+
+
+def labelled(batch: Batch) -> Tensor:
+    """The batch's targets; raises LabelMismatchError when there are none."""
+    if batch.targets is None:
+        raise LabelMismatchError("these samples have no targets; training and evaluation need (input, target) pairs.")
+    return batch.targets
 
 
 def mix(values: Tensor | object, order: Tensor, share: float) -> Tensor:

@@ -43,7 +43,9 @@ class Rates:
     decay: float = 1.0
 
 
-def resolve_rates(model: PretrainedModel, learning_rate: float | None, layers: Mapping[str, float] | float | None) -> Rates:
+def resolve_rates(
+    model: PretrainedModel, learning_rate: float | None, layers: Mapping[str, float] | float | None
+) -> Rates:
     """What the arguments `learning_rate` and `layer_learning_rates` mean for this model.
 
     Without a learning rate the head takes 1e-3 and the pretrained body a tenth of it, or 5e-5 in transformers,

@@ -15,6 +15,7 @@ class LoopSettings:
 
     accumulate: micro-batches per optimizer step. clip_norm: largest global gradient norm, None for no clipping.
     warmup: share of all steps (< 1) or number of steps. ema_decay: None for no moving average.
+    keep_statistics: batch norms keep the running statistics that they were loaded with.
     plateau_patience: epochs without a better validation loss before a plateau is called.
     """
 
@@ -24,6 +25,7 @@ class LoopSettings:
     accumulate: int = 1
     clip_norm: float | None = None
     ema_decay: float | None = None
+    keep_statistics: bool = False
     plateau_patience: int = 2
     seed: int = 0
 

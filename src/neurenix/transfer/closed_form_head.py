@@ -10,7 +10,7 @@ from ..devices import Precision, autocast, resolve_precision
 from ..errors import ConfigurationError
 from ..metrics import TaskKind
 from ..models import PretrainedModel
-from ..training import classification_head, inference_mode_of, ridge_head
+from ..training import classification_head, inference_mode_of, labelled, ridge_head
 
 
 def solve_head(model: PretrainedModel, loader: DataLoader, task: TaskKind, precision: Precision) -> None:
@@ -48,5 +48,5 @@ def _features(model: PretrainedModel, loader: DataLoader, precision: Precision) 
     with inference_mode_of(model), autocast(device, resolve_precision(precision, device)):
         for batch in loader.batches(0):
             features.append(model.embed(batch.to(device).inputs).float().cpu())
-            targets.append(batch.targets)
+            targets.append(labelled(batch))
     return torch.cat(features), torch.cat(targets)

@@ -74,6 +74,9 @@ class Finetuner:
         label_smoothing: share of the target spread over all classes.
         mixup_alpha: Beta parameter of mixup (images only); 0 is off.
         class_weights: one number per class, or "balanced".
+        norm_statistics: what batch norms that are trained normalise with: the "batch", or their "pretrained"
+            statistics, which suits small batches and data; "auto" is pretrained for lp_ft, whose head was solved on
+            features made with them, and batch otherwise.
         seed: of the head's start, sample order, augmentation, dropout. The same seed gives the same run.
 
     Raises:
@@ -106,6 +109,7 @@ class Finetuner:
         label_smoothing: float = 0.0,
         mixup_alpha: float = 0.0,
         class_weights: Sequence[float] | str | None = None,
+        norm_statistics: str = "auto",
         seed: int = 0,
     ) -> None:
         self.settings = FinetuneSettings(
@@ -131,6 +135,7 @@ class Finetuner:
             label_smoothing=label_smoothing,
             mixup_alpha=mixup_alpha,
             class_weights=class_weights,
+            norm_statistics=norm_statistics,
             seed=seed,
         )
         self.model = adopt(copy.deepcopy(model))
@@ -207,7 +212,7 @@ class Finetuner:
         steps: int = 100,
         num_workers: int = 0,
     ) -> LearningRateCurve:
-        """Loss against a growing learning rate, and a suggestion; model and optimizer are left bit for bit as they were."""
+        """Loss against a growing learning rate, and a suggestion; model and optimizer keep every bit."""
         loader = self._loader(train_dataset, batch_size, num_workers, training=True)
         before = copy.deepcopy(self.model.state_dict())
         plan = self._plan(samples=len(loader.dataset), epochs=1)

@@ -36,6 +36,7 @@ class FinetuneSettings:
     label_smoothing: float
     mixup_alpha: float
     class_weights: Sequence[float] | str | None
+    norm_statistics: str
     seed: int
 
     def __post_init__(self) -> None:
@@ -44,6 +45,10 @@ class FinetuneSettings:
         if isinstance(self.class_weights, str) and self.class_weights != "balanced":
             raise ConfigurationError(
                 f"class_weights={self.class_weights!r}; possible: 'balanced', one number per class, or None."
+            )
+        if self.norm_statistics not in ("auto", "batch", "pretrained"):
+            raise ConfigurationError(
+                f"norm_statistics={self.norm_statistics!r}; possible: 'auto', 'batch', 'pretrained'."
             )
         self.loop()
 
@@ -56,5 +61,7 @@ class FinetuneSettings:
             accumulate=self.accumulation_steps,
             clip_norm=self.clip_norm,
             ema_decay=self.ema_decay,
+            keep_statistics=self.norm_statistics == "pretrained"
+            or (self.norm_statistics == "auto" and self.strategy == "lp_ft"),
             seed=self.seed,
         )

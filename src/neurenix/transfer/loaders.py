@@ -43,7 +43,7 @@ def check_first_batch(loader: DataLoader, model: PretrainedModel) -> None:
         model.preprocess.check(batch.inputs)
 
 
-def _opened(loader: DataLoader | TorchDataLoader, batch_size: int) -> tuple[Any, int, int, Any]:
+def _opened(loader: DataLoader | TorchDataLoader[Any], batch_size: int) -> tuple[Any, int, int, Any]:
     """(collate or None, batch size, workers, dataset) of a loader."""
     if isinstance(loader, DataLoader):
         return loader.collate, loader.batch_size, loader.num_workers, loader.dataset

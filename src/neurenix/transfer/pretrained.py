@@ -82,10 +82,7 @@ def load_pretrained_model(
     _check_arguments(architecture, input_shape, max_length, include_top, pooling)
     target = resolve_device(device)
     record = find_weights(architecture, weights)
-    obtained = None
-    if record is not None:
-        check_licence(architecture, record, accepted=accept_licence)
-        obtained = obtain(record, _files_beside(architecture, record))
+    obtained = None if record is None else _obtain(architecture, record, accept_licence)
     expected = _expected_input(architecture, record, obtained, input_shape)
     parts, report = _build(architecture, expected, obtained, include_top)
     if record is not None:
@@ -111,8 +108,7 @@ def load_pretrained_model(
             "max_length": max_length,
             "minimum_pretrained": minimum_pretrained,
             "accept_licence": accept_licence,
-            "weights_sha256": obtained.sha256 if obtained else None,
-            "revision": obtained.revision if obtained else None,
+            **_provenance(obtained),
         },
     )
     return model.to(target).eval()
@@ -145,26 +141,25 @@ def _check_arguments(
     pooling: str | None,
 ) -> None:
     if architecture.domain != "vision" and input_shape is not None:
-        raise ConfigurationError(
-            f"input_shape is for images, and {architecture.name} reads text; use max_length."
-        )
+        raise ConfigurationError(f"input_shape is for images, and {architecture.name} reads text; use max_length.")
     if architecture.domain != "nlp" and max_length is not None:
-        raise ConfigurationError(
-            f"max_length is for texts, and {architecture.name} reads images; use input_shape."
-        )
+        raise ConfigurationError(f"max_length is for texts, and {architecture.name} reads images; use input_shape.")
     if pooling == "none" and include_top and architecture.domain == "vision":
         raise ConfigurationError(
             "pooling='none' leaves a feature map, which no classifier reads; add include_top=False."
         )
 
 
+def _obtain(architecture: Architecture, record: Weights, accept_licence: bool) -> Obtained:
+    check_licence(architecture, record, accepted=accept_licence)
+    return obtain(record, _files_beside(architecture, record))
+
+
 def _files_beside(architecture: Architecture, record: Weights) -> tuple[str, ...]:
     if isinstance(architecture.input, TextInput):
         return ("config.json", *architecture.input.files)
     published = record in architecture.weights.values()
-    return (
-        () if published else ("config.json",)
-    )  # in it, timm states the image input of weights we have no record of
+    return () if published else ("config.json",)  # in it, timm states the image input of weights we have no record of
 
 
 def _expected_input(
@@ -240,6 +235,14 @@ def _as_given(record: Weights | None) -> str | None:
     if record is None:
         return None
     return record.source.path if isinstance(record.source, PathSource) else record.name
+
+
+def _provenance(obtained: Obtained | None) -> dict[str, str | None]:
+    """Which bytes were read: what a saved tuning compares when it finds its base again."""
+    return {
+        "weights_sha256": obtained.sha256 if obtained else None,
+        "revision": obtained.revision if obtained else None,
+    }
 
 
 def _where(record: Weights) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .. import __version__
+from .._version import __version__
 from ..errors import ConfigurationError, DamagedFileError, WeightsMismatchError
 from ..models import PretrainedModel, adopt
 from ..storage import inside, read_json, read_tensors, tensor_digest, write_json, write_tensors

@@ -40,7 +40,8 @@ class Summary:
 
     def __str__(self) -> str:
         width = max([len(row.name) for row in self.rows] + [5])
-        lines = [self.title, f"{'layer':{width}}  {'parameters':>12}  {'trainable':>12}  {'learning rate':>13}  in optimizer"]
+        columns = f"{'layer':{width}}  {'parameters':>12}  {'trainable':>12}  {'learning rate':>13}  in optimizer"
+        lines = [self.title, columns]
         for row in self.rows:
             rate = "frozen" if row.learning_rate is None else f"{row.learning_rate:.1e}"
             lines.append(

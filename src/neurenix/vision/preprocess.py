@@ -28,7 +28,7 @@ AUGMENTATIONS: Mapping[str, str] = {
     "standard": "random crop of 8 to 100 % of the area, mirrored half of the time",
     "strong": "standard, and one random distortion of colour or shape (TrivialAugment)",
 }
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_MODES = {1: "L", 3: "RGB"}  # four channels are not RGBA here: PIL would weigh colours by the fourth
 _FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # the numbers of PIL.Image.Resampling
 
 
@@ -45,20 +45,26 @@ class ImagePreprocess:
 
     spec: ImageInput
     augmentation: str = "none"
-    _augment: Callable[[Image], Image] | None = field(init=False, repr=False, compare=False)
+    _augment: Callable[[Any], Any] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.augmentation not in AUGMENTATIONS:
             raise ConfigurationError(f"augmentation={self.augmentation!r}; possible: {', '.join(AUGMENTATIONS)}.")
         if self.spec.interpolation not in _FILTERS:
             raise ConfigurationError(f"interpolation={self.spec.interpolation!r}; possible: {', '.join(_FILTERS)}.")
+        if self.augmentation == "strong" and self.spec.channels not in _MODES:
+            raise ConfigurationError(
+                f"augmentation='strong' distorts colours, and {self.spec.channels} channels are none; use 'standard'."
+            )
         augment = None if self.augmentation == "none" else _augmentation(self.augmentation, self.spec)
         object.__setattr__(self, "_augment", augment)
 
     def __call__(self, raw: Any) -> Tensor:
         """The tensor of one raw image."""
         if self.spec.channels not in _MODES:
-            return self._normalised(_resized_planes(_planes(raw, self.spec.channels), self.spec))
+            planes = _all_planes(raw, self.spec.channels)
+            small = _resized_planes(planes, self.spec) if self._augment is None else self._augment(planes).float()
+            return self._normalised(small / 255)
         image = _as_image(raw, _MODES[self.spec.channels])
         image = centre_crop(image, self.spec) if self._augment is None else self._augment(image)
         planes = torch.from_numpy(np.array(image)).reshape(*self.spec.size, self.spec.channels).permute(2, 0, 1)
@@ -138,7 +144,7 @@ def resized_size(size: tuple[int, int], spec: ImageInput) -> tuple[int, int]:
     return int(wanted_height * width / height), wanted_height
 
 
-def _augmentation(name: str, spec: ImageInput) -> Callable[[Image], Image]:
+def _augmentation(name: str, spec: ImageInput) -> Callable[[Any], Any]:
     from torchvision.transforms import InterpolationMode, v2
 
     mode = InterpolationMode(spec.interpolation)
@@ -149,7 +155,7 @@ def _augmentation(name: str, spec: ImageInput) -> Callable[[Image], Image]:
     ]
     if name == "strong":
         steps.append(v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR))
-    augment: Callable[[Image], Image] = v2.Compose(steps)
+    augment: Callable[[Any], Any] = v2.Compose(steps)
     return augment
 
 
@@ -160,12 +166,22 @@ def _as_image(raw: Any, mode: str) -> Image:
     if isinstance(raw, (str, os.PathLike)):
         raw = open_image(raw)
     elif not isinstance(raw, Image.Image):
-        planes = _planes(raw, len(mode) if mode != "L" else 1)
+        planes = _planes(raw, len(mode))
         raw = Image.fromarray(planes.permute(1, 2, 0).squeeze(-1).contiguous().numpy())
-    if mode == "RGBA" and "A" in raw.getbands():
-        return raw.convert(mode)  # type: ignore[no-any-return]
     upright = to_rgb(raw)
     return upright if mode == "RGB" else upright.convert(mode)
+
+
+def _all_planes(raw: Any, channels: int) -> Tensor:
+    """A raw image of any kind as (channels, height, width) uint8, for numbers of channels that PIL has no mode for."""
+    if isinstance(raw, (str, os.PathLike)):
+        raw = open_image(raw)
+    if type(raw).__module__.startswith("PIL."):
+        raw = np.array(raw.convert("RGBA") if channels == 4 else raw)
+    planes = _planes(raw, channels)
+    if planes.shape[0] != channels:
+        raise InputMismatchError(f"an image with {planes.shape[0]} channels came; {channels} are expected.")
+    return planes
 
 
 def _planes(raw: Any, channels: int) -> Tensor:
@@ -189,13 +205,11 @@ def _planes(raw: Any, channels: int) -> Tensor:
 
 
 def _resized_planes(planes: Tensor, spec: ImageInput) -> Tensor:
-    """Any number of channels, which PIL cannot hold: the same resize and crop on a tensor, in [0, 1]."""
-    if planes.shape[0] != spec.channels:
-        raise InputMismatchError(f"an image with {planes.shape[0]} channels came, but {spec.channels} are expected.")
+    """Any number of channels, which PIL cannot hold: the same resize and crop on a tensor, in [0, 255]."""
     wide, high = resized_size((planes.shape[2], planes.shape[1]), spec)
     antialias = spec.interpolation in ("bilinear", "bicubic")
     resized = torch.nn.functional.interpolate(
         planes[None].float(), size=(high, wide), mode=spec.interpolation, antialias=antialias
     )[0]
     left, top = round((wide - spec.size[1]) / 2), round((high - spec.size[0]) / 2)
-    return resized[:, top : top + spec.size[0], left : left + spec.size[1]].clamp(0, 255) / 255
+    return resized[:, top : top + spec.size[0], left : left + spec.size[1]].clamp(0, 255)

@@ -59,17 +59,13 @@ def read_sizes(folder: str | None, *, published: EncoderSizes, model_type: str) 
         return published
     content = read_json(path)
     if not isinstance(content, Mapping):
-        raise DamagedFileError(
-            f"{path} holds {type(content).__name__} instead of an object with the model's sizes."
-        )
+        raise DamagedFileError(f"{path} holds {type(content).__name__} instead of an object with the model's sizes.")
     if content.get("model_type", model_type) != model_type:
         raise WeightsMismatchError(
             f"{path} is of a {content['model_type']!r} model, not of a {model_type!r} one; load it under the "
             "name of its own architecture."
         )
-    return EncoderSizes(
-        **{key: _checked(path, key, value) for key, value in _known(content, published).items()}
-    )
+    return EncoderSizes(**{key: _checked(path, key, value) for key, value in _known(content, published).items()})
 
 
 def _known(content: Mapping[str, Any], published: EncoderSizes) -> dict[str, Any]:

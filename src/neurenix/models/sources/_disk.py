@@ -34,9 +34,7 @@ def _file_in(folder: Path) -> Path:
     if len(candidates) == 1:
         return candidates[0]
     found = (
-        f"{len(candidates)} weights files ({', '.join(path.name for path in candidates[:4])})"
-        if candidates
-        else "none"
+        f"{len(candidates)} weights files ({', '.join(path.name for path in candidates[:4])})" if candidates else "none"
     )
     raise WeightsNotFoundError(
         f"The folder {folder.absolute()} needs {' or '.join(USUAL_NAMES)}, or one weights file alone; found "

@@ -37,13 +37,14 @@ def fetch_from_hub(
     """The weights file and those of `extra_files` that the repository has, at the pinned commit."""
     for name in (source.file, *extra_files):
         _check_name(name)
-    pin = _read_pin(source)
+    known = pin = _read_pin(source)
     if pin is None or _weights_file(source, pin) not in pin.files:
         pin = _survey(source, extra_files)
     weights_file = _weights_file(source, pin)
     paths = {name: _download(source, pin, name, renew=renew and name == weights_file) for name in pin.files}
     pin = _with_hashes(source, pin, paths, weights_file)
-    write_json(_pin_path(source), asdict(pin))
+    if pin != known:
+        write_json(_pin_path(source), asdict(pin))
     path = paths[weights_file]
     return Fetched(
         path=path,
@@ -106,17 +107,13 @@ def _survey_hub(source: HubSource, extra_files: Sequence[str]) -> Pin:
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise _not_found(source, _first_line(error)) from None
     except errors.HFValidationError as error:
-        raise UnsafeFileError(
-            f"{source.repository!r} is no name of a repository: {_first_line(error)}"
-        ) from None
+        raise UnsafeFileError(f"{source.repository!r} is no name of a repository: {_first_line(error)}") from None
     except (_transport_error(), OSError) as error:
         raise ConnectionError(_first_line(error)) from None
     present = {file.rfilename: file.lfs.sha256 if file.lfs else None for file in information.siblings or ()}
     wanted = source.file if source.file in present else FALLBACKS.get(source.file, source.file)
     if wanted not in present:
-        raise _not_found(
-            source, f"the repository has no file {source.file!r}; it has {', '.join(sorted(present)[:8])}"
-        )
+        raise _not_found(source, f"the repository has no file {source.file!r}; it has {', '.join(sorted(present)[:8])}")
     return Pin(
         commit=_checked_commit(source, information.sha),
         files={name: present[name] for name in (wanted, *extra_files) if name in present},
@@ -140,9 +137,7 @@ def _survey_cache(source: HubSource, extra_files: Sequence[str]) -> Pin | None:
     from huggingface_hub import try_to_load_from_cache
 
     for weights_file in (source.file, FALLBACKS.get(source.file, source.file)):
-        found = try_to_load_from_cache(
-            source.repository, weights_file, cache_dir=hub_cache(), revision=source.revision
-        )
+        found = try_to_load_from_cache(source.repository, weights_file, cache_dir=hub_cache(), revision=source.revision)
         if isinstance(found, str):
             folder = Path(found).parents[len(PurePosixPath(weights_file).parts) - 1]
             names = (weights_file, *(name for name in extra_files if (folder / name).is_file()))
@@ -207,9 +202,7 @@ def _read_pin(source: HubSource) -> Pin | None:
         for name in pin.files:
             _check_name(name)
     except (TypeError, KeyError, ValueError):
-        raise DamagedFileError(
-            f"{path} is no pin of a hub repository; delete it to pin the version anew."
-        ) from None
+        raise DamagedFileError(f"{path} is no pin of a hub repository; delete it to pin the version anew.") from None
     return pin
 
 
@@ -242,6 +235,4 @@ def _transport_error() -> type[Exception]:
     """Root of the errors of the HTTP library that the hub's client is built on, whichever that is."""
     from huggingface_hub.errors import HfHubHTTPError
 
-    return next(
-        kind for kind in HfHubHTTPError.__bases__ if issubclass(kind, Exception) and kind is not OSError
-    )
+    return next(kind for kind in HfHubHTTPError.__bases__ if issubclass(kind, Exception) and kind is not OSError)

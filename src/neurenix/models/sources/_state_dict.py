@@ -35,8 +35,7 @@ def read_state_dict(path: Path, *, sha256: str | None = None) -> tuple[StateDict
         check_hash(path, found, sha256)
         return _without_prefixes(_tensors(path, _load_torch(path, content))), found
     raise WeightsMismatchError(
-        f"{path} is no weights file that can be read; its name must end in .safetensors or "
-        f"{', '.join(TORCH_SUFFIXES)}."
+        f"{path} is no weights file that can be read; its name must end in .safetensors or {', '.join(TORCH_SUFFIXES)}."
     )
 
 

@@ -44,9 +44,7 @@ def _download(source: UrlSource, target: Path) -> None:
                 shutil.copyfileobj(response, stream, 1 << 20)
             check_hash(target, file_sha256(temporary), source.sha256)
     except (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException) as error:
-        raise _not_found(
-            source, target, str(getattr(error, "reason", error)) or type(error).__name__
-        ) from None
+        raise _not_found(source, target, str(getattr(error, "reason", error)) or type(error).__name__) from None
 
 
 def _not_found(source: UrlSource, target: Path, reason: str) -> WeightsNotFoundError:
@@ -60,9 +58,7 @@ def _check_address(url: str) -> None:
     parts = urllib.parse.urlsplit(url)
     local = parts.scheme == "http" and parts.hostname in LOOPBACK
     if parts.scheme != "https" and not local:
-        raise UnsafeFileError(
-            f"{url} is refused: weights are fetched over https only (http only from this machine)."
-        )
+        raise UnsafeFileError(f"{url} is refused: weights are fetched over https only (http only from this machine).")
 
 
 @final

@@ -124,9 +124,7 @@ def _weights(size: int) -> dict[str, Weights]:
     name = f"tf_efficientnet_b{size}"
     return {
         "imagenet": timm_weights("imagenet", f"{name}.aa_in1k", input=expected, paper=AUTO_AUGMENT),
-        "noisy-student": timm_weights(
-            "noisy-student", f"{name}.ns_jft_in1k", input=expected, paper=NOISY_STUDENT
-        ),
+        "noisy-student": timm_weights("noisy-student", f"{name}.ns_jft_in1k", input=expected, paper=NOISY_STUDENT),
     }
 
 

@@ -37,9 +37,7 @@ def _weights(depth: int) -> dict[str, Weights]:
         ),
         timm_weights("a1", f"resnet{depth}.{tag}", input=ImageInput(crop=0.95), paper=STRIKES_BACK),
     ]
-    for version, (file, expected) in enumerate(
-        zip(files, (first_recipe, resized(224, 232)), strict=False), 1
-    ):
+    for version, (file, expected) in enumerate(zip(files, (first_recipe, resized(224, 232)), strict=False), 1):
         records.append(torchvision_weights(f"imagenet-v{version}", file, input=expected, paper=PAPER))
     return {record.name: record for record in records}
 
