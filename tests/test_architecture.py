@@ -37,16 +37,25 @@ NEIGHBOURS = {
     ("demos", "report"),
 }
 # Imported inside the functions that use them, so that nobody waits for what they do not use …
-HEAVY = {"torchvision", "timm", "transformers", "accelerate", "sklearn", "pandas", "pyarrow", "datasets"} | {
-    "matplotlib",
-    "rich",
+HEAVY = {
+    "accelerate",
+    "datasets",
     "jsonargparse",
+    "matplotlib",
+    "pandas",
     "peft",
-    "soundfile",
+    "pyarrow",
+    "rich",
     "sentencepiece",
+    "sklearn",
+    "soundfile",
+    "timm",
+    "torchmetrics",
+    "torchvision",
+    "transformers",
 }
-# … but for the command line, which imports this file only once it knows its command.
-HEAVY_HERE = {"cli/_arguments.py": {"jsonargparse"}}
+# … but for files that are themselves imported only by the functions that use them.
+HEAVY_HERE = {"cli/_arguments.py": {"jsonargparse"}, "metrics/_accumulators.py": {"torchmetrics"}}
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc", "tools", "base"}
 # Code that runs what a file says, or may.
 FORBIDDEN_MODULES = {"pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
