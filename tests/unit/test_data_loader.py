@@ -273,3 +273,23 @@ def test_subset_keeps_lengths_for_the_loader():
 
     assert Subset(Sized(), [9, 0]).lengths.tolist() == [9, 0]
     assert DataLoader(Subset(Sized(), [9, 0, 5]), batch_size=3, shuffle=True).plan(0)[0].tolist() == [1, 2, 0]
+
+
+def test_a_loader_works_again_after_it_lost_a_worker(tmp_path):
+    class DeadlyOnce(Noise):
+        def __getitem__(self, index):
+            if index == 5 and not (tmp_path / "been here").exists():
+                (tmp_path / "been here").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().__getitem__(index)
+
+    loader = DataLoader(DeadlyOnce(), batch_size=2, num_workers=1)
+    with pytest.raises(UnreadableSampleError, match="died"):
+        list(loader)
+    assert sum(len(batch) for batch in loader) == 10
+
+
+def test_no_bad_sample_is_allowed_with_a_limit_of_zero(files):
+    files[3].write_bytes(b"broken")
+    with pytest.raises(TooManyBadSamplesError, match="0 of 10 are allowed"):
+        list(DataLoader(ImageFiles(files, transform=red, on_bad="skip"), bad_limit=0))

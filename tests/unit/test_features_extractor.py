@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy
 import pytest
 import timm
 import torch
@@ -14,6 +15,7 @@ from neurenix.models._pretrained_model import PretrainedModel
 from neurenix.nn import Pool
 from neurenix.storage import tensor_digest
 from neurenix.transfer.features import FeatureExtractor
+from neurenix.vision import ImageInput, ImagePreprocess
 
 
 class Net(nn.Module):
@@ -271,8 +273,8 @@ def test_half_precision_models_give_float32(net: Net, images: Tensor) -> None:
 
 def test_raw_samples_go_through_the_models_preprocessing() -> None:
     model = _pretrained()
-    model.preprocess = lambda raw: torch.full((3, 8, 8), float(raw["level"]))
-    raw = [{"level": level} for level in range(3)]
+    model.preprocess = ImagePreprocess(ImageInput(size=(8, 8)))
+    raw = [numpy.full((8, 8, 3), level, dtype="uint8") for level in (0, 100, 200)]
     batch = torch.stack([model.preprocess(sample) for sample in raw])
     torch.testing.assert_close(FeatureExtractor(model)(raw), FeatureExtractor(model)(batch))
 

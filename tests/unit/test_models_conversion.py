@@ -12,6 +12,7 @@ from tests.local_hub import write_text_checkpoint
 from torch import nn
 
 from neurenix.errors import DamagedFileError, WeightsMismatchError
+from neurenix.models import ARCHITECTURES
 from neurenix.models.nlp._encoder import EncoderSizes, read_sizes
 from neurenix.models.vision import vit
 from neurenix.transfer import load_pretrained_model
@@ -112,3 +113,19 @@ def test_config_that_is_no_object(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[1]")
     with pytest.raises(DamagedFileError, match="list"):
         read_sizes(str(tmp_path), published=EncoderSizes(), model_type="bert")
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_conversions_leave_foreign_keys_alone(name: str) -> None:
+    """Every conversion is tried on every file, so an unknown key must pass through it."""
+    foreign = ["x", "_blocks.0._se_reduce.weight", "_blocks.99.a", "features.77.0.weight", "encoder.layers.a.b"]
+    foreign += ["bert", "_fc", "blocks.0.ln_9"]
+    for record in ARCHITECTURES[name].weights.values():
+        if record.convert is not None:
+            assert len(record.convert({key: torch.zeros(1) for key in foreign})) == len(foreign)
+
+
+def test_keys_of_another_package_are_a_mismatch(tmp_path: Path) -> None:
+    save_file({"_blocks.0._se_reduce.weight": torch.zeros(1)}, tmp_path / "b0.safetensors")
+    with pytest.raises(WeightsMismatchError, match="_se_reduce"):
+        load_pretrained_model("efficientnet-lite0", weights=tmp_path / "b0.safetensors", device="cpu")

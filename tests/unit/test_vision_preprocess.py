@@ -120,3 +120,10 @@ def test_prepare_wraps_raw_images_and_leaves_tensors(cat):
     assert prepare(dataset, preprocess.for_training("light"), training=True).preprocess.augmentation == "light"
     assert prepare(ready, preprocess, training=True) is ready
     assert prepare(dataset, None, training=True) is dataset
+
+
+def test_prepare_draws_nothing_from_the_callers_generators(cat):
+    dataset = ListDataset([cat], transform=lambda image: torch.rand(3))
+    state = torch.get_rng_state()
+    prepare(dataset, ImagePreprocess(ImageInput()), training=True)
+    assert torch.equal(torch.get_rng_state(), state)

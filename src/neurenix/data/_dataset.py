@@ -13,6 +13,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Subset as TorchSubset
 
 from ..errors import ConfigurationError, LabelMismatchError
+from ._randomness import own_random_state
 
 OnBad = Literal["raise", "skip"]
 
@@ -67,7 +68,8 @@ def all_targets(dataset: Any) -> np.ndarray:
     """
     known = known_targets(dataset)
     if known is None:
-        known = np.asarray([_number(dataset[index][1]) for index in range(len(dataset))])
+        with own_random_state():  # reading inputs may draw
+            known = np.asarray([_number(dataset[index][1]) for index in range(len(dataset))])
     if known.dtype == object:
         raise ConfigurationError(
             f"{type(dataset).__name__} has no targets, or targets of different shapes; this needs one "

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import traceback
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, final
 
-import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import get_worker_info
 
 from ..errors import NeurenixError, UnreadableSampleError
 from ._batch import Batch, Skipped
 from ._dataset import innermost, is_in_memory, sample_name
+from ._randomness import own_random_state, seed_everything
 from .collation import Collate
 from .preparation import pair
 from .sampling import sample_seed
@@ -96,26 +93,6 @@ class KeyedDataset(TorchDataset[Any]):
     def _failed(self, index: int, error: Exception) -> str:
         name = sample_name(self.dataset, index)
         return f"reading sample {index} ({name}) failed with {type(error).__name__}: {error}"
-
-
-def seed_everything(seed: int) -> None:
-    """Seed the CPU generators that transforms draw from: torch's, NumPy's and Python's."""
-    torch.default_generator.manual_seed(seed >> 1)  # not torch.manual_seed, which would reseed the GPU too
-    np.random.seed(seed & 0xFFFFFFFF)
-    random.seed(seed)
-
-
-@contextlib.contextmanager
-def own_random_state() -> Iterator[None]:
-    """Seeding inside the block leaves the caller's generators as they were."""
-    state: Tensor = torch.default_generator.get_state()
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    try:
-        yield
-    finally:
-        torch.default_generator.set_state(state)
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)
 
 
 def as_is(batch: Any) -> Any:

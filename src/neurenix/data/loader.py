@@ -16,7 +16,6 @@ from torch.utils.data import Sampler
 
 from ..errors import (
     ConfigurationError,
-    DataError,
     EmptyDatasetError,
     SkippedSamplesWarning,
     TooManyBadSamplesError,
@@ -39,7 +38,7 @@ class DataLoader:
     length when shuffled.
     num_workers: processes that read ahead; no more than batches or cores, and none for data in memory.
     collate: samples [(input, target), …] -> (inputs, targets); by default the dataset's own, else stacking.
-    bad_limit: share of the dataset (at least one sample) that may be unreadable under on_bad="skip".
+    bad_limit: share of the dataset that may be unreadable under on_bad="skip": at least one sample, unless it is 0.
     lengths: of every sample; batches samples of similar length, unshuffled ones longest first.
     timeout: seconds after which a batch that a worker does not deliver is an error and not a wait forever.
     skipped: the samples found unreadable so far, each once.
@@ -107,15 +106,16 @@ class DataLoader:
 
     def _read(self, keys: list[list[Key]]) -> Iterator[Batch]:
         stream = self._stream
-        if stream is None or stream.busy:  # a second pass while one is under way gets workers of its own
+        if stream is None or stream.lost:
+            stream = self._stream = _Stream(self)
+        elif stream.busy:  # a second pass while one is under way gets workers of its own
             stream = _Stream(self)
-            self._stream = self._stream or stream
         yield from stream.read(keys)
 
     def _account(self, skipped: Sequence[Skipped]) -> None:
         known = {bad.index for bad in self.skipped}
         self.skipped += [bad for bad in skipped if bad.index not in known]
-        allowed = max(1, int(self.bad_limit * len(self.dataset)))
+        allowed = max(1, int(self.bad_limit * len(self.dataset))) if self.bad_limit else 0
         if len(self.skipped) > allowed:
             raise TooManyBadSamplesError(
                 f"{len(self.skipped)} unreadable samples; {allowed} of {len(self.dataset)} are allowed "
@@ -131,8 +131,7 @@ class DataLoader:
 
 
 def padding_share(loader: DataLoader, epoch: int = 0) -> float:
-    """Share of the tokens in an epoch's batches that would be padding, in [0, 1), when each is padded to its
-    longest.
+    """Share of an epoch's tokens, in [0, 1), that is padding when each batch is padded to its own longest.
 
     Needs a dataset that knows its samples' lengths, or the loader's own lengths.
     """
@@ -149,7 +148,7 @@ class _Stream:
     """A torch DataLoader, kept with its workers from epoch to epoch, giving the batches it is asked for."""
 
     def __init__(self, loader: DataLoader) -> None:
-        self.busy = False
+        self.busy = self.lost = False
         self._timeout = loader.timeout
         workers = 0 if is_in_memory(loader.dataset) else min(loader.num_workers, len(loader), _cores())
         own = loader.collate or innermost(loader.dataset, "collate") or collate
@@ -185,12 +184,9 @@ class _Stream:
                 answer = next(answers)
             except StopIteration:
                 return
-            except (
-                RuntimeError,
-                OSError,
-            ) as error:  # a worker died or hangs; datasets' own errors come as Failure
-                if isinstance(error, DataError):
-                    raise
+            except (RuntimeError, OSError) as error:
+                # a worker died or hangs; in the main process and in workers datasets' errors come as Failure
+                self.lost = True
                 raise UnreadableSampleError(self._lost_worker(error)) from error
             yield answer
 
@@ -203,7 +199,7 @@ class _Stream:
         return (
             f"a data worker {what} while reading {' or '.join(names) or 'its first sample'} ({error}). Read "
             "the sample with num_workers=0 to see why; too little memory kills workers too: use fewer of "
-            "them or smaller batches."
+            "them or smaller batches. A slow disk may need a longer timeout=…"
         )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import UnreadableSampleError
 from ._dataset import Dataset, innermost, known_targets, label_names, sample_name
+from ._randomness import own_random_state
 
 _TRIES = 20  # unreadable samples at the start of a dataset that are passed over when looking for its kind
 
@@ -94,10 +95,11 @@ def pair(sample: Any) -> tuple[Any, Any]:
 
 
 def _first_input(dataset: Any) -> Any:
-    for index in range(min(len(dataset), _TRIES)):
-        try:
-            return pair(dataset[index])[0]
-        except UnreadableSampleError:
-            if innermost(dataset, "on_bad", "raise") == "raise":
-                raise
+    with own_random_state():  # a dataset's own transform may draw
+        for index in range(min(len(dataset), _TRIES)):
+            try:
+                return pair(dataset[index])[0]
+            except UnreadableSampleError:
+                if innermost(dataset, "on_bad", "raise") == "raise":
+                    raise
     return None

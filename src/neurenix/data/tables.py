@@ -23,12 +23,11 @@ TARGET_COLUMNS = ("label", "labels", "target", "class", "category", "score", "ra
 
 @final
 class TableDataset(Dataset):
-    """Rows of a table with a path or text column. `dataset[i]` is (PIL image, text or transform's result,
-    target).
+    """Rows of a table with a path or text column. `dataset[i]` is (PIL image, text or transform's result, target).
 
     table: a .csv or .parquet file, or a pandas frame.
-    input, target: column names; guessed where exactly one column has a usual name ("path", "text", "label",
-        …). Several target columns (a list) give several outputs; their names are the classes.
+    input, target: column names; guessed where exactly one column has a usual name ("path", "text", "label").
+        Several target columns (a list) give several outputs; their names are the classes.
     root: folder that image paths are relative to; by default the table's own. No path may leave it.
     kind: "image" or "text"; by default images where the first value ends like an image file.
     Targets: names become classes in sorted order, whole numbers are class numbers, reals are regression.
@@ -85,8 +84,7 @@ class TableDataset(Dataset):
 class HuggingFaceDataset(Dataset):
     """A map-style dataset of the `datasets` library. `dataset[i]` is (PIL image, text or value, target).
 
-    input, target: column names; guessed where they are unambiguous (the only image column, "text", "label",
-        …).
+    input, target: column names; guessed where they are unambiguous (the only image column, "text", "label").
     classes: the names of a ClassLabel column, or the sorted names in a column of strings.
     """
 

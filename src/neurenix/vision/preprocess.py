@@ -29,7 +29,7 @@ AUGMENTATIONS: Mapping[str, str] = {
     "strong": "standard, and one random distortion of colour or shape (TrivialAugment)",
 }
 _MODES = {1: "L", 3: "RGB"}  # four channels are not RGBA here: PIL would weigh colours by the fourth
-_FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # the numbers of PIL.Image.Resampling
+_FILTERS = {"nearest": 0, "bilinear": 2, "bicubic": 3}  # the numbers of PIL.Image.Resampling
 
 
 @final

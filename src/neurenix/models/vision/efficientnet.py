@@ -6,6 +6,7 @@ weights. `torchvision/efficientnet-b0`… are torchvision's modules with torchvi
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import cast, final
 
@@ -53,24 +54,26 @@ def convert_lite(state: StateDict) -> StateDict:
     return {_lite_key(key): tensor for key, tensor in state.items()}
 
 
+_OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+_FIRST_STAGE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_LATER_STAGES = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+
+
 def _lite_key(key: str) -> str:
-    outside = {
-        "_conv_stem": "conv_stem",
-        "_bn0": "bn1",
-        "_conv_head": "conv_head",
-        "_bn1": "bn2",
-        "_fc": "classifier",
-    }
-    expanding = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
-    expanding |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
-    first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    """One key; what is not of the package's form stays as it is."""
+    if match := re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key):
+        stage, place = _stage_of_block(int(match[1]))
+        names = _LATER_STAGES if stage else _FIRST_STAGE
+        return f"blocks.{stage}.{place}.{names.get(match[2], match[2])}.{match[3]}"
     layer, _, rest = key.partition(".")
-    if layer != "_blocks":
-        return f"{outside[layer]}.{rest}" if layer in outside else key
-    number, layer, rest = rest.split(".", 2)
-    stage, place = _stage_of_block(int(number))
-    names = first if stage == 0 else expanding
-    return f"blocks.{stage}.{place}.{names[layer]}.{rest}"
+    return f"{_OUTSIDE[layer]}.{rest}" if layer in _OUTSIDE else key
 
 
 def _stage_of_block(number: int) -> tuple[int, int]:

@@ -215,8 +215,7 @@ def _columns(targets: numpy.ndarray | None) -> list[numpy.ndarray]:
 
 
 def _array(values: Any) -> numpy.ndarray:
-    return values.detach().cpu().float().numpy() if _is_float(values) else numpy.asarray(values)
-
-
-def _is_float(values: Any) -> bool:
-    return isinstance(values, Tensor) and values.is_floating_point()
+    if not isinstance(values, Tensor):
+        return numpy.asarray(values)
+    has_no_numpy_type = values.dtype == torch.bfloat16
+    return (values.detach().float() if has_no_numpy_type else values.detach()).cpu().numpy()
