@@ -14,21 +14,21 @@ DEMONSTRATION = $(VENV)/.installed-demo
 .DELETE_ON_ERROR:
 
 demo: $(DEMONSTRATION)
-	@$(VENV)/bin/neurenix fit --data clipart --model efficientnet-lite0 --epochs 5 --baselines random pixels
+	@HF_HUB_OFFLINE=1 $(VENV)/bin/neurenix fit --data clipart --model efficientnet-lite0 --strategy lp_ft --epochs 4 --baselines random pixels --output runs/demo
 
 test: $(DEVELOPMENT)
 	@$(PYTEST)
 
 check: $(DEVELOPMENT)
 	@echo "format, lint, types"
-	@$(VENV)/bin/ruff format --check --quiet .
-	@$(VENV)/bin/ruff check --quiet .
-	@$(VENV)/bin/mypy --no-error-summary
+	@$(VENV)/bin/python -m ruff format --check --quiet .
+	@$(VENV)/bin/python -m ruff check --quiet .
+	@$(VENV)/bin/python -m mypy --no-error-summary
 	@$(MAKE) --no-print-directory test
 
 format: $(DEVELOPMENT)
-	@$(VENV)/bin/ruff format --quiet .
-	@$(VENV)/bin/ruff check --fix --quiet .
+	@$(VENV)/bin/python -m ruff format --quiet .
+	@$(VENV)/bin/python -m ruff check --fix --quiet .
 
 prove: $(DEVELOPMENT)
 	@NEURENIX_PROVE=1 $(PYTEST) --timeout 3600

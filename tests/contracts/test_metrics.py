@@ -346,6 +346,14 @@ def test_broken_outputs_are_not_scored(bad: float) -> None:
         assert all(math.isnan(value) for value in metrics.compute().values())
 
 
+def test_outputs_that_are_all_broken() -> None:
+    metrics = build_metrics(["auroc", "confusion_matrix"], "multi_class", 2)
+    metrics.update(torch.full((3, 2), math.nan), torch.tensor([0, 1, 0]))
+    with pytest.warns(NeurenixWarning, match="3 of 3 outputs") as caught:
+        assert all(math.isnan(value) for value in metrics.compute().values())
+    assert len(caught) == 1
+
+
 def test_a_torchmetrics_instance_is_copied_and_keyed_by_its_class() -> None:
     mine = torchmetrics.classification.MulticlassJaccardIndex(3)
     metrics = build_metrics([mine, "accuracy"], "multi_class", 3)

@@ -293,3 +293,22 @@ def test_no_bad_sample_is_allowed_with_a_limit_of_zero(files):
     files[3].write_bytes(b"broken")
     with pytest.raises(TooManyBadSamplesError, match="0 of 10 are allowed"):
         list(DataLoader(ImageFiles(files, transform=red, on_bad="skip"), bad_limit=0))
+
+
+def test_a_worker_that_dies_between_batches_is_reported_by_the_loader_and_nowhere_else():
+    batches = iter(DataLoader(Deadly(), batch_size=1, num_workers=1))
+    first = [next(batches) for _ in range(4)][0]  # now the worker is asked for sample 5
+    deadline = time.monotonic() + 1.0
+    while time.monotonic() < deadline:  # the caller's own work, while the worker reads ahead and dies
+        first.inputs.sum()
+    with pytest.raises(UnreadableSampleError, match=r"file5\.png"):
+        list(batches)
+
+
+def test_a_slow_batch_within_the_timeout_is_waited_for():
+    class Slow(Noise):
+        def __getitem__(self, index):
+            time.sleep(1.2 if index == 1 else 0)
+            return super().__getitem__(index)
+
+    assert len(list(DataLoader(Slow(2), batch_size=1, num_workers=1, timeout=20))) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import sys
 
@@ -391,3 +392,38 @@ def test_every_registered_callback_leaves_the_weights_alone(network, data, tmp_p
     expected = trained([])
     for name, callback in CALLBACKS.items():
         assert trained([callback(**arguments.get(callback.__name__, {}))]) == expected, name
+
+
+def test_two_processes_train_one_model_and_measure_every_sample(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(f"""
+import sys
+sys.path.insert(0, {str(sys.path[0])!r})
+import numpy, torch
+from accelerate import PartialState
+from neurenix.storage import tensor_digest
+from neurenix.transfer import Finetuner
+from tests.unit.test_finetuner import SmallNetwork
+torch.manual_seed(0)
+network = SmallNetwork()
+random = numpy.random.default_rng(0)
+targets = numpy.arange(47) % 3
+images = random.normal(size=(47, 3, 8, 8)).astype("float32")
+images[numpy.arange(47), targets] += 1.0
+tuner = Finetuner(network, num_classes=3, freeze_layers=["conv1"], learning_rate=0.01)
+tuner.fit((images, targets), (images, targets), batch_size=8, epochs=2)
+scores = tuner.evaluate((images, targets))
+alone = (tuner.predict(images) == targets).mean()
+print("RANK", PartialState().process_index, tensor_digest(tuner.model.head.weight)[:16], abs(scores["accuracy"] - alone) < 1e-6)
+""")
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ACCELERATE_USE_CPU": "true"},
+        timeout=150,
+    )
+    lines = sorted(line.split() for line in done.stdout.splitlines() if line.startswith("RANK"))
+    assert len(lines) == 2, done.stderr[-3000:]
+    assert lines[0][2] == lines[1][2], "the processes ended with different weights"
+    assert [line[3] for line in lines] == ["True", "True"], lines

@@ -50,7 +50,7 @@ def _run(arguments: list[str]) -> int:
     except SystemExit as leaving:  # --help and --print_config have answered
         return int(leaving.code or OK)
     with warnings.catch_warnings():
-        warnings.showwarning = _say_warning
+        warnings.showwarning = _say_warning  # type: ignore[assignment]
         command.run(parsed)
     return OK
 
@@ -69,6 +69,6 @@ def _help() -> str:
         "",
         "neurenix COMMAND --help shows a command's options. A first run, offline, in about two minutes:",
         "",
-        "  neurenix fit --data clipart --model efficientnet-lite0 --epochs 5 --baselines random pixels",
+        "  neurenix fit --data clipart --strategy lp_ft --epochs 4 --baselines random pixels",
     ]
     return "\n".join(lines)

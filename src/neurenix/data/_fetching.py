@@ -51,7 +51,7 @@ class KeyedDataset(TorchDataset[Any]):
         # what each worker is reading, (process id, index), so that the sample that kills one can be named
         self.reading = torch.full((workers, 2), -1, dtype=torch.int64)
         if workers:
-            self.reading.share_memory_()  # type: ignore[no-untyped-call]
+            self.reading.share_memory_()
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -15,8 +15,7 @@ Collate: TypeAlias = "Callable[[list[tuple[Any, Any]]], tuple[Any, Any]]"
 
 
 def collate(samples: list[tuple[Any, Any]]) -> tuple[Any, Any]:
-    """(inputs, targets) of samples: tensors and arrays are stacked, numbers become a tensor, mappings go by
-    key.
+    """(inputs, targets) of samples: tensors and arrays are stacked, numbers become a tensor, mappings go by key.
 
     Whole numbers become int64, reals float32. Targets are None where every sample's target is None.
     Raises InputMismatchError for inputs of different shapes, PIL images and texts, saying what to do.
@@ -57,7 +56,7 @@ def _stack_tensors(tensors: list[Tensor]) -> Tensor:
         raise InputMismatchError(
             f"the samples of a batch have different shapes: {', '.join(map(str, shapes[:4]))}. Bring images "
             "to one size (transforms.Resize and CenterCrop, or the model's own model.preprocess); pad "
-            "sequences with collate=…, with lengths=… to batch similar ones."
+            "sequences with a collate=… of your own; lengths=… batches similar ones."
         )
     return torch.stack(tensors)
 

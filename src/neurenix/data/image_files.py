@@ -69,8 +69,7 @@ def to_rgb(image: Image) -> Image:
 
 @final
 class ImageFiles(Dataset):
-    """Images given by their paths, with or without targets. `dataset[i]` is (PIL image or transform's result,
-    target).
+    """Images given by their paths, with or without targets. `dataset[i]` is (PIL image or transform's result, target).
 
     targets: class names, class numbers, reals, or several values per file; None for unlabelled data.
     classes: names in the order of their numbers; by default the sorted names in `targets`.
@@ -118,8 +117,7 @@ class ImageFiles(Dataset):
 
 @final
 class ImageFolder(Dataset):
-    """One folder per class, images anywhere below it. `dataset[i]` is (PIL image or transform's result, class
-    number).
+    """One folder per class, images anywhere below it. `dataset[i]` is (PIL image or transform's result, class number).
 
     root: the folder that holds the class folders; classes are their names, sorted. Hidden files are ignored.
     on_bad: "raise" stops at a file that cannot be decoded; "skip" lets the loader leave it out, count and

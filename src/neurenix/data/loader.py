@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, final
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Sampler
+from torch.utils.data._utils import signal_handling
 
 from ..errors import (
     ConfigurationError,
@@ -27,6 +29,8 @@ from ._fetching import Failure, Key, KeyedDataset, as_is
 from .collation import Collate, collate
 from .conversion import as_dataset
 from .sampling import epoch_order, length_batches, plain_batches, share_batches
+
+_LOOK = 1.0  # seconds between looks at whether the workers are alive
 
 
 @final
@@ -159,7 +163,7 @@ class _Stream:
             batch_sampler=self._plan,
             num_workers=workers,
             collate_fn=as_is,
-            timeout=loader.timeout if workers else 0,
+            timeout=min(_LOOK, loader.timeout) if workers else 0,
             persistent_workers=workers > 0,
             generator=torch.Generator(),  # for torch's own seed of each pass: not the user's generator
         )
@@ -179,28 +183,54 @@ class _Stream:
             self.busy = False
 
     def _guarded(self, answers: Iterator[Any]) -> Iterator[Any]:
+        deaths_are_found_here(answers)
         while True:
             try:
-                answer = next(answers)
+                answer = self._next(answers)
             except StopIteration:
                 return
-            except (RuntimeError, OSError) as error:
-                # a worker died or hangs; in the main process and in workers datasets' errors come as Failure
-                self.lost = True
-                raise UnreadableSampleError(self._lost_worker(error)) from error
             yield answer
 
-    def _lost_worker(self, error: Exception) -> str:
-        alive = {process.pid for process in multiprocessing.active_children()}
-        reading = [(pid, index) for pid, index in self._data.reading.tolist() if pid >= 0]
-        dead = [index for pid, index in reading if pid not in alive]
-        what = "died" if dead else f"delivered nothing for {self._timeout:g} s"
-        names = [sample_name(self._data.dataset, index) for index in dead or [index for _, index in reading]]
+    def _next(self, answers: Iterator[Any]) -> Any:
+        """The next batch; looks every second whether a worker died, and gives up after the timeout."""
+        asked = time.monotonic()
+        while True:
+            tried = time.monotonic()
+            try:
+                return next(answers)
+            except (RuntimeError, OSError) as error:  # datasets' own errors come as Failure
+                waited = time.monotonic() - asked
+                lost = self._reading(alive=False)
+                only_slow = not lost and time.monotonic() - tried > _LOOK / 2 and waited < self._timeout
+                if not only_slow:
+                    self.lost = True
+                    raise UnreadableSampleError(self._lost_worker(lost, waited, error)) from error
+
+    def _reading(self, *, alive: bool) -> list[str]:
+        """Names of the samples that workers, those alive or those dead, began to read last."""
+        living = {process.pid for process in multiprocessing.active_children()}
+        last = [index for pid, index in self._data.reading.tolist() if pid >= 0 and (pid in living) == alive]
+        return [sample_name(self._data.dataset, index) for index in last]
+
+    def _lost_worker(self, lost: list[str], waited: float, error: Exception) -> str:
+        what = f"delivered nothing for {self._timeout:g} s" if waited >= self._timeout else "died"
+        names = " or ".join(lost or self._reading(alive=True)) or "its first sample"
         return (
-            f"a data worker {what} while reading {' or '.join(names) or 'its first sample'} ({error}). Read "
-            "the sample with num_workers=0 to see why; too little memory kills workers too: use fewer of "
-            "them or smaller batches. A slow disk may need a longer timeout=…"
+            f"a data worker {what} while reading {names} ({error}). Read the sample with num_workers=0 to see why. Too "
+            "little memory kills workers too: use fewer of them or smaller batches. A slow disk may need a longer "
+            "timeout=…"
         )
+
+
+def deaths_are_found_here(answers: Any) -> None:
+    """Take torch's signal handler off these workers.
+
+    It raises wherever the program happens to be when a worker dies, in the middle of a training step or of an
+    unrelated library, and cannot say which sample it was. The stream looks for deaths itself when it wants a batch.
+    """
+    if getattr(answers, "_worker_pids_set", False):
+        signal_handling._remove_worker_pids(id(answers))  # type: ignore[attr-defined]
+        answers._worker_pids_set = False
 
 
 @final

@@ -66,8 +66,7 @@ class PreparedDataset(Dataset):
 
 
 def prepare(dataset: Any, preprocess: Preprocess | None, training: bool) -> Any:
-    """`dataset` made ready for a model: raw samples get the model's preprocessing, ready tensors stay as they
-    are.
+    """`dataset` made ready for a model: raw samples get the model's preprocessing, ready tensors stay as they are.
 
     The first readable sample decides. training: augment where the preprocessing has an augmentation.
     """

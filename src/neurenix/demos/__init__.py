@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..errors import ConfigurationError
+
 CLIPART_SPLITS = ("train", "test")
 
 
 def clipart_path(split: str) -> Path:
     """Return the folder of one split of the clip-art set, with one sub-folder for each class.
 
-    ``split`` is ``"train"`` or ``"test"``; anything else raises a ``ValueError``.
+    ``split`` is ``"train"`` or ``"test"``; anything else raises ConfigurationError.
     """
     if split not in CLIPART_SPLITS:
         possible = " or ".join(repr(name) for name in CLIPART_SPLITS)
-        raise ValueError(f"the clip-art set has no split {split!r}; possible is {possible}")
+        raise ConfigurationError(f"the clip-art set has no split {split!r}; possible is {possible}")
     return Path(__file__).resolve().parent / "clipart" / split
 
 

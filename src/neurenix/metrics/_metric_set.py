@@ -68,6 +68,8 @@ class MetricSet:
             return {}
         if not self._samples:
             raise EmptyDatasetError("No samples to compute metrics of: every one was skipped, or the data is empty.")
+        if self._not_finite == self._samples:
+            return self._with_undefined(dict.fromkeys(self._metrics, math.nan))
         with _unordered_counting():
             values = {name: _plain(name, metric.compute()) for name, metric in self._metrics.items()}
         return self._with_undefined(values)
@@ -155,10 +157,12 @@ def _unordered_counting() -> Iterator[None]:
 
     Whole numbers add up to the same in any order; its replacement needs samples x classes² of memory.
     """
-    demanded = torch.are_deterministic_algorithms_enabled()
+    if not torch.are_deterministic_algorithms_enabled():
+        yield
+        return
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(False)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(demanded, warn_only=warn_only)
+        torch.use_deterministic_algorithms(True, warn_only=warn_only)

@@ -36,7 +36,7 @@ def evaluate(
                 result = objective(model, moved)
             total, samples = total + result.loss * len(batch), samples + len(batch)
             if result.outputs is not None:
-                metrics.update(result.outputs, labelled(moved))
+                metrics.update(*processes.gathered(result.outputs, labelled(moved)))
     return {"loss": processes.mean(total, samples), **metrics.compute()}
 
 

@@ -227,7 +227,7 @@ class Loop:
         with autocast(self._device, self._precision):
             result = self.objective(self._processes.wrapped(self.model), moved)
         if result.outputs is not None:
-            self.metrics.update(result.outputs.detach(), labelled(moved))
+            self.metrics.update(*self._processes.gathered(result.outputs.detach(), labelled(moved)))
             self._measured = True
         return result
 

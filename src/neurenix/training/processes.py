@@ -50,6 +50,15 @@ class Processes:
         """Number of batches that each process sees in an epoch."""
         return -(-len(loader) // self.count)
 
+    def gathered(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs and targets of all processes, in every one; batches may differ in size."""
+        if self.count == 1:
+            return outputs, targets
+        from accelerate.utils import gather_object
+
+        parts = gather_object([(outputs.cpu(), targets.cpu())])
+        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
     def mean(self, total: Tensor, samples: int) -> float:
         """Sum of all processes' totals over the sum of their samples."""
         both = torch.stack([total.float(), torch.tensor(float(samples), device=total.device)])

@@ -4,4 +4,5 @@ from ..models import layer_names as layer_names
 from .features import FeatureExtractor as FeatureExtractor
 from .finetune import Finetuner as Finetuner
 from .pretrained import list_models as list_models
+from .pretrained import list_weights as list_weights
 from .pretrained import load_pretrained_model as load_pretrained_model

@@ -147,6 +147,8 @@ def _rebuild_base(manifest: Mapping[str, Any], module: nn.Module | None, device:
         include_top=base["include_top"],
         pooling=base["pooling"],
         max_length=base["max_length"],
+        minimum_pretrained=base["minimum_pretrained"],
+        accept_licence=base["accept_licence"],
         device=device,
     )
     found = (model.source or {}).get("weights_sha256")

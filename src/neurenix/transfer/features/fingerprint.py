@@ -146,7 +146,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, numpy.ndarray) and value.dtype != object:
         return ["array", str(value.dtype), list(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
     if isinstance(value, (bytes, numpy.generic)):
-        return [type(value).__name__, hashlib.sha256(bytes(value)).hexdigest()]
+        content = value if isinstance(value, bytes) else value.tobytes()
+        return [type(value).__name__, hashlib.sha256(content).hexdigest()]
     if isinstance(value, (torch.dtype, torch.device, torch.Size, Path, complex)):
         return [type(value).__name__, str(value)]
     return ["logger"] if isinstance(value, logging.Logger) else None

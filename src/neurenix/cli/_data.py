@@ -1,0 +1,61 @@
+"""From the data options to a training and a test dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..data import TableDataset, as_dataset, split
+from ..demos import CLIPART_SPLITS, clipart_path
+from ..errors import ConfigurationError
+
+_TEST_FOLDERS = ("val", "valid", "validation", "test")
+_TABLES = (".csv", ".parquet")
+
+
+def datasets(
+    data: str | None = None,
+    val: str | None = None,
+    input: str | None = None,
+    target: str | None = None,
+    kind: str = "image",
+    seed: int = 0,
+) -> tuple[Any, Any]:
+    """The training and the test data.
+
+    Args:
+        data: A folder with train/ and val/ (or test/) in it, a folder of class folders, a CSV or Parquet table, or
+            the word clipart for the pictures that come with neurenix.
+        val: Test data of its own; without it a fifth of the training data is kept back.
+        input: The column of a table that holds paths or texts.
+        target: The column of a table that holds the answers.
+        kind: What a table's input column names: image or text.
+        seed: Of the split.
+    """
+    if data is None:
+        raise ConfigurationError("no data was given; --data takes a folder, a table, or the word clipart.")
+    if data == "clipart":
+        return tuple(as_dataset(clipart_path(name)) for name in CLIPART_SPLITS)
+    train_path, val_path = _paths(Path(data), val)
+    train = open_data(train_path, input, target, kind)
+    if val_path is not None:
+        return train, open_data(val_path, input, target, kind)
+    print("no test data was given: a fifth of the samples is kept back for it.")
+    return split(train, 0.2, seed)
+
+
+def open_data(path: Path, input: str | None, target: str | None, kind: str) -> Any:
+    """One folder or table as a dataset."""
+    if path.suffix not in _TABLES:
+        return as_dataset(path)
+    if input is None or target is None:
+        raise ConfigurationError(f"{path} is a table; name its columns with --input and --target.")
+    return TableDataset(path, input=input, target=target, kind=kind, root=path.parent)
+
+
+def _paths(data: Path, val: str | None) -> tuple[Path, Path | None]:
+    if val is not None:
+        return data, Path(val)
+    if not (data / "train").is_dir():
+        return data, None
+    return data / "train", next((data / name for name in _TEST_FOLDERS if (data / name).is_dir()), None)

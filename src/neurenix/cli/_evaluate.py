@@ -1,0 +1,43 @@
+"""`neurenix evaluate`: measure a tuned model on labelled data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jsonargparse
+
+from ..transfer import Finetuner
+from ._arguments import Options, take
+from ._data import open_data
+
+
+def evaluation(
+    model: str, data: str, input: str | None = None, target: str | None = None, kind: str = "image", batch_size: int = 32
+) -> None:
+    """What to measure on what.
+
+    Args:
+        model: The folder that `neurenix fit` or Finetuner.save wrote.
+        data: A folder of class folders, or a CSV or Parquet table.
+        input: The column of a table that holds paths or texts.
+        target: The column of a table that holds the answers.
+        kind: What a table's input column names: image or text.
+        batch_size: Samples per batch.
+    """
+    dataset = open_data(Path(data), input, target, kind)
+    for name, value in Finetuner.load(model).evaluate(dataset, batch_size).items():
+        print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
+
+
+def parser() -> Options:
+    """The options of `neurenix evaluate`."""
+    options = Options(
+        "evaluate", "Measure a tuned model.", "neurenix evaluate --model runs/fit/model --data flowers/test"
+    )
+    options.add("what", evaluation)
+    return options
+
+
+def run(arguments: jsonargparse.Namespace) -> None:
+    """Print every metric that the model was tuned with."""
+    evaluation(**take(arguments, evaluation))

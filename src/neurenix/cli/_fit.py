@@ -1,0 +1,177 @@
+"""`neurenix fit`: fine-tune, compare, save, reload, predict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+
+from ..callbacks import ProgressBar
+from ..data import label_names, sample_name
+from ..errors import ConfigurationError, MissingPackageError
+from ..report import save_report_figure
+from ..storage import write_json
+from ..training import LOSSES
+from ..transfer import Finetuner, load_pretrained_model
+from ._arguments import Options, take
+from ._baselines import Outcome, check_baselines, raw_pixels
+from ._data import datasets
+
+_LOADING = ("domain", "weights", "input_shape", "pooling", "max_length", "device")
+_LOAD_SKIP = {"model_name", "include_top", "minimum_pretrained", "accept_licence"}
+_TUNER_SKIP = {"model", "num_classes", "strategy", "seed"}
+_FIT_SKIP = {"train_dataset", "val_dataset", "callbacks", "batch_size", "epochs"}
+
+
+def job(
+    model: str = "efficientnet-lite0",
+    strategy: str = "auto",
+    epochs: int = 5,
+    batch_size: int = 16,
+    output: str = "runs/fit",
+    baselines: Sequence[str] = (),
+) -> None:
+    """What to do.
+
+    Args:
+        model: A pretrained model; `neurenix models` lists them.
+        strategy: full, partial, head, progressive, lp_ft or auto.
+        epochs: Passes over the training data.
+        batch_size: Samples per batch.
+        output: Folder for the tuned model, the figures and the picture.
+        baselines: random (the same network from random weights) and pixels (logistic regression on raw pixels).
+    """
+
+
+def parser() -> Options:
+    """The options of `neurenix fit`."""
+    options = Options(
+        "fit",
+        "Fine-tune a pretrained model on your data.",
+        "neurenix fit --data flowers/ --model efficientnet-lite0 --strategy lp_ft --output runs/flowers",
+    )
+    options.parser.add_argument("--config", action="config", help="A YAML file as --print_config writes it.")
+    options.add("the job", job)
+    options.add("the data", datasets)
+    options.add("the pretrained model", load_pretrained_model, skip=_LOAD_SKIP)
+    options.add("the tuning", Finetuner, skip=_TUNER_SKIP)
+    options.add("the fit", Finetuner.fit, skip=_FIT_SKIP)
+    return options
+
+
+def run(arguments: jsonargparse.Namespace) -> None:
+    """Do the job and say what came out."""
+    check_baselines(arguments.baselines)
+    train, test = datasets(**take(arguments, datasets))
+    print(f"{len(train)} samples to learn from, {len(test)} to test on; {arguments.model}, {arguments.strategy}")
+    tuner, tuned = _tuned(arguments, train, test)
+    output = Path(arguments.output)
+    tuner.save(output / "model")
+    scores = tuner.evaluate(test, arguments.batch_size, arguments.num_workers)
+    write_json(output / "metrics.json", scores)
+    write_json(output / "history.json", tuner.history.epochs)
+    outcomes = [tuned, *_baseline_outcomes(arguments, train, test)]
+    if tuner.loss.task == "multi_class":
+        _show_table(outcomes)
+        _draw(output / "report.png", tuner, test, outcomes, arguments)
+    else:
+        print(", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    _show_predictions(output / "model", test)
+
+
+def _tuned(arguments: jsonargparse.Namespace, train: Any, test: Any) -> tuple[Finetuner, Outcome]:
+    model = load_pretrained_model(arguments.model, **{name: arguments[name] for name in _LOADING})
+    return _train(arguments, "transfer (pretrained weights)", model, train, test, {"strategy": arguments.strategy})
+
+
+def _train(
+    arguments: jsonargparse.Namespace, name: str, model: Any, train: Any, test: Any, changes: dict[str, Any]
+) -> tuple[Finetuner, Outcome]:
+    print(f"\n{name}")
+    started = time.perf_counter()
+    settings = {**take(arguments, Finetuner, skip=_TUNER_SKIP), "seed": arguments.seed, **changes}
+    tuner = Finetuner(model, num_classes=_outputs(train, settings["loss"]), **settings)
+    history = tuner.fit(
+        train, test, arguments.batch_size, arguments.epochs, [ProgressBar()], arguments.num_workers
+    )
+    seconds = time.perf_counter() - started
+    accuracy = float(history.epochs[-1].get("val_accuracy", float("nan")))
+    return tuner, Outcome(name, accuracy, tuner.summary().trainable, seconds, history.epochs)
+
+
+def _outputs(dataset: Any, loss: str) -> int:
+    names = label_names(dataset)
+    if names:
+        return len(names)
+    if LOSSES[loss].task == "regression":
+        return 1
+    raise ConfigurationError("these data name no classes; use class folders, or a table with a target column.")
+
+
+def _baseline_outcomes(arguments: jsonargparse.Namespace, train: Any, test: Any) -> list[Outcome]:
+    outcomes = []
+    if "random" in arguments.baselines:
+        loading = {name: arguments[name] for name in _LOADING} | {"weights": None}
+        fresh = load_pretrained_model(arguments.model, **loading)
+        # From random weights there is nothing to protect: every layer learns at the usual rate.
+        changes = {"strategy": "full", "learning_rate": 1e-3, "freeze_layers": (), "layer_learning_rates": None}
+        outcomes.append(_train(arguments, "the same from random weights", fresh, train, test, changes)[1])
+    if "pixels" in arguments.baselines:
+        outcomes.append(raw_pixels(train, test))
+    return outcomes
+
+
+def _show_table(outcomes: Sequence[Outcome]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="\nIs transfer helping?", title_justify="left")
+    for column, justify in (("method", "left"), ("test accuracy", "right"), ("trained", "right"), ("seconds", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for outcome in outcomes:
+        values = (f"{outcome.accuracy:.3f}", f"{outcome.parameters:,}", f"{outcome.seconds:.1f}")
+        table.add_row(outcome.name, *values)
+    Console().print(table)
+
+
+def _draw(path: Path, tuner: Finetuner, test: Any, outcomes: Sequence[Outcome], arguments: Any) -> None:
+    from ..data import all_targets
+
+    names = list(tuner.model.categories)
+    places = {name: place for place, name in enumerate(names)}
+    matrix = [[0.0] * len(names) for _ in names]
+    for true, predicted in zip(all_targets(test), tuner.predict(test, arguments.batch_size), strict=True):
+        matrix[int(true)][places[str(predicted)]] += 1
+    try:
+        save_report_figure(
+            path,
+            histories={outcome.name: outcome.history for outcome in outcomes if outcome.history},
+            levels={outcome.name: outcome.accuracy for outcome in outcomes if not outcome.history},
+            matrix=matrix,
+            names=names,
+            title=f"{arguments.model} on {arguments.data}",
+        )
+        print(f"learning curves and confusion matrix: {path}")
+    except MissingPackageError as error:
+        print(f"no picture was drawn: {error}")
+
+
+def _show_predictions(folder: Path, test: Any, count: int = 6) -> None:
+    """Load the saved model again, as its user will, and ask it about some test samples."""
+    tuner = Finetuner.load(folder)
+    places = [index * len(test) // count for index in range(min(count, len(test)))]
+    samples = [test[place][0] for place in places]
+    answers = tuner.predict(samples)
+    shares = tuner.predict_proba(samples).max(1) if tuner.loss.task == "multi_class" else None
+    print("\nthe saved model, loaded again, says:")
+    for row, (place, answer) in enumerate(zip(places, answers, strict=True)):
+        certain = "" if shares is None else f" ({shares[row]:.0%})"
+        print(f"  {_short_name(test, place)} -> {answer}{certain}")
+    print(f"\nuse it: neurenix predict --model {folder} FILE …")
+
+
+def _short_name(dataset: Any, place: int) -> str:
+    return "/".join(Path(sample_name(dataset, place)).parts[-2:])
