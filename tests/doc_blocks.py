@@ -39,9 +39,7 @@ class Block:
 def code_blocks(file: Path, *, section: str | None = None, language: str | None = "python") -> list[Block]:
     """All blocks of a file in order; `section` and `language` narrow them (language=None takes every language)."""
     blocks = [
-        block
-        for block in _all_blocks(file)
-        if section in (None, block.section) and language in (None, block.language)
+        block for block in _all_blocks(file) if section in (None, block.section) and language in (None, block.language)
     ]
     if not blocks:
         raise LookupError(f"{file} has no {language} block under {section!r}")

@@ -58,9 +58,7 @@ def read_selection(path: Path) -> list[Choice]:
     """Read the curated list and refuse one that would write two drawings to one file."""
     with path.open(encoding="utf-8", newline="") as stream:
         rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
-        choices = [
-            Choice(row["class"], row["split"], row["source"], row["title"], row["author"]) for row in rows
-        ]
+        choices = [Choice(row["class"], row["split"], row["source"], row["title"], row["author"]) for row in rows]
     unknown = sorted({choice.split for choice in choices} - set(SPLITS))
     if unknown:
         raise ValueError(f"{path} names the splits {unknown}; possible are {list(SPLITS)}")
@@ -135,9 +133,7 @@ def summarise(choices: list[Choice], target: Path) -> tuple[int, str]:
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Re-create the clip-art image set of neurenix.demos.")
-    parser.add_argument(
-        "--source", type=Path, required=True, help="folder of the unpacked openclipart-png package"
-    )
+    parser.add_argument("--source", type=Path, required=True, help="folder of the unpacked openclipart-png package")
     parser.add_argument("--target", type=Path, default=DEFAULT_TARGET, help="folder to write the set to")
     return parser.parse_args()
 

@@ -83,9 +83,7 @@ def test_sources_name_every_image_exactly_once() -> None:
 
 
 def test_no_image_is_stored_twice() -> None:
-    digests = [
-        hashlib.sha256(path.read_bytes()).digest() for split in CLIPART_SPLITS for path in image_files(split)
-    ]
+    digests = [hashlib.sha256(path.read_bytes()).digest() for split in CLIPART_SPLITS for path in image_files(split)]
     assert len(set(digests)) == len(digests)
 
 

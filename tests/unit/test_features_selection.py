@@ -73,7 +73,9 @@ def test_the_index_survives_saving(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "index.json").read_text())["indices"] == PLANTED
 
 
-@pytest.mark.parametrize("change", [{"indices": [99]}, {"indices": []}, {"format": 2}, {"width": "many"}, {"scores": {}}])
+@pytest.mark.parametrize(
+    "change", [{"indices": [99]}, {"indices": []}, {"format": 2}, {"width": "many"}, {"scores": {}}]
+)
 def test_a_damaged_index_is_named(tmp_path: Path, change: dict[str, object]) -> None:
     path = tmp_path / "index.json"
     FeatureSelector(count=3).fit(planted()[0]).save(path)

@@ -153,7 +153,9 @@ def test_unfreezing_a_part_of_a_frozen_layer(network):
 
 
 def test_layer_learning_rates_by_name_glob_and_decay(network):
-    tuner = Finetuner(network, num_classes=3, learning_rate=1e-2, layer_learning_rates={"layer2.*": 1e-3, "layer2.0": 1e-4, "fc": 0.5})
+    tuner = Finetuner(
+        network, num_classes=3, learning_rate=1e-2, layer_learning_rates={"layer2.*": 1e-3, "layer2.0": 1e-4, "fc": 0.5}
+    )
     rates = {group["name"]: group["base_lr"] for group in tuner.optimizer.param_groups}
     assert rates["conv1"] == 1e-2 and rates["layer2.1"] == 1e-3 and rates["layer2.0"] == 1e-4 and rates["fc"] == 0.5
     decayed = Finetuner(network, num_classes=3, learning_rate=1.0, layer_learning_rates=0.5)
@@ -231,7 +233,9 @@ def test_moving_average_ends_in_the_model(network, data):
 def test_several_labels_per_sample(network, data):
     images, targets = data
     labels = numpy.stack([targets == 0, targets != 2], 1).astype("float32")
-    tuner = Finetuner(network, num_classes=2, loss="binary_cross_entropy", metrics=["f1_score", "auroc"], learning_rate=0.02)
+    tuner = Finetuner(
+        network, num_classes=2, loss="binary_cross_entropy", metrics=["f1_score", "auroc"], learning_rate=0.02
+    )
     tuner.fit((images, labels), epochs=8)
     assert tuner.evaluate((images, labels))["auroc"] > 0.9
     assert tuner.predict(images).shape == (48, 2)
@@ -414,7 +418,8 @@ tuner = Finetuner(network, num_classes=3, freeze_layers=["conv1"], learning_rate
 tuner.fit((images, targets), (images, targets), batch_size=8, epochs=2)
 scores = tuner.evaluate((images, targets))
 alone = (tuner.predict(images) == targets).mean()
-print("RANK", PartialState().process_index, tensor_digest(tuner.model.head.weight)[:16], abs(scores["accuracy"] - alone) < 1e-6)
+same = abs(scores["accuracy"] - alone) < 1e-6
+print("RANK", PartialState().process_index, tensor_digest(tuner.model.head.weight)[:16], same)
 """)
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)],

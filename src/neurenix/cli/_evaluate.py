@@ -12,7 +12,12 @@ from ._data import open_data
 
 
 def evaluation(
-    model: str, data: str, input: str | None = None, target: str | None = None, kind: str = "image", batch_size: int = 32
+    model: str,
+    data: str,
+    input: str | None = None,
+    target: str | None = None,
+    kind: str = "image",
+    batch_size: int = 32,
 ) -> None:
     """What to measure on what.
 

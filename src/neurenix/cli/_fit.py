@@ -94,9 +94,7 @@ def _train(
     started = time.perf_counter()
     settings = {**take(arguments, Finetuner, skip=_TUNER_SKIP), "seed": arguments.seed, **changes}
     tuner = Finetuner(model, num_classes=_outputs(train, settings["loss"]), **settings)
-    history = tuner.fit(
-        train, test, arguments.batch_size, arguments.epochs, [ProgressBar()], arguments.num_workers
-    )
+    history = tuner.fit(train, test, arguments.batch_size, arguments.epochs, [ProgressBar()], arguments.num_workers)
     seconds = time.perf_counter() - started
     accuracy = float(history.epochs[-1].get("val_accuracy", float("nan")))
     return tuner, Outcome(name, accuracy, tuner.summary().trainable, seconds, history.epochs)

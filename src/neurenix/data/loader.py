@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Sampler
 from torch.utils.data._utils import signal_handling
 
+from ..devices import cpu_cores
 from ..errors import (
     ConfigurationError,
     EmptyDatasetError,
@@ -154,7 +154,7 @@ class _Stream:
     def __init__(self, loader: DataLoader) -> None:
         self.busy = self.lost = False
         self._timeout = loader.timeout
-        workers = 0 if is_in_memory(loader.dataset) else min(loader.num_workers, len(loader), _cores())
+        workers = 0 if is_in_memory(loader.dataset) else min(loader.num_workers, len(loader), cpu_cores())
         own = loader.collate or innermost(loader.dataset, "collate") or collate
         self._data = KeyedDataset(loader.dataset, own, loader.seed, workers)
         self._plan = _Plan()
@@ -274,7 +274,3 @@ def _check_arguments(count: int, batch_size: int, num_workers: int, bad_limit: f
 def _listed(skipped: Iterable[Skipped], shown: int = 3) -> str:
     names = [f"{bad.name} ({bad.reason})" if bad.name not in bad.reason else bad.reason for bad in skipped]
     return "; ".join(names[:shown]) + (f"; and {len(names) - shown} more" if len(names) > shown else "")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

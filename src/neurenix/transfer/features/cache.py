@@ -48,9 +48,7 @@ class CachedFeatures(Dataset[Any]):
     skipped: samples that could not be read. computed: samples whose features were not on disk in this call.
     """
 
-    def __init__(
-        self, folder: Path, rows: Rows, columns: Mapping[str, slice], classes: Sequence[str], computed: int
-    ):
+    def __init__(self, folder: Path, rows: Rows, columns: Mapping[str, slice], classes: Sequence[str], computed: int):
         self.folder = folder
         self.features, self.targets, self.indices, self.skipped = (
             rows.features,
@@ -121,9 +119,7 @@ def check_storage(dtype: str, shard_size: int) -> None:
         raise ConfigurationError(f"shard_size={shard_size}; a shard holds at least one sample.")
 
 
-def fill(
-    plan: Plan, compute: Compute, columns: Callable[[], Mapping[str, slice]], shown: bool
-) -> CachedFeatures:
+def fill(plan: Plan, compute: Compute, columns: Callable[[], Mapping[str, slice]], shown: bool) -> CachedFeatures:
     """Read what is on disk and right, compute and write the rest, then write the manifest.
 
     columns: which columns belong to which layer; known once `compute` ran.
@@ -147,11 +143,7 @@ def fill(
 
 def _read_shards(plan: Plan, ranges: Sequence[Range], compute: Compute) -> dict[Range, tuple[str, Rows]]:
     found = {place: shard for place in ranges if (shard := _find(plan.folder, place)) is not None}
-    if (
-        not found
-        or plan.tolerance is None
-        or _agrees([rows for _, rows in found.values()], compute, plan.tolerance)
-    ):
+    if not found or plan.tolerance is None or _agrees([rows for _, rows in found.values()], compute, plan.tolerance):
         return found
     warnings.warn(
         f"the features in {plan.folder} are not what the model gives now, although nothing that can be seen has "
@@ -168,9 +160,7 @@ def _find(folder: Path, place: Range) -> tuple[str, Rows] | None:
         try:
             return path.name, _read(path)
         except DamagedFileError as error:
-            warnings.warn(
-                f"a shard of cached features is damaged and computed again: {error}", NeurenixWarning, 6
-            )
+            warnings.warn(f"a shard of cached features is damaged and computed again: {error}", NeurenixWarning, 6)
             path.unlink(missing_ok=True)
     return None
 
@@ -199,7 +189,8 @@ def _write(plan: Plan, place: Range, rows: Rows) -> tuple[str, Rows]:
     stored = rows.features.to(DTYPES[plan.dtype])
     if not stored.isfinite().all():
         raise ConfigurationError(
-            f"dtype={plan.dtype!r} cannot hold features up to {rows.features.abs().max():.3g}; use 'bfloat16' or 'float32'."
+            f"dtype={plan.dtype!r} cannot hold features up to {rows.features.abs().max():.3g}; "
+            "use 'bfloat16' or 'float32'."
         )
     skipped = json.dumps([asdict(sample) for sample in rows.skipped]).encode()
     tensors = {
@@ -238,9 +229,7 @@ def _read(path: Path) -> Rows:
     )
 
 
-def _write_manifest(
-    plan: Plan, names: Sequence[str], rows: Rows, columns: Mapping[str, slice]
-) -> dict[str, Any]:
+def _write_manifest(plan: Plan, names: Sequence[str], rows: Rows, columns: Mapping[str, slice]) -> dict[str, Any]:
     manifest = {
         "key": key(plan.description),
         "description": dict(plan.description),
@@ -269,9 +258,7 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
         return None
     manifest = read_json(path)
     if not isinstance(manifest, dict) or not {"key", "shards", "columns", "classes"} <= manifest.keys():
-        raise DamagedFileError(
-            f"{path} is no manifest of a feature cache; delete it and run cache_features again."
-        )
+        raise DamagedFileError(f"{path} is no manifest of a feature cache; delete it and run cache_features again.")
     return manifest
 
 

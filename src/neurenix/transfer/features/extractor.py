@@ -141,9 +141,7 @@ class FeatureExtractor:
         raw = samples.as_dataset(dataset)
         prepared = samples.prepared(raw, self.model)
         count = samples.length(prepared)
-        description = self._description(
-            dtype, fingerprint.data_digest(prepared, count, num_workers, cache_key)
-        )
+        description = self._description(dtype, fingerprint.data_digest(prepared, count, num_workers, cache_key))
         plan = Plan(
             folder=Path(cache_dir) / fingerprint.key(description)[:32],
             description=description,
@@ -165,9 +163,7 @@ class FeatureExtractor:
     def select(self, selector: FeatureSelector) -> FeatureExtractor:
         """The same extractor giving only the columns that a fitted selector chose."""
         if not self.flatten or self.selector is not None:
-            raise ConfigurationError(
-                "select() takes columns of one whole matrix: use an extractor with flatten=True."
-            )
+            raise ConfigurationError("select() takes columns of one whole matrix: use an extractor with flatten=True.")
         selector.check_fitted()
         chosen = copy.copy(self)
         chosen.selector, chosen.columns = selector, {}
@@ -219,9 +215,7 @@ class FeatureExtractor:
 
         seen = taps.read(self.model, one, (*self.taps, *extra), reader, stop=False)
         trunk_output = seen.pop("\0trunk")[1] if extra else None
-        found = {
-            name: detect(module, output, reference, trunk_output) for name, (module, output) in seen.items()
-        }
+        found = {name: detect(module, output, reference, trunk_output) for name, (module, output) in seen.items()}
         if self.channels_last is None:
             return found
         return {name: Layout(self.channels_last, layout.prefix_tokens) for name, layout in found.items()}
@@ -245,14 +239,10 @@ class FeatureExtractor:
 
     def _check_matrix(self) -> None:
         if not self.flatten:
-            raise ConfigurationError(
-                "a dataset's features are one matrix: use an extractor with flatten=True."
-            )
+            raise ConfigurationError("a dataset's features are one matrix: use an extractor with flatten=True.")
 
 
-def _taps(
-    model: nn.Module, layers: Sequence[str] | str | None, pooling: str | None
-) -> tuple[tuple[Tap, ...], bool]:
+def _taps(model: nn.Module, layers: Sequence[str] | str | None, pooling: str | None) -> tuple[tuple[Tap, ...], bool]:
     """The places to read, and whether what they give has been pooled by the model itself."""
     if layers is not None:
         names = [layers] if isinstance(layers, str) else list(layers)

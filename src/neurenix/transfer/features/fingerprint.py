@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader as TorchLoader
 from torch.utils.data import Dataset
 
+from ...devices import cpu_cores
 from ...errors import ConfigurationError, DataError
 from ...models._pretrained_model import PretrainedModel
 from ...storage import tensor_digest
@@ -101,7 +102,7 @@ def data_digest(prepared: Any, count: int, num_workers: int, cache_key: str | No
             "be cached under its content. Use the transforms meant for evaluation, or pass cache_key='…', a name for "
             "its state that you change whenever the data or the transforms change."
         )
-    reader = TorchLoader(digests, batch_size=64, collate_fn=list, num_workers=num_workers)
+    reader = TorchLoader(digests, batch_size=64, collate_fn=list, num_workers=min(num_workers, cpu_cores()))
     total = hashlib.sha256()
     for part in reader:
         total.update("".join(part).encode())
@@ -163,20 +164,12 @@ def _code(value: Any, seen: Seen) -> Any:
         return ["class", _class(value, seen)]
     if isinstance(value, types.FunctionType):
         return ["function", _name(value), *([] if _has_version(value) else _function(value, seen))]
-    return (
-        ["builtin", _name(value)]
-        if isinstance(value, (types.BuiltinFunctionType, types.ModuleType))
-        else None
-    )
+    return ["builtin", _name(value)] if isinstance(value, (types.BuiltinFunctionType, types.ModuleType)) else None
 
 
 def _function(function: types.FunctionType, seen: Seen) -> list[Any]:
-    known = {
-        name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__
-    }
-    globals_used = {
-        name: item for name, item in known.items() if _plain(item) or isinstance(item, types.FunctionType)
-    }
+    known = {name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__}
+    globals_used = {name: item for name, item in known.items() if _plain(item) or isinstance(item, types.FunctionType)}
     parts = [
         function.__defaults__,
         function.__kwdefaults__,
@@ -206,9 +199,7 @@ def _unwrapped(member: Any) -> Any:
 
 
 def _state(value: Any, seen: Seen) -> Any:
-    attributes = {
-        name: item for name, item in getattr(value, "__dict__", {}).items() if name not in _NO_MATTER
-    }
+    attributes = {name: item for name, item in getattr(value, "__dict__", {}).items() if name not in _NO_MATTER}
     return ["object", _class(type(value), seen), describe(attributes, seen)]
 
 

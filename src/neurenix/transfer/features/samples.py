@@ -42,9 +42,7 @@ def as_dataset(value: Any) -> Any:
 
 def loader(dataset: Any, batch_size: int = 32, num_workers: int = 0) -> Iterable[Batch]:
     """Batches of a prepared dataset in its own order."""
-    return cast(
-        "Iterable[Batch]", DataLoader(dataset, batch_size=batch_size, shuffle=False, num_workers=num_workers)
-    )
+    return cast("Iterable[Batch]", DataLoader(dataset, batch_size=batch_size, shuffle=False, num_workers=num_workers))
 
 
 def prepared(dataset: Any, model: nn.Module) -> Any:

@@ -19,7 +19,7 @@ Matrix = TypeVar("Matrix", Tensor, numpy.ndarray)
 Score = Callable[["numpy.ndarray", "numpy.ndarray | None", int, int], "numpy.ndarray"]
 
 SELECTIONS: Registry[Score] = Registry("feature selection method")
-"""(features (n, d), targets (n,) or (n, t) or None, number of columns wanted, seed) -> scores (d,), higher is better."""
+"""(features (n, d), targets (n,), (n, t) or None, number of columns wanted, seed) -> scores (d,), higher is better."""
 
 _FORMAT = 1
 _L1_STEPS = 24
@@ -42,9 +42,7 @@ class FeatureSelector:
     ) -> None:
         self.method = SELECTIONS.canonical(method)
         if (count is None) == (share is None):
-            raise ConfigurationError(
-                f"give either count or share of columns to keep; got {count=}, {share=}."
-            )
+            raise ConfigurationError(f"give either count or share of columns to keep; got {count=}, {share=}.")
         if (count is not None and count < 1) or (share is not None and not 0 < share <= 1):
             raise ConfigurationError(f"count is at least 1 and share in (0, 1]; got {count=}, {share=}.")
         self.count, self.share, self.seed = count, share, seed
@@ -79,9 +77,7 @@ class FeatureSelector:
     def check_fitted(self) -> None:
         """Raise ConfigurationError before fit() or load()."""
         if not self.width:
-            raise ConfigurationError(
-                "this FeatureSelector has chosen nothing yet; call fit(features, targets) first."
-            )
+            raise ConfigurationError("this FeatureSelector has chosen nothing yet; call fit(features, targets) first.")
 
     def save(self, path: str | Path) -> None:
         """Write the index as JSON."""
@@ -121,19 +117,13 @@ class FeatureSelector:
 
     def _check_data(self, features: numpy.ndarray, targets: numpy.ndarray | None) -> None:
         if features.ndim != 2 or not features.size:
-            raise InputMismatchError(
-                f"features are a matrix (samples, columns), not of shape {features.shape}."
-            )
+            raise InputMismatchError(f"features are a matrix (samples, columns), not of shape {features.shape}.")
         if not numpy.isfinite(features).all():
-            raise InputMismatchError(
-                "the features have NaN or infinite values, by which no column can be judged."
-            )
+            raise InputMismatchError("the features have NaN or infinite values, by which no column can be judged.")
         if targets is None and self.method != "variance":
             raise ConfigurationError(f"method={self.method!r} needs targets: fit(features, targets).")
         if targets is not None and len(targets) != len(features):
-            raise LabelMismatchError(
-                f"there are {len(targets)} targets for {len(features)} rows of features."
-            )
+            raise LabelMismatchError(f"there are {len(targets)} targets for {len(features)} rows of features.")
 
 
 @SELECTIONS.register("variance")
@@ -143,9 +133,7 @@ def variance(features: numpy.ndarray, targets: numpy.ndarray | None, wanted: int
 
 
 @SELECTIONS.register("mutual_information", "mi")
-def mutual_information(
-    features: numpy.ndarray, targets: numpy.ndarray | None, wanted: int, seed: int
-) -> numpy.ndarray:
+def mutual_information(features: numpy.ndarray, targets: numpy.ndarray | None, wanted: int, seed: int) -> numpy.ndarray:
     """Estimated information, in nats, that each column alone gives on the targets; the mean over several
     targets.
 

@@ -37,18 +37,14 @@ def find_taps(model: nn.Module, layers: Sequence[str]) -> tuple[Tap, ...]:
     for pattern in layers:
         found = [name for name in match_layers(model, pattern) if name in modules]
         if not found:
-            raise ConfigurationError(
-                f"{pattern!r} is a parameter and gives no output; name the layer that uses it."
-            )
+            raise ConfigurationError(f"{pattern!r} is a parameter and gives no output; name the layer that uses it.")
         for name in found:
             if not covered(name, [other for other in found if other != name]):
                 taps.setdefault(name, Tap(display_name(model, name), name))
     return tuple(taps.values())
 
 
-def read(
-    model: nn.Module, inputs: Inputs, taps: Sequence[Tap], reader: Reader, *, stop: bool
-) -> dict[str, Any]:
+def read(model: nn.Module, inputs: Inputs, taps: Sequence[Tap], reader: Reader, *, stop: bool) -> dict[str, Any]:
     """Run the model once and give `reader(tap, module, output)` for each tap, in the order of `taps`.
 
     stop: leave the forward pass after the last tap; the caller knows that each layer is called only once.
@@ -79,11 +75,7 @@ def read(
 
 def run(model: nn.Module, inputs: Inputs) -> Any:
     """Call the model; a mapping goes in as keyword arguments when the forward method has them by these names."""
-    if (
-        isinstance(inputs, Mapping)
-        and not isinstance(model, PretrainedModel)
-        and _takes_keywords(model, inputs)
-    ):
+    if isinstance(inputs, Mapping) and not isinstance(model, PretrainedModel) and _takes_keywords(model, inputs):
         return model(**inputs)
     return model(inputs)
 
@@ -108,9 +100,7 @@ def may_stop(model: nn.Module) -> bool:
     """Whether a forward pass may be left early: not where wrappers put weights back after each layer
     (accelerate's offloading, FSDP).
     """
-    return not any(
-        hasattr(module, "_hf_hook") or "FSDP" in _class_names(module) for module in model.modules()
-    )
+    return not any(hasattr(module, "_hf_hook") or "FSDP" in _class_names(module) for module in model.modules())
 
 
 def first_tensor(name: str, output: Any) -> Tensor:
@@ -160,9 +150,7 @@ def _takes_keywords(model: nn.Module, inputs: Mapping[str, Tensor]) -> bool:
 
 
 def _class_names(module: nn.Module) -> str:
-    return " ".join(parent.__name__ for parent in type(module).__mro__).replace(
-        "FullyShardedDataParallel", "FSDP"
-    )
+    return " ".join(parent.__name__ for parent in type(module).__mro__).replace("FullyShardedDataParallel", "FSDP")
 
 
 def batch_size(inputs: Inputs) -> int:
