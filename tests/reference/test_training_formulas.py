@@ -159,3 +159,11 @@ def test_smoothing_is_unbiased_for_a_constant():
 def test_learning_rate_suggestion_is_where_the_loss_falls_most():
     points = [(10.0**p, loss) for p, loss in zip(range(-6, 1), [2.0, 2.0, 1.9, 1.2, 0.9, 0.9, 9.0], strict=True)]
     assert LearningRateCurve(tuple(points)).suggestion == pytest.approx(1e-4)
+
+
+def test_a_head_solved_on_separable_samples_stays_as_certain_as_platt_allows():
+    targets = torch.arange(10) % 2
+    features = torch.stack([targets * 10.0, torch.arange(10) * 0.01], 1)
+    head = classification_head(features, targets, 2)
+    certainty = (features.double() @ head.weight.T + head.bias).softmax(1).amax(1)
+    assert certainty.mean().item() == pytest.approx(6 / 7, abs=0.05)  # five of each class: (5 + 1) / (5 + 2)

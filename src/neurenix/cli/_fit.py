@@ -83,7 +83,7 @@ def run(arguments: jsonargparse.Namespace) -> None:
 
 
 def _tuned(arguments: jsonargparse.Namespace, train: Any, test: Any) -> tuple[Finetuner, Outcome]:
-    model = load_pretrained_model(arguments.model, **{name: arguments[name] for name in _LOADING})
+    model = load_pretrained_model(arguments.model, **_loading(arguments))
     return _train(arguments, "transfer (pretrained weights)", model, train, test, {"strategy": arguments.strategy})
 
 
@@ -100,6 +100,13 @@ def _train(
     return tuner, Outcome(name, accuracy, tuner.summary().trainable, seconds, history.epochs)
 
 
+def _loading(arguments: jsonargparse.Namespace) -> dict[str, Any]:
+    chosen = {name: arguments[name] for name in _LOADING}
+    if str(chosen["weights"]).lower() in ("none", "null"):  # on a command line everything is a word
+        chosen["weights"] = None
+    return chosen
+
+
 def _outputs(dataset: Any, loss: str) -> int:
     names = label_names(dataset)
     if names:
@@ -112,8 +119,7 @@ def _outputs(dataset: Any, loss: str) -> int:
 def _baseline_outcomes(arguments: jsonargparse.Namespace, train: Any, test: Any) -> list[Outcome]:
     outcomes = []
     if "random" in arguments.baselines:
-        loading = {name: arguments[name] for name in _LOADING} | {"weights": None}
-        fresh = load_pretrained_model(arguments.model, **loading)
+        fresh = load_pretrained_model(arguments.model, **{**_loading(arguments), "weights": None})
         # From random weights there is nothing to protect: every layer learns at the usual rate.
         changes = {"strategy": "full", "learning_rate": 1e-3, "freeze_layers": (), "layer_learning_rates": None}
         outcomes.append(_train(arguments, "the same from random weights", fresh, train, test, changes)[1])

@@ -29,11 +29,17 @@ def classification_head(features: Tensor, targets: Tensor, num_classes: int) -> 
     """Ridge regression onto one-hot targets, scaled so that its leave-one-out predictions are good probabilities.
 
     Ridge scores lie between 0 and 1 and are no logits; the factor with the least leave-one-out cross-entropy
-    makes them so. features: (n, d), targets: (n,) class numbers.
+    makes them so. Where every left-out sample is right, that factor would be infinite and leave no gradient to
+    learn from; m samples of a class support a certainty of (m + 1) / (m + 2) and no more (Platt, Probabilistic
+    Outputs for Support Vector Machines, 1999, section 2.2). features: (n, d), targets: (n,) class numbers.
     """
     one_hot = functional.one_hot(targets.long(), num_classes).double()
     head = ridge_head(features, one_hot)
-    losses = [functional.cross_entropy(factor * head.left_out, targets.long()) for factor in _TEMPERATURES]
+    doubt = 1 / (len(targets) / num_classes + 2) * num_classes / max(1, num_classes - 1)
+    losses = [
+        functional.cross_entropy(factor * head.left_out, targets.long(), label_smoothing=min(doubt, 1.0))
+        for factor in _TEMPERATURES
+    ]
     factor = _TEMPERATURES[int(torch.stack(losses).argmin())]
     return ClosedFormHead(factor * head.weight, factor * head.bias, head.strength, factor * head.left_out)
 
