@@ -183,7 +183,9 @@ def write_timm_checkpoint(root: Path, timm_name: str, *, seed: int = 0, classes:
         torch.manual_seed(seed)
         network = timm.create_model(timm_name, pretrained=False, num_classes=classes)
         for name, buffer in network.named_buffers():
-            if name.endswith(("running_mean", "running_var")):
+            if name.endswith("running_mean"):
+                buffer.uniform_(-0.1, 0.1)  # small, so that the signal does not die in the activations
+            if name.endswith("running_var"):
                 buffer.uniform_(0.5, 1.5)
     save_file(network.state_dict(), root / "model.safetensors", metadata={"format": "pt"})
 

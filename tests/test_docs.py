@@ -128,8 +128,6 @@ def test_choosing_an_approach(names: dict[str, Any], size: str, frozen: int | No
         assert [rows[name] for name in ("conv1", "layer1", "layer2")].count(0) == frozen
 
 
-# The signal dies in a frozen stack of random numbers, so its norms get no gradient; real weights do not do that.
-@pytest.mark.filterwarnings("ignore::neurenix.errors.UnusedParameterWarning")
 def test_progressive_unfreezing(names: dict[str, Any]) -> None:
     made = spec_block("Fine-tuning Strategies", 0).run(names)
     assert len(made["finetuner"].history) == 15

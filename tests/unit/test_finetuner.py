@@ -145,6 +145,12 @@ def test_unfreezing_keeps_the_moments_of_the_others(network, data):
     assert (state["exp_avg_sq"] >= 0.997 * 0.99 * moment).all()
 
 
+def test_unfreezing_the_last_frozen_layer_trains_everything(network):
+    tuner = Finetuner(network, num_classes=3, freeze_layers=["conv1", "layer1"])
+    tuner.unfreeze_layers(["layer1", "conv1"])
+    assert tuner.summary().trainable == tuner.summary().parameters
+
+
 def test_unfreezing_a_part_of_a_frozen_layer(network):
     tuner = Finetuner(network, num_classes=3, freeze_layers=["layer1"])
     tuner.unfreeze_layers("layer1.0")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import jsonargparse
+from typing import TYPE_CHECKING
 
 from ..transfer import Finetuner
 from ._arguments import Options, take
 from ._data import open_data
+
+if TYPE_CHECKING:
+    import jsonargparse
 
 
 def evaluation(

@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import jsonargparse
+from typing import TYPE_CHECKING, Any
 
 from ..callbacks import ProgressBar
 from ..data import label_names, sample_name
@@ -19,6 +17,9 @@ from ..transfer import Finetuner, load_pretrained_model
 from ._arguments import Options, take
 from ._baselines import Outcome, check_baselines, raw_pixels
 from ._data import datasets
+
+if TYPE_CHECKING:
+    import jsonargparse
 
 _LOADING = ("domain", "weights", "input_shape", "pooling", "max_length", "device")
 _LOAD_SKIP = {"model_name", "include_top", "minimum_pretrained", "accept_licence"}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import jsonargparse
+from typing import TYPE_CHECKING
 
 from ..models import ARCHITECTURES
 from ..transfer import list_models
 from ._arguments import Options, take
+
+if TYPE_CHECKING:
+    import jsonargparse
 
 
 def parser() -> Options:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import jsonargparse
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
 from ..transfer import Finetuner
 from ._arguments import Options
+
+if TYPE_CHECKING:
+    import jsonargparse
 
 
 def parser() -> Options:

@@ -194,6 +194,8 @@ class Finetuner:
         released = set(expanded(self.model, layers))
         above = {parent for name in released for parent in _above(name)}
         self._frozen = tuple(name for name in self._frozen if name not in released and name not in above)
+        if not self._frozen and self.settings.strategy == "partial":
+            self.settings = replace(self.settings, strategy="full")
         self._show_frozen()
 
     def freeze_layers(self, layers: Sequence[str] | str) -> None:
