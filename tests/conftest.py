@@ -12,6 +12,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from collections.abc import Iterator  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -27,6 +28,14 @@ def neurenix_home() -> Iterator[str]:
         patch.setenv("NEURENIX_HOME", folder)
         patch.setenv("HF_HOME", folder)
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def runs_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where fits of this test leave their run folders."""
+    folder = tmp_path_factory.mktemp("runs")
+    monkeypatch.setenv("NEURENIX_RUNS", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session", autouse=True)

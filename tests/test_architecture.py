@@ -61,7 +61,7 @@ NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc", "tools", "ba
 FORBIDDEN_MODULES = {"pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 FORBIDDEN_CALLS = {"eval", "exec", "yaml.load", "joblib.load", "torch.jit.load", "os.system"}
 FORBIDDEN_KEYWORDS = {("weights_only", False), ("allow_pickle", True), ("trust_remote_code", True), ("shell", True)}
-TRAINER = "training/loop.py"
+TRAINER = "training/step.py"
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -214,7 +214,7 @@ def _is_overload(node: Function | ast.ClassDef) -> bool:
 
 
 @every_file
-def test_only_the_loop_trains(path: Path) -> None:
+def test_only_the_optimizer_step_trains(path: Path) -> None:
     if name_of(path) == TRAINER:
         return
     for call in calls(path):
@@ -224,7 +224,7 @@ def test_only_the_loop_trains(path: Path) -> None:
             assert not (call.func.attr == "step" and "optim" in stepped), f"line {call.lineno}"
 
 
-def test_the_loop_trains() -> None:
+def test_the_optimizer_step_trains() -> None:
     names = {call.func.attr for call in calls(SOURCE / TRAINER) if isinstance(call.func, ast.Attribute)}
     assert {"backward", "step"} <= names
 

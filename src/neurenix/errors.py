@@ -90,6 +90,30 @@ class NonFiniteError(TrainingError, ArithmeticError):
     """A loss, gradient or metric became NaN or infinite; weights are those from before the step."""
 
 
+class OutOfMemoryError(TrainingError, MemoryError):
+    """Even one sample at a time does not fit into memory; the message says what was tried."""
+
+
+class ProcessLostError(TrainingError, ConnectionError):
+    """Another process of a distributed run is gone; the message says how to go on."""
+
+
+class RunError(NeurenixError):
+    """Root of what can go wrong with the folder of a run."""
+
+
+class RunBusyError(RunError, BlockingIOError):
+    """Another live process trains in this run folder."""
+
+
+class ResumeError(RunError, ValueError):
+    """A run cannot go on as asked: another job, nothing to resume, or not with the same bits (strict=True)."""
+
+
+class DiskFullError(NeurenixError, OSError):
+    """A file could not be written whole; the file that was there before is untouched."""
+
+
 class InvariantError(TrainingError):
     """Something frozen moved, or something trainable is not in the optimizer."""
 
@@ -108,6 +132,22 @@ class SkippedSamplesWarning(NeurenixWarning):
 
 class TruncatedTextWarning(NeurenixWarning):
     """Some texts were longer than `max_length` and lost their end."""
+
+
+class NonBitExactResumeWarning(NeurenixWarning):
+    """A run goes on where something is different that changes the last bits of results; the message names it."""
+
+
+class DamagedCheckpointWarning(NeurenixWarning):
+    """A checkpoint is not what was written; an earlier one is used, and the message names both."""
+
+
+class SaveFailedWarning(NeurenixWarning):
+    """A checkpoint could not be written; training goes on and the previous one stays."""
+
+
+class SmallerBatchWarning(NeurenixWarning):
+    """A batch did not fit into memory and is computed in parts; the result is that of the whole batch."""
 
 
 class UnusedParameterWarning(NeurenixWarning):

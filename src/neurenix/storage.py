@@ -7,44 +7,69 @@ file that shrinks kills the process.
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import hashlib
 import json
 import os
+import re
+import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .errors import DamagedFileError, UnsafeFileError
+from .errors import DamagedFileError, DiskFullError, UnsafeFileError
 
 _BLOCK = 1 << 20
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_TEMPORARY = re.compile(r"^\..+\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)\.\w{8}$")
+_REFERENCE = "__tensor__"
+_DAY = 86_400.0  # seconds
 
 
 @contextlib.contextmanager
-def replacing(target: Path) -> Iterator[Path]:
+def replacing(target: Path, size: int | None = None) -> Iterator[Path]:
     """Yield a temporary path in the target's folder; on success sync it and rename it over the target.
 
     The temporary file is beside the target, so the rename never crosses a file system; on any error it is
-    removed and the previous target is untouched.
+    removed and the previous target is untouched. size: bytes that will be written, where that is known.
+    Raises DiskFullError when there is no room.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.{os.getpid()}.", dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, target)
-        _sync(target.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _naming_full_disks(target, size):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _new_temporary(target)
+        try:
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, target)
+            _sync(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Remove what dead processes left half written in `folder`, and return it; files of live ones stay.
+
+    Of other machines, whose processes cannot be seen, only files that were untouched for a day are removed.
+    """
+    removed = []
+    for path in folder.glob(".*"):
+        match = _TEMPORARY.match(path.name)
+        with contextlib.suppress(FileNotFoundError):  # its writer has just finished it
+            if match and _is_abandoned(path, match["machine"], int(match["process"])):
+                path.unlink()
+                removed.append(path)
+    return removed
 
 
 def write_bytes(target: Path, content: bytes) -> None:
     """Replace `target` by `content`, atomically."""
-    with replacing(target) as temporary:
+    with replacing(target, len(content)) as temporary:
         temporary.write_bytes(content)
 
 
@@ -61,11 +86,38 @@ def read_json(path: Path) -> Any:
         raise DamagedFileError(f"{path} is not valid JSON ({error}); restore it or write it anew.") from error
 
 
+def write_hashed(
+    folder: Path, stem: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
+) -> Path:
+    """Write `stem.<sha256>.safetensors` into `folder`: a file that says itself whether it is whole."""
+    content = _packed(tensors, metadata)
+    target = folder / f"{stem}.{hashlib.sha256(content).hexdigest()}.safetensors"
+    write_bytes(target, content)
+    return target
+
+
+def read_hashed(path: Path) -> dict[str, torch.Tensor]:
+    """Read what write_hashed wrote; raises DamagedFileError when the bytes are not those of the name."""
+    return read_tensors(path, sha256=path.name.split(".")[-2])
+
+
+def write_state(folder: Path, stem: str, state: Any) -> Path:
+    """Write nested dicts and lists of JSON values and tensors as one `stem.<sha256>.safetensors`."""
+    tensors: dict[str, torch.Tensor] = {}
+    return write_hashed(folder, stem, tensors, {"state": json.dumps(_without_tensors(state, "", tensors))})
+
+
+def read_state(path: Path) -> Any:
+    """What write_state wrote; raises DamagedFileError when the bytes are not those of the name."""
+    content = _checked_bytes(path, path.name.split(".")[-2])
+    tensors = _unpacked(path, content)
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return _with_tensors(json.loads(header["__metadata__"]["state"]), tensors)
+
+
 def write_tensors(target: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> str:
     """Replace `target` by a safetensors file, atomically, and return its SHA-256."""
-    from safetensors.torch import save
-
-    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, dict(metadata or {}))
+    content = _packed(tensors, metadata)
     write_bytes(target, content)
     return hashlib.sha256(content).hexdigest()
 
@@ -75,11 +127,19 @@ def read_tensors(path: Path, *, sha256: str | None = None) -> dict[str, torch.Te
 
     Raises DamagedFileError when the hash differs or the format is broken.
     """
+    return _unpacked(path, _checked_bytes(path, sha256))
+
+
+def _checked_bytes(path: Path, sha256: str | None) -> bytes:
+    content = path.read_bytes()
+    check_hash(path, hashlib.sha256(content).hexdigest(), sha256)
+    return content
+
+
+def _unpacked(path: Path, content: bytes) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    content = path.read_bytes()
-    check_hash(path, hashlib.sha256(content).hexdigest(), sha256)
     try:
         return load(content)
     except SafetensorError as error:
@@ -126,6 +186,92 @@ def cache_folder() -> Path:
     if home:
         return Path(home)
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "neurenix"
+
+
+def _packed(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None) -> bytes:
+    from safetensors.torch import save
+
+    plain: dict[str, torch.Tensor] = {}
+    memory: set[int] = set()
+    for name, tensor in tensors.items():
+        whole = tensor.detach().cpu().contiguous()
+        # The format has no aliases: what shares memory (tied weights) is written twice.
+        plain[name] = whole.clone() if whole.untyped_storage().data_ptr() in memory else whole
+        memory.add(whole.untyped_storage().data_ptr())
+    return save(plain, dict(metadata or {}))
+
+
+def _without_tensors(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """`value` with references in place of its tensors, which are put into `tensors` under their paths."""
+    if isinstance(value, torch.Tensor):
+        tensors[name] = value
+        return {_REFERENCE: name}
+    if isinstance(value, Mapping):
+        return {str(key): _without_tensors(item, f"{name}/{key}", tensors) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_tensors(item, f"{name}/{place}", tensors) for place, item in enumerate(value)]
+    return value
+
+
+def _with_tensors(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {_REFERENCE}:
+            return tensors[value[_REFERENCE]]
+        return {key: _with_tensors(item, tensors) for key, item in value.items()}
+    return [_with_tensors(item, tensors) for item in value] if isinstance(value, list) else value
+
+
+def _new_temporary(target: Path) -> Path:
+    """An empty file beside `target` whose name says which process writes it."""
+    prefix = f".{target.name[:150]}.{_machine()}-{os.getpid()}."
+    handle, name = tempfile.mkstemp(prefix=prefix, dir=target.parent)
+    os.close(handle)
+    return Path(name)
+
+
+@functools.cache
+def _machine() -> str:
+    """Eight hex digits for this host since its last start: within them a process number means one process."""
+    started = Path("/proc/sys/kernel/random/boot_id")
+    text = socket.gethostname() + (started.read_text() if started.exists() else "")
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _is_abandoned(path: Path, machine: str, process: int) -> bool:
+    if machine != _machine():
+        return time.time() - path.stat().st_mtime > _DAY
+    return not process_is_alive(process)
+
+
+def process_is_alive(process: int) -> bool:
+    """Whether a process of that number runs on this machine."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it runs, as another user
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def _naming_full_disks(target: Path, size: int | None) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL or isinstance(error, DiskFullError):
+            raise
+        free = shutil.disk_usage(_existing(target.parent)).free
+        needed = f"{size} bytes are needed" if size is not None else "more is needed"
+        raise DiskFullError(
+            error.errno,
+            f"no room to write {target}: {needed}, {free} are free there ({os.strerror(error.errno)}). "
+            "What was at this name before is untouched. Make room, or write elsewhere.",
+        ) from error
+
+
+def _existing(folder: Path) -> Path:
+    return next(place for place in (folder, *folder.parents) if place.exists())
 
 
 def _sync(path: Path) -> None:

@@ -233,15 +233,18 @@ def test_holds_no_weights_unless_asked_and_none_after_the_fit(monkeypatch: pytes
     run.fit(EarlyStopping(), losses(5, 4))
 
 
-def test_best_weights_from_before_a_resume_are_missed_aloud() -> None:
-    run, resumed = FakeRun(), EarlyStopping(restore_best_weights=True)
+def test_best_weights_from_before_a_resume_are_kept() -> None:
+    run, before, resumed = FakeRun(), EarlyStopping(restore_best_weights=True), EarlyStopping(restore_best_weights=True)
+    before.attach(run)
+    before.on_train_begin({})
+    run.train_epoch(before, 2, losses(1)[0])
+    state = before.state_dict()
     resumed.attach(run)
     resumed.on_train_begin({})
-    resumed.load_state_dict({"wait": 1, "best": 1.0, "best_epoch": 2, "stopped_epoch": None})
+    resumed.load_state_dict(state)
     run.train_epoch(resumed, 4, losses(3)[0])
-    with pytest.warns(NeurenixWarning, match=r"best weights \(epoch 3\) are from before"):
-        resumed.on_train_end({})
-    assert run.weights == 4
+    resumed.on_train_end({})
+    assert run.weights == 2
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,19 @@ Logs = Mapping[str, float]
 class Run(Protocol):
     """What a callback may see and do of the run that it is attached to (the loop implements it)."""
 
-    epoch: int  # 0-based epoch in progress
     epochs: int  # epochs that were asked for
-    steps: int  # optimizer steps done in this fit
     steps_per_epoch: int
     batch_size: int
+
+    @property
+    def epoch(self) -> int:
+        """0-based epoch in progress."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps done in this fit."""
+        ...
 
     @property
     def is_main_process(self) -> bool:
@@ -93,7 +101,7 @@ class Callback:
         """After an evaluation pass. logs: loss and metrics."""
 
     def state_dict(self) -> dict[str, Any]:
-        """State that a resumed run needs, as JSON values."""
+        """State that a resumed run needs, as JSON values and tensors."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

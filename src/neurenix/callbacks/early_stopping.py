@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any, final
 
-from ..errors import ConfigurationError, NeurenixWarning
+from ..errors import ConfigurationError
 from ._base import CALLBACKS, Callback, Logs
 from ._monitor import Mode, Monitor
 
@@ -63,33 +62,26 @@ class EarlyStopping(Callback):
 
     def on_train_end(self, logs: Logs) -> None:
         """Put the best epoch's weights back, where that was asked for."""
-        if not self.restore_best_weights or self.best_epoch is None:
-            return
         if self._best_weights is None:
-            warnings.warn(
-                f"The best weights (epoch {self.best_epoch + 1}) are from before this run was resumed "
-                "and are not in memory, so the last ones stay. ModelCheckpoint(save_best_only=True) keeps "
-                "the best on disk.",
-                NeurenixWarning,
-                stacklevel=2,
-            )
             return
         self.run.restore(self._best_weights)
         self._best_weights = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The count and the best value; weights to restore are not part of it."""
+        """The count, the best value, and the best weights where they are to be restored."""
         return {
             "wait": self.wait,
             "best": self.best,
             "best_epoch": self.best_epoch,
             "stopped_epoch": self.stopped_epoch,
+            "best_weights": self._best_weights,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on counting where state_dict was taken."""
         self.wait, self.best = state["wait"], state["best"]
         self.best_epoch, self.stopped_epoch = state["best_epoch"], state["stopped_epoch"]
+        self._best_weights = state["best_weights"]
 
     def _start(self) -> None:
         self.wait = 0

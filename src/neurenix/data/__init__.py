@@ -6,6 +6,7 @@ from ._batch import Batch as Batch
 from ._batch import Skipped as Skipped
 from ._dataset import Dataset as Dataset
 from ._dataset import all_targets as all_targets
+from ._dataset import known_targets as known_targets
 from ._dataset import label_names as label_names
 from ._dataset import sample_name as sample_name
 from .collation import collate as collate

@@ -34,6 +34,7 @@ class Batch:
     targets: Tensor | None
     indices: Tensor
     skipped: tuple[Skipped, ...] = field(default=())
+    place: int = 0
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.inputs, self.targets))
@@ -44,3 +45,18 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on `device`."""
         return replace(self, inputs=move(self.inputs, device), targets=move(self.targets, device))
+
+    def parts(self, size: int) -> list[Batch]:
+        """The same samples in batches of at most `size`."""
+        if len(self) <= size:
+            return [self]
+        return [self._part(slice(start, start + size)) for start in range(0, len(self), size)]
+
+    def _part(self, chosen: slice) -> Batch:
+        inputs = (
+            {name: tensor[chosen] for name, tensor in self.inputs.items()}
+            if isinstance(self.inputs, Mapping)
+            else self.inputs[chosen]
+        )
+        targets = None if self.targets is None else self.targets[chosen]
+        return replace(self, inputs=inputs, targets=targets, indices=self.indices[chosen], skipped=())

@@ -6,6 +6,7 @@ import multiprocessing
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, final
 
 import numpy as np
@@ -88,11 +89,11 @@ class DataLoader:
         plan = self.plan(epoch, rank, world_size)[start:]
         keys = [[(epoch, index) for index in batch.tolist()] for batch in plan]
         passed_over = 0
-        for batch in self._read(keys):
+        for place, batch in enumerate(self._read(keys), start + 1):
             passed_over += len(batch.skipped)
             self._account(batch.skipped)
             if len(batch):
-                yield batch
+                yield replace(batch, place=place)
         if passed_over:
             warnings.warn(self._skipped_message(passed_over), SkippedSamplesWarning, stacklevel=2)
 

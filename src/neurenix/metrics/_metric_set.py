@@ -81,6 +81,29 @@ class MetricSet:
         for metric in self._metrics.values():
             metric.reset()
 
+    def state(self) -> dict[str, Any]:
+        """All that was counted since the last reset, as numbers and tensors; counting goes on undisturbed."""
+        return {
+            "samples": self._samples,
+            "not_finite": self._not_finite,
+            "pending": [torch.cat(parts) for parts in zip(*self._pending, strict=True)],
+            "parts": {name: [_counted(part) for part in _parts(metric)] for name, metric in self._metrics.items()},
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on counting where `state` was taken."""
+        self.reset()
+        self._samples, self._not_finite = state["samples"], state["not_finite"]
+        if state["pending"]:
+            outputs, targets = (part.to(self._device) for part in state["pending"])
+            self._pending, self._pending_size = [(outputs, targets)], outputs.numel()
+        for name, metric in self._metrics.items():
+            for part, counted in zip(_parts(metric), state["parts"][name], strict=True):
+                part._update_count = counted["updates"]
+                for key, value in counted["values"].items():
+                    moved = [item.to(part.device) for item in value] if isinstance(value, list) else value
+                    setattr(part, key, moved.to(part.device) if isinstance(moved, Tensor) else moved)
+
     def _flush(self) -> None:
         if not self._pending:
             return
@@ -143,6 +166,20 @@ def _build_one(name: str | torchmetrics.Metric, task: TaskKind, num_outputs: int
     metric = name.clone()
     metric.reset()
     return type(name).__name__, metric
+
+
+def _parts(metric: torchmetrics.Metric) -> list[Any]:
+    """A metric and those that it is made of."""
+    return [part for part in metric.modules() if hasattr(part, "metric_state")]
+
+
+def _counted(part: Any) -> dict[str, Any]:
+    return {"updates": part._update_count, "values": {name: _copied(part, name) for name in part._defaults}}
+
+
+def _copied(part: Any, name: str) -> Any:
+    value = getattr(part, name)
+    return [item.clone() for item in value] if isinstance(value, list) else value.clone()
 
 
 def _plain(name: str, value: Tensor) -> Value:

@@ -7,10 +7,12 @@ from .evaluation import inference_mode_of as inference_mode_of
 from .evaluation import outputs_of as outputs_of
 from .freezing import FreezeSchedule as FreezeSchedule
 from .freezing import Phase as Phase
+from .freezing import above as above
 from .freezing import apply_phase as apply_phase
 from .freezing import constant_schedule as constant_schedule
 from .freezing import expanded as expanded
 from .freezing import progressive_schedule as progressive_schedule
+from .freezing import topmost as topmost
 from .history import History as History
 from .loop import Loop as Loop
 from .losses import LOSSES as LOSSES
@@ -23,5 +25,10 @@ from .objective import labelled as labelled
 from .optimizers import OPTIMIZERS as OPTIMIZERS
 from .optimizers import build_optimizer as build_optimizer
 from .optimizers import resolve_rates as resolve_rates
+from .run_folder import MODEL_FOLDER as MODEL_FOLDER
+from .run_folder import RUN_FILE as RUN_FILE
+from .run_folder import RunFolder as RunFolder
+from .runs import RunOptions as RunOptions
+from .runs import fit_in_run as fit_in_run
 from .schedules import SCHEDULES as SCHEDULES
 from .settings import LoopSettings as LoopSettings

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import final
+from collections.abc import Iterator, Mapping
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,25 @@ class MovingAverage:
             yield
         finally:
             _copy(own, self._parameters)
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Begin anew from the weights as they are."""
+        self.steps = 0
+        torch._foreach_copy_(self._average, [parameter.detach() for parameter in self._parameters])
+
+    def state(self, model: nn.Module) -> dict[str, Any]:
+        """Count of updates, and the averages that differ from the weights, by parameter name."""
+        pairs = zip(model.named_parameters(), self._average, strict=True)
+        values = {name: average for (name, parameter), average in pairs if not torch.equal(parameter, average)}
+        return {"steps": self.steps, "values": values}
+
+    @torch.no_grad()
+    def load_state(self, model: nn.Module, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave; the model has its weights of then already."""
+        self.steps = state["steps"]
+        for (name, parameter), average in zip(model.named_parameters(), self._average, strict=True):
+            average.copy_(state["values"].get(name, parameter))
 
     def copy_into_model(self) -> None:
         """Make the averaged weights the model's own."""

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..data import DataLoader
+from ..data import Batch, DataLoader
 from ..devices import autocast
 from ..metrics import MetricSet
-from .objective import Objective, labelled
+from .faults import in_fitting_parts
+from .objective import Objective, StepResult, labelled
 from .processes import Processes
+
+
+class EvaluationInterrupted(Exception):
+    """A signal came in the middle of an evaluation; the loop catches it."""
 
 
 @torch.no_grad()
@@ -24,30 +29,46 @@ def evaluate(
     metrics: MetricSet,
     processes: Processes,
     precision: str,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """`loss` and every metric, each sample counted once; the model's mode is put back afterwards."""
+    """`loss` and every metric, each sample counted once; the model's mode is put back afterwards.
+
+    interrupted: looked at before each batch; raises EvaluationInterrupted when it says so.
+    """
+
+    def forward(part: Batch) -> tuple[StepResult, int]:
+        with autocast(processes.device, precision):
+            return objective(model, part), len(part)
+
     metrics.reset()
     total, samples = torch.zeros((), device=processes.device), 0
     with inference_mode_of(model):
         for batch in processes.epoch(loader, 0):
+            if interrupted():
+                raise EvaluationInterrupted
             objective.check(batch)
-            moved = batch.to(processes.device)
-            with autocast(processes.device, precision):
-                result = objective(model, moved)
-            total, samples = total + result.loss * len(batch), samples + len(batch)
-            if result.outputs is not None:
-                metrics.update(*processes.gathered(result.outputs, labelled(moved)))
+
+            results = in_fitting_parts(batch.to(processes.device), forward)
+            total, samples = total + sum(result.loss * size for result, size in results), samples + len(batch)
+            if results[0][0].outputs is not None:
+                outputs = torch.cat([result.outputs for result, _ in results if result.outputs is not None])
+                metrics.update(*processes.gathered(outputs, labelled(batch).to(processes.device)))
     return {"loss": processes.mean(total, samples), **metrics.compute()}
 
 
 @torch.no_grad()
 def outputs_of(model: nn.Module, loader: DataLoader, device: torch.device, precision: str) -> Tensor:
     """The model's outputs for every sample of a loader, in order. -> (n, k) float32 on the CPU."""
+
+    def forward(part: Batch) -> Tensor:
+        with autocast(device, precision):
+            answer: Tensor = model(part.inputs)
+        return answer.float().cpu()
+
     collected = []
     with inference_mode_of(model):
         for batch in loader.batches(0):
-            with autocast(device, precision):
-                collected.append(model(batch.to(device).inputs).float().cpu())
+            collected += in_fitting_parts(batch.to(device), forward)
     return torch.cat(collected)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigurationError, InvariantError
-from ..models import covered, display_name, match_layers
+from ..models import PretrainedModel, covered, display_name, match_layers
 from ..storage import tensor_digest
 
 
@@ -44,6 +44,17 @@ def expanded(model: nn.Module, patterns: Sequence[str] | str) -> tuple[str, ...]
     layers = match_layers(model, patterns) if patterns else []
     below = [*(name for name, _ in model.named_modules()), *(name for name, _ in model.named_parameters())]
     return tuple(dict.fromkeys(name for name in below if covered(name, layers)))
+
+
+def above(name: str) -> list[str]:
+    """The names of everything that a qualified name lies in: a.b.c -> a.b, a."""
+    return [name.rsplit(".", cut)[0] for cut in range(1, name.count(".") + 1)]
+
+
+def topmost(model: PretrainedModel, names: Sequence[str]) -> list[str]:
+    """Layers as users name them, without those that lie below another one of them."""
+    given = set(names)
+    return [display_name(model, name) for name in names if not any(parent in given for parent in above(name))]
 
 
 def constant_schedule(frozen: Sequence[str]) -> FreezeSchedule:

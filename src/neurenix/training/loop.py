@@ -1,33 +1,42 @@
-"""The only loop. Nothing else in neurenix calls backward() or an optimizer's step()."""
+"""The only loop: epochs, phases, validation, callbacks, checkpoints. Each optimizer step is that of step.py."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..callbacks._base import Callback
-from ..data import Batch, DataLoader, sample_seed
-from ..devices import autocast, resolve_precision
-from ..errors import ConfigurationError, NonFiniteError, UnusedParameterWarning
+from ..data import Batch, DataLoader
+from ..errors import ConfigurationError, NonFiniteError, UnreadableSampleError
 from ..metrics import MetricSet
-from ..models import PretrainedModel, display_name
+from ..models import PretrainedModel
+from .checkpoints import Checkpoints
 from .ema import MovingAverage
-from .evaluation import evaluate
-from .freezing import FreezeSchedule, Phase, StateWatch, apply_phase, set_training_mode
+from .environment import environment
+from .evaluation import EvaluationInterrupted, evaluate
+from .faults import non_finite_tensors
+from .freezing import FreezeSchedule, Phase, set_training_mode
 from .history import History
-from .objective import Objective, StepResult, labelled
-from .optimizers import trainable_parameters
+from .objective import Objective
+from .phases import PhaseKeeper
 from .processes import Processes
+from .progress import Progress
+from .run_folder import RunFolder
 from .schedules import rate_factor, warmup_steps
 from .settings import LoopSettings
+from .signals import Signals
+from .state import Parts, capture, restore, restore_callbacks
+from .step import OptimizerStep
+
+State = Mapping[str, Any]
 
 
 @final
@@ -35,6 +44,7 @@ class Loop:
     """Runs an objective on a prepared model; the `Run` that callbacks see.
 
     The model is left in inference mode, with what was learned in place, also when training ends with an error.
+    base: digests of the tensors that the model was loaded with, which checkpoints leave out.
     """
 
     def __init__(
@@ -49,31 +59,46 @@ class Loop:
         callbacks: Sequence[Callback] = (),
         save: Callable[[Path], None],
         history: History,
+        base: Mapping[str, str],
     ) -> None:
         self.model, self.objective, self.optimizer = model, objective, optimizer
         self.freezing, self.settings, self.metrics = freezing, settings, metrics
         self.callbacks = list(callbacks)
         self.history = history
-        self.epoch = self.epochs = self.steps = self.steps_per_epoch = self.batch_size = 0
-        self._save = save
-        self._processes = Processes(next(model.parameters()).device)
-        self._device = self._processes.device
-        self._precision = resolve_precision(settings.precision, self._device)
-        self._scaler = torch.amp.GradScaler(self._device.type, enabled=self._precision == "fp16")
+        self.epochs = self.steps_per_epoch = self.batch_size = 0
+        self._save, self._base = save, base
+        self.processes = Processes(next(model.parameters()).device)
+        self._device = self.processes.device
+        self._step = OptimizerStep(
+            model, objective, optimizer, settings=settings, metrics=metrics, processes=self.processes
+        )
         self._average: MovingAverage | None = None
-        self._phase: Phase | None = None
-        self._watch: StateWatch | None = None
-        self._phase_began = 0
-        self._measured = False  # mixed samples have no outputs that a metric could judge
-        self._stop_reason: str | None = None
-        self._best_loss, self._stalled, self._plateaus = float("inf"), 0, 0
+        self._phases = PhaseKeeper(model, optimizer, self.processes)
+        self._progress = Progress()
+        self._total = torch.zeros((), device=self._device)  # sum of this epoch's losses, each times its samples
+        self._signals = Signals()
+        self._checkpoints: Checkpoints | None = None
 
     # --- what callbacks may see and do -------------------------------------------------------------------------
+
+    def environment(self) -> dict[str, Any]:
+        """What besides the job decides the last bits of a result."""
+        return environment(self._device, self._step.precision, self.processes.count)
+
+    @property
+    def epoch(self) -> int:
+        """0-based epoch of this fit that is in progress."""
+        return self._progress.epoch
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of this fit that are done."""
+        return self._progress.steps
 
     @property
     def is_main_process(self) -> bool:
         """True in one process of a distributed run, and always in a single one."""
-        return self._processes.is_main
+        return self.processes.is_main
 
     @property
     def learning_rates(self) -> dict[str, float]:
@@ -87,11 +112,11 @@ class Loop:
     @property
     def phase(self) -> str:
         """What is being trained, in words."""
-        return self._phase.name if self._phase else ""
+        return self._phases.current.name if self._phases.current else ""
 
     def stop(self, reason: str) -> None:
         """End the fit after this epoch."""
-        self._stop_reason = reason
+        self._progress.stop_reason = reason
 
     def save(self, path: Path) -> None:
         """Save the tuned model; with a moving average, the averaged one."""
@@ -108,204 +133,213 @@ class Loop:
         """Put a snapshot back."""
         self.model.load_state_dict(dict(snapshot))
         if self._average is not None:
-            self._average = MovingAverage(self.model, self._average.decay)
+            self._average.restart()
 
     # --- the story ---------------------------------------------------------------------------------------------
 
-    def fit(self, train: DataLoader, validation: DataLoader | None, epochs: int) -> History:
-        """Train for `epochs` epochs; returns the history, of earlier fits too."""
-        self._begin(train, epochs)
+    def fit(
+        self,
+        train: DataLoader,
+        validation: DataLoader | None,
+        epochs: int,
+        *,
+        run: RunFolder | None = None,
+        checkpoints: Checkpoints | None = None,
+        state: State | None = None,
+    ) -> History:
+        """Train for `epochs` epochs; returns the history, of earlier fits too.
+
+        run: where the history is written after each epoch. checkpoints: where the state is. state: of an earlier
+        process that was interrupted in this very fit, to go on from.
+        """
+        self._checkpoints = checkpoints
         try:
-            with self._processes.own_random_state():
-                for self.epoch in range(epochs):
-                    self._run_epoch(train, validation)
-                    if self._stop_reason:
-                        break
-            self._finish_phase()
+            with self.processes.own_random_state(), self._signals:
+                parts = self._begin(train, epochs, state)
+                while self.epoch < epochs and not self._progress.stop_reason:
+                    self._run_epoch(train, validation, parts, run)
+            self._phases.leave(self.steps)
         finally:
             if self._average is not None:
                 self._average.copy_into_model()
             self.model.eval()
             self._tell(lambda callback: callback.on_train_end(self._last_logs()))
+        if run is not None and self.is_main_process:
+            self._average = None  # its values are the model's own now
+            run.finish(self.save, capture(self._parts(train), self._progress, self._total))
         return self.history
 
     def range_test(self, train: DataLoader, lowest: float, highest: float, steps: int) -> list[tuple[float, float]]:
         """(learning rate, loss) for rates growing geometrically over `steps` steps. Smith, WACV 2017, section 3.3."""
-        phase = self.freezing.phase(0)
-        self._enter_phase(phase)
-        set_training_mode(self.model, phase, keep_statistics=self.settings.keep_statistics)
+        self._phases.enter(self.freezing.phase(0), 0)
+        self._training_mode()
         points: list[tuple[float, float]] = []
-        with self._processes.own_random_state():
-            for step, window in zip(range(steps), _endless_windows(train, self.settings.accumulate), strict=False):
-                rate = lowest * (highest / lowest) ** (step / max(1, steps - 1))
-                largest = max(group["base_lr"] for group in self.optimizer.param_groups)
+        largest = max(group["base_lr"] for group in self.optimizer.param_groups)
+        with self.processes.own_random_state():
+            for window in islice(_endless_windows(train, self.settings.accumulate), steps):
+                rate = lowest * (highest / lowest) ** (self.steps / max(1, steps - 1))
                 for group in self.optimizer.param_groups:
                     group["lr"] = rate * group["base_lr"] / largest
                 try:
-                    points.append((rate, float(self._step(window)[0])))
+                    loss, samples = self._step(window, self._progress, epoch=0)
                 except NonFiniteError:
                     break
+                points.append((rate, float(loss)))
+                self._progress.finish_step(window[-1].place, samples)
         self.model.eval()
         return points
 
-    def _begin(self, train: DataLoader, epochs: int) -> None:
+    def evaluate(self, loader: DataLoader, interrupted: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+        """Loss and metrics over a loader, every sample once."""
+        self._tell(lambda callback: callback.on_test_begin({}))
+        logs = evaluate(
+            self.model, loader, self.objective, self.metrics, self.processes, self._step.precision, interrupted
+        )
+        self._tell(lambda callback: callback.on_test_end(logs))
+        return logs
+
+    def _begin(self, train: DataLoader, epochs: int, state: State | None) -> Parts:
         if epochs < 1:
             raise ConfigurationError(f"epochs={epochs}; train for at least one.")
-        self.epochs, self.steps, self.batch_size = epochs, 0, train.batch_size
-        self.steps_per_epoch = -(-self._processes.batches(train) // self.settings.accumulate)
-        self._stop_reason, self._phase = None, None
+        self.epochs, self.batch_size = epochs, train.batch_size
+        self.steps_per_epoch = -(-self.processes.batches(train) // self.settings.accumulate)
+        self._progress = Progress()
         if self.settings.ema_decay is not None:
             self._average = MovingAverage(self.model, self.settings.ema_decay)
+        parts = self._parts(train)
+        if state is not None:
+            self._progress, total = restore(parts, state)
+            self._total = total.to(self._device)
+        self._check_weights()
         self._tell(lambda callback: callback.attach(self))
         self._tell(lambda callback: callback.on_train_begin({}))
+        if state is not None:
+            self._phases.enter(self._next_phase(), self.steps, resumed=True)
+            if self._progress.is_inside_epoch:
+                self._tell(lambda callback: callback.on_epoch_begin(self.epoch, {}))
+            restore_callbacks(self.callbacks, state)
+        return parts
 
-    def _run_epoch(self, train: DataLoader, validation: DataLoader | None) -> None:
-        started = time.perf_counter()
-        phase = self.freezing.phase(self.epoch, self._plateaus)
-        if phase is not self._phase:
-            self._enter_phase(phase)
-        self._tell(lambda callback: callback.on_epoch_begin(self.epoch, {}))
-        logs = self._train_epoch(train, phase)
+    def _run_epoch(self, train: DataLoader, validation: DataLoader | None, parts: Parts, run: RunFolder | None) -> None:
+        started, progress = time.perf_counter(), self._progress
+        self._phases.enter(self._next_phase(), self.steps)
+        if not progress.is_inside_epoch:
+            self._begin_epoch()
+        if progress.trained is None:
+            progress.trained = self._train_epoch(train, parts)
+        logs = dict(progress.trained)
         if validation is not None:
-            with self._averaged():
-                logs |= {f"val_{name}": value for name, value in self.evaluate(validation).items()}
-            self._watch_plateau(logs["val_loss"])
+            logs |= {f"val_{name}": value for name, value in self._validate(validation, parts).items()}
+            progress.see_validation_loss(logs["val_loss"], self.settings.plateau_patience)
         logs |= {"seconds": time.perf_counter() - started}
         record = {"epoch": len(self.history), "phase": self.phase, "learning_rates": self.learning_rates, **logs}
         self.history.append(record)
         self._tell(lambda callback: callback.on_epoch_end(self.epoch, logs))
+        progress.end_epoch()
+        if run is not None and self.is_main_process:
+            run.write_history(self.history, [*train.skipped, *(validation.skipped if validation else [])])
+        self._after_step(parts)
 
-    def _train_epoch(self, train: DataLoader, phase: Phase) -> dict[str, Any]:
-        set_training_mode(self.model, phase, keep_statistics=self.settings.keep_statistics)
+    def _validate(self, validation: DataLoader, parts: Parts) -> dict[str, Any]:
+        """A signal does not wait for the end of it: it is done again when the run goes on."""
+        while True:
+            try:
+                with self._averaged():
+                    return self.evaluate(validation, interrupted=self._interrupted)
+            except EvaluationInterrupted:
+                self._after_step(parts)
+
+    def _begin_epoch(self) -> None:
+        self._progress.begin_epoch()
         self.metrics.reset()
-        self._measured = False
-        total, samples = torch.zeros((), device=self._device), 0
-        batches = self._processes.epoch(train, len(self.history))
-        for index, window in enumerate(_windows(batches, self.settings.accumulate)):
-            for callback in self.callbacks:
-                callback.on_train_batch_begin(index, {})
-            self._set_rates()
-            loss, count = self._step(window)
-            total, samples = total + loss.detach() * count, samples + count
-            for callback in self.callbacks:
-                callback.on_train_batch_end(index, {"samples": samples})
-        mean = self._processes.mean(total, samples)
-        return {"loss": mean, **(self.metrics.compute() if self._measured else {})}
+        self._total = torch.zeros((), device=self._device)
+        self._tell(lambda callback: callback.on_epoch_begin(self.epoch, {}))
 
-    def evaluate(self, loader: DataLoader) -> dict[str, Any]:
-        """Loss and metrics over a loader, every sample once."""
-        self._tell(lambda callback: callback.on_test_begin({}))
-        logs = evaluate(self.model, loader, self.objective, self.metrics, self._processes, self._precision)
-        self._tell(lambda callback: callback.on_test_end(logs))
-        return logs
+    def _train_epoch(self, train: DataLoader, parts: Parts) -> dict[str, Any]:
+        progress = self._progress
+        self._training_mode()
+        batches = self.processes.epoch(train, len(self.history), start=progress.place)
+        try:
+            for window in _windows(batches, self.settings.accumulate):
+                self._train_on(window)
+                self._after_step(parts)
+        except UnreadableSampleError:
+            if self._signals.received is None:
+                raise
+            self._after_step(parts)  # the signal went to the data workers too
+            raise
+        mean = self.processes.mean(self._total, progress.samples)
+        return {"loss": mean, **(self.metrics.compute() if progress.measured else {})}
 
-    # --- one optimizer step ------------------------------------------------------------------------------------
-
-    def _step(self, window: list[Batch]) -> tuple[Tensor, int]:
-        """One optimizer step over a window of batches; returns (mean loss, samples).
-
-        Each batch counts by its number of samples, so accumulation gives the gradient of one large batch.
-        """
-        count = sum(len(batch) for batch in window)
-        self._processes.seed(sample_seed(self.settings.seed, len(self.history), self.steps))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = torch.zeros((), device=self._device)
-        for position, batch in enumerate(window):
-            with self._processes.local_gradients(self.model, last=position == len(window) - 1):
-                result = self._forward(batch)
-                share = result.loss * (len(batch) / count)
-                self._check_finite(share.detach(), batch)
-                self._scaler.scale(share).backward()
-            loss = loss + share.detach()
-        self._clip_and_step(window)
-        self.steps += 1
-        return loss, count
-
-    def _forward(self, batch: Batch) -> StepResult:
-        self.objective.check(batch)
-        moved = batch.to(self._device)
-        with autocast(self._device, self._precision):
-            result = self.objective(self._processes.wrapped(self.model), moved)
-        if result.outputs is not None:
-            self.metrics.update(*self._processes.gathered(result.outputs.detach(), labelled(moved)))
-            self._measured = True
-        return result
-
-    def _clip_and_step(self, window: list[Batch]) -> None:
-        parameters = trainable_parameters(self.optimizer)
-        self._scaler.unscale_(self.optimizer)
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        if not self._scaler.is_enabled() and not bool(torch.isfinite(norm)):
-            raise NonFiniteError(self._explain_gradients(window))
-        if self.settings.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_(parameters, self.settings.clip_norm, norm)
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
+    def _train_on(self, window: list[Batch]) -> None:
+        progress = self._progress
+        for callback in self.callbacks:
+            callback.on_train_batch_begin(progress.epoch_steps, {})
+        self._set_rates()
+        loss, count = self._step(window, progress, epoch=len(self.history))
         if self._average is not None:
             self._average.update()
+        self._total = self._total + loss.detach() * count
+        progress.finish_step(window[-1].place, count)
+        for callback in self.callbacks:
+            callback.on_train_batch_end(progress.epoch_steps - 1, {"samples": progress.samples})
 
-    def _check_finite(self, loss: Tensor, batch: Batch) -> None:
-        if not bool(torch.isfinite(loss)):
+    def _after_step(self, parts: Parts) -> None:
+        """Write a checkpoint where one is due, or where a signal wants this process to end."""
+        interrupted = self._interrupted()
+        checkpoints = self._checkpoints if self.is_main_process else None
+        if checkpoints is not None and (interrupted or checkpoints.due(self.steps)):
+            checkpoints.write(self.steps, capture(parts, self._progress, self._total))
+        if interrupted:
+            if checkpoints is not None:
+                where = checkpoints.folder.parent
+                print(
+                    f"neurenix: interrupted after step {self.steps}; the same call goes on from {where}",
+                    file=sys.stderr,
+                )
+            self._signals.take_effect()
+
+    def _interrupted(self) -> bool:
+        return self.processes.any(self._signals.received is not None)
+
+    def _check_weights(self) -> None:
+        wrong = non_finite_tensors(self.model)
+        if wrong:
             raise NonFiniteError(
-                f"the loss became {float(loss)} at step {self.steps} (epoch {self.epoch}), on samples "
-                f"{_suspects(batch)}. The weights are those from before this step. Check these samples for "
-                "NaN or extreme values, lower learning_rate, or set clip_norm=1.0."
+                f"{len(wrong)} tensors of the model hold NaN or infinity before training ({', '.join(wrong[:3])}); "
+                "load its weights again from a good file."
             )
 
-    def _explain_gradients(self, window: list[Batch]) -> str:
-        names = [
-            display_name(self.model, name)
-            for name, parameter in self.model.named_parameters()
-            if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all())
-        ]
-        samples = [index for batch in window for index in batch.indices.tolist()][:8]
-        return (
-            f"the gradient became NaN or infinite at step {self.steps} (epoch {self.epoch}) in {', '.join(names[:3])}, "
-            f"on samples {samples}. The weights are those from before this step. Lower learning_rate, set "
-            "clip_norm=1.0, or use precision='fp32'."
+    # --- parts -------------------------------------------------------------------------------------------------
+
+    def _parts(self, train: DataLoader) -> Parts:
+        return Parts(
+            model=self.model,
+            base=self._base,
+            optimizer=self.optimizer,
+            scaler=self._step.scaler,
+            average=self._average,
+            metrics=self.metrics,
+            callbacks=self.callbacks,
+            history=self.history,
+            train=train,
         )
 
-    # --- phases and rates --------------------------------------------------------------------------------------
+    def _next_phase(self) -> Phase:
+        return self.freezing.phase(self.epoch, self._progress.plateaus)
 
-    def _enter_phase(self, phase: Phase) -> None:
-        self._finish_phase()
-        self._phase = phase
-        apply_phase(self.model, phase)
-        self._processes.wrap(self.model)
-        self._watch, self._phase_began = StateWatch(self.model, phase, self.optimizer), self.steps
-
-    def _finish_phase(self) -> None:
-        """Check what the ending phase promised."""
-        if self._watch is None:
-            return
-        self._watch.check_frozen()
-        unmoved = self._watch.unmoved() if self.steps > self._phase_began else []
-        self._watch = None
-        if unmoved:
-            warnings.warn(
-                f"{len(unmoved)} trainable parameters did not move ({', '.join(unmoved[:5])}): the loss does not "
-                "depend on them. Freeze them, or check the model's forward.",
-                UnusedParameterWarning,
-                stacklevel=2,
-            )
+    def _training_mode(self) -> None:
+        phase = self._phases.current or self._next_phase()
+        set_training_mode(self.model, phase, keep_statistics=self.settings.keep_statistics)
+        self._step.begin()
 
     def _set_rates(self) -> None:
         total = self.epochs * self.steps_per_epoch
         factor = rate_factor(self.settings.schedule, self.steps, total, warmup_steps(self.settings.warmup, total))
         if self.settings.schedule == "plateau":
-            factor *= 0.1**self._plateaus
+            factor *= 0.1**self._progress.plateaus
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-
-    def _watch_plateau(self, loss: float) -> None:
-        """Count epochs without a better validation loss; a plateau moves rates and schedules by plateau on."""
-        if loss < self._best_loss:
-            self._best_loss, self._stalled = loss, 0
-            return
-        self._stalled += 1
-        if self._stalled >= self.settings.plateau_patience:
-            self._plateaus, self._stalled, self._best_loss = self._plateaus + 1, 0, float("inf")
 
     def _averaged(self) -> contextlib.AbstractContextManager[None]:
         return self._average.swapped_in() if self._average is not None else contextlib.nullcontext()
@@ -316,17 +350,6 @@ class Loop:
 
     def _last_logs(self) -> dict[str, Any]:
         return self.history.epochs[-1] if self.history.epochs else {}
-
-
-def _suspects(batch: Batch) -> str:
-    """The samples to look at: those with inputs that are not finite, else the whole batch."""
-    inputs = batch.inputs.values() if isinstance(batch.inputs, Mapping) else [batch.inputs]
-    finite = torch.ones(len(batch), dtype=torch.bool)
-    for tensor in inputs:
-        finite &= torch.isfinite(tensor).flatten(1).all(1).cpu()
-    if bool(finite.all()):
-        return f"{batch.indices.tolist()[:8]}"
-    return f"{batch.indices[~finite].tolist()[:8]}, whose inputs hold NaN or infinity"
 
 
 def _windows(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:

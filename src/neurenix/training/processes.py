@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any, final
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, cast, final
 
 import torch
 from torch import Tensor, nn
 
 from ..data import Batch, DataLoader
+from ..errors import ProcessLostError, RunError
+
+Value = TypeVar("Value")
+_LOST = ("Connection closed by peer", "Connection reset", "Broken pipe", "gloo", "NCCL", "Timed out", "timed out")
 
 
 @final
@@ -42,9 +46,9 @@ class Processes:
             return contextlib.nullcontext()
         return self._accelerator.no_sync(self._wrapped)
 
-    def epoch(self, loader: DataLoader, epoch: int) -> Iterator[Batch]:
-        """This process's batches of one epoch."""
-        return loader.batches(epoch, rank=self.rank, world_size=self.count)
+    def epoch(self, loader: DataLoader, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """This process's batches of one epoch, without the first `start` of its plan."""
+        return loader.batches(epoch, start, rank=self.rank, world_size=self.count)
 
     def batches(self, loader: DataLoader) -> int:
         """Number of batches that each process sees in an epoch."""
@@ -58,6 +62,39 @@ class Processes:
 
         parts = gather_object([(outputs.cpu(), targets.cpu())])
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process; all get the same answer."""
+        if self.count == 1:
+            return flag
+        return bool(self._accelerator.reduce(torch.tensor(float(flag), device=self.device), reduction="sum") > 0)
+
+    def from_main(self, make: Callable[[], Value]) -> Value:
+        """What `make` gives in the main process, in every process; an error there is raised everywhere."""
+        if self.count == 1:
+            return make()
+        from accelerate.utils import broadcast_object_list
+
+        answer: list[Any] = [None, None]
+        if self.is_main:
+            try:
+                answer[0] = make()
+            except BaseException as error:
+                broadcast_object_list([None, f"{type(error).__name__}: {error}"])
+                raise
+        broadcast_object_list(answer)
+        if answer[1] is not None:
+            raise RunError(f"the main process stopped: {answer[1]}")
+        return cast(Value, answer[0])
+
+    def explain(self, error: Exception) -> None:
+        """Raise ProcessLostError where an error of the communication means that another process is gone."""
+        if self.count > 1 and any(sign in str(error) for sign in _LOST):
+            raise ProcessLostError(
+                f"process {self.rank} of {self.count} lost contact with another one, which ended or hangs "
+                f"({str(error).splitlines()[0][:200]}). Look at its output; started again, the same call goes on from "
+                "the last checkpoint."
+            ) from error
 
     def mean(self, total: Tensor, samples: int) -> float:
         """Sum of all processes' totals over the sum of their samples."""

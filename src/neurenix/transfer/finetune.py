@@ -6,37 +6,39 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy
 import torch
 from torch import nn
 
 from ..callbacks._base import Callback
-from ..data import DataLoader, all_targets
+from ..data import Batch, DataLoader
 from ..devices import Precision, resolve_precision
-from ..errors import ConfigurationError
 from ..metrics import build_metrics
-from ..models import adopt, display_name
-from ..nn import build_head
+from ..models import adopt
 from ..training import (
     LOSSES,
     History,
     Loop,
-    LossOptions,
+    RunOptions,
     Supervised,
+    above,
     apply_phase,
-    balanced_class_weights,
     build_optimizer,
     expanded,
+    fit_in_run,
     outputs_of,
     resolve_rates,
+    topmost,
 )
 from .closed_form_head import solve_head
-from .finetune_settings import FinetuneSettings
+from .finetune_settings import FinetuneSettings, default_metric
+from .heads import install_head
+from .job import describe_data, describe_fit
 from .labels import accept_labels
 from .learning_rate_curve import LearningRateCurve
-from .loaders import check_first_batch, loader_for
+from .loaders import first_batch, loader_for
 from .predictions import decide, probabilities
 from .saving import base_digests, load_tuning, save_tuning
 from .strategies import STRATEGIES, Job, Plan
@@ -122,7 +124,7 @@ class Finetuner:
             weight_decay=weight_decay,
             optimizer=optimizer,
             loss=loss,
-            metrics=[_default_metric(loss)] if metrics is None else list(metrics),
+            metrics=[default_metric(loss)] if metrics is None else list(metrics),
             layer_learning_rates=layer_learning_rates,
             strategy=STRATEGIES.canonical(strategy or ("partial" if freeze_layers else "full")),
             unfreeze_by=unfreeze_by,
@@ -142,7 +144,7 @@ class Finetuner:
         self.history = History()
         self._base = base_digests(self.model)
         self._head_is_ready = num_classes is None
-        self._install_head()
+        install_head(self.model, self.settings)
         self._frozen = expanded(self.model, self.settings.freeze_layers)
         self.loss = LOSSES[loss]
         self.optimizer = self._new_optimizer()
@@ -160,8 +162,16 @@ class Finetuner:
         epochs: int = 10,
         callbacks: Sequence[Callback] = (),
         num_workers: int = 0,
+        run: str | Path | Literal[False] | None = None,
+        resume: str | Path | bool | None = None,
+        checkpoint_every: int | None = None,
+        strict: bool = False,
+        on_save_error: str = "raise",
     ) -> History:
         """Train; a second call goes on from here, with the optimizer's moments kept.
+
+        Every fit has a run folder with its settings, history, checkpoints and, at the end, the tuned model. Where a
+        process was killed in a fit, the same call in a new one goes on from the last checkpoint, to the same bits.
 
         Args:
             train_dataset: any dataset, loader, folder, table or (inputs, targets) pair that neurenix.data reads. Raw
@@ -171,29 +181,49 @@ class Finetuner:
             epochs: passes over the training data.
             callbacks: see neurenix.callbacks.
             num_workers: processes that read data; 0 reads in this one.
+            run: the run's folder; None for one named by time in $NEURENIX_RUNS or ./runs, False for none.
+            resume: None goes on with an unfinished run of this very fit where there is one; True demands one; a
+                folder demands it there; False begins anew.
+            checkpoint_every: optimizer steps; None is once a minute, for at most a twentieth of the time.
+            strict: refuse to go on where the last bits could differ (other versions, threads, device).
+            on_save_error: "raise", or "warn" and train on when a checkpoint cannot be written.
 
         Returns:
             The history of all fits so far.
+
+        Raises:
+            ResumeError: there is nothing to resume, or the folder holds another run.
+            RunBusyError: another process trains in that folder.
+            NonFiniteError: a loss or gradient is NaN or infinite; the weights are those from before that step.
         """
+        options = RunOptions(
+            run=run, resume=resume, checkpoint_every=checkpoint_every, strict=strict, on_save_error=on_save_error
+        )
         train = self._loader(train_dataset, batch_size, num_workers, training=True)
         validation = None if val_dataset is None else self._loader(val_dataset, batch_size, num_workers)
-        for loader in (train, validation):
-            if loader is not None:
-                accept_labels(self.model, loader.dataset, self.num_outputs)
-                check_first_batch(loader, self.model)
+        first = [self._checked(loader) for loader in (train, validation)]
         plan = self._plan(samples=len(train.dataset), epochs=epochs)
         if self.settings.strategy == "auto":
             print(f"neurenix: {plan.reason}")
-        if plan.closed_form and not self._head_is_ready:
-            self._solve_head(self._loader(train_dataset, batch_size, num_workers))
+
+        def prepare() -> None:
+            if plan.closed_form and not self._head_is_ready:
+                self._solve_head(self._loader(train_dataset, batch_size, num_workers))
+
+        def job() -> dict[str, Any]:
+            data = {**describe_data("training", train, first[0]), **describe_data("validation", validation, first[1])}
+            return describe_fit(self.model, self.optimizer, self._stored_settings(), data, epochs)
+
         loop = self._loop(plan, self._objective(train.dataset), callbacks)
-        return loop.fit(train, validation, epochs)
+        fit_in_run(loop, train, validation, epochs, job=job, options=options, prepare=prepare)
+        self._head_is_ready = True
+        return self.history
 
     def unfreeze_layers(self, layers: Sequence[str] | str) -> None:
         """Let layers learn from the next fit on; the optimizer's moments of the others stay."""
         released = set(expanded(self.model, layers))
-        above = {parent for name in released for parent in _above(name)}
-        self._frozen = tuple(name for name in self._frozen if name not in released and name not in above)
+        holders = {parent for name in released for parent in above(name)}
+        self._frozen = tuple(name for name in self._frozen if name not in released and name not in holders)
         if not self._frozen and self.settings.strategy == "partial":
             self.settings = replace(self.settings, strategy="full")
         self._show_frozen()
@@ -256,14 +286,13 @@ class Finetuner:
 
         standalone: write every tensor, so that the base weights are not needed to load it.
         """
-        settings = {**asdict(self.settings), "freeze_layers": self._frozen_names()}
         save_tuning(
             Path(path),
             self.model,
             self._base,
             kind="Finetuner",
-            settings=settings,
-            history=self.history.epochs,
+            settings=self._stored_settings(),
+            history=self.history.as_json(),
             standalone=standalone,
         )
 
@@ -271,12 +300,13 @@ class Finetuner:
     def load(cls, path: str | Path, model: nn.Module | None = None, device: str = "auto") -> Finetuner:
         """A saved Finetuner, ready to evaluate, predict and fit on (with fresh optimizer moments).
 
+        path: what save or a callback wrote, or the folder of a finished run.
         model: the module that was tuned, when it was one of your own; models of ours are loaded again by name.
         """
         saved = load_tuning(Path(path), "Finetuner", module=copy.deepcopy(model), device=device)
         tuner = cls(saved.base, **saved.settings)
         saved.put_into(tuner.model)
-        tuner.history = History(saved.history)
+        tuner.history = History.from_json(saved.history)
         tuner._head_is_ready = True
         return tuner
 
@@ -286,29 +316,6 @@ class Finetuner:
     def num_outputs(self) -> int:
         """Outputs of the head."""
         return [module for module in self.model.head.modules() if isinstance(module, nn.Linear)][-1].out_features
-
-    def _install_head(self) -> None:
-        chosen = self.settings
-        if chosen.num_classes is None:
-            if not any(isinstance(module, nn.Linear) for module in self.model.head.modules()):
-                raise ConfigurationError("this model has no head; give num_classes, the outputs that you need.")
-            return
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(chosen.seed)
-            head = build_head(
-                self.model.feature_size,
-                chosen.num_classes,
-                hidden_sizes=chosen.head_hidden_sizes,
-                activation=chosen.head_activation,
-                dropout_rate=chosen.dropout_rate,
-            )
-        self.model.replace_head(head)
-
-    def _frozen_names(self) -> list[str]:
-        """The frozen layers as users name them, without those that lie below another of them."""
-        frozen = set(self._frozen)
-        top = [name for name in self._frozen if not any(parent in frozen for parent in _above(name))]
-        return [display_name(self.model, name) for name in top]
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         rates = resolve_rates(self.model, self.settings.learning_rate, self.settings.layer_learning_rates)
@@ -323,6 +330,16 @@ class Finetuner:
             training=training,
             seed=self.settings.seed,
         )
+
+    def _checked(self, loader: DataLoader | None) -> Batch | None:
+        """The loader's first batch, when labels and inputs fit."""
+        if loader is None:
+            return None
+        accept_labels(self.model, loader.dataset, self.num_outputs)
+        return first_batch(loader, self.model)
+
+    def _stored_settings(self) -> dict[str, Any]:
+        return {**asdict(self.settings), "freeze_layers": topmost(self.model, self._frozen)}
 
     def _plan(self, samples: int, epochs: int) -> Plan:
         job = Job(
@@ -340,15 +357,7 @@ class Finetuner:
         apply_phase(self.model, self._plan(samples=0, epochs=1).freezing.phase(0))
 
     def _objective(self, dataset: Any) -> Supervised:
-        chosen = self.settings
-        weights: Any = chosen.class_weights
-        if weights == "balanced":
-            weights = None if dataset is None else balanced_class_weights(all_targets(dataset), self.num_outputs)
-        options = LossOptions(
-            label_smoothing=chosen.label_smoothing,
-            class_weights=None if weights is None else torch.as_tensor(weights, dtype=torch.float32),
-        )
-        return Supervised(self.loss, self.num_outputs, options=options, mixup_alpha=chosen.mixup_alpha)
+        return self.settings.objective(self.num_outputs, dataset)
 
     def _loop(
         self,
@@ -367,6 +376,7 @@ class Finetuner:
             callbacks=callbacks,
             save=self.save,
             history=self.history if optimizer is None else History(),
+            base=self._base,
         )
 
     def _solve_head(self, loader: DataLoader) -> None:
@@ -376,15 +386,6 @@ class Finetuner:
 
     def _outputs(self, data: Any, batch_size: int, num_workers: int) -> torch.Tensor:
         loader = self._loader(data, batch_size, num_workers)
-        check_first_batch(loader, self.model)
+        first_batch(loader, self.model)
         device = next(self.model.parameters()).device
         return outputs_of(self.model, loader, device, resolve_precision(self.settings.precision, device))
-
-
-def _above(name: str) -> list[str]:
-    """The names of everything that a qualified name lies in: a.b.c -> a.b, a."""
-    return [name.rsplit(".", cut)[0] for cut in range(1, name.count(".") + 1)]
-
-
-def _default_metric(loss: str) -> str:
-    return {"multi_class": "accuracy", "multi_label": "f1_score", "regression": "mse"}[LOSSES[loss].task]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
+
+from ..data import all_targets
 from ..devices import Precision
 from ..errors import ConfigurationError
-from ..training import LoopSettings
+from ..training import LOSSES, LoopSettings, LossOptions, Supervised, balanced_class_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,3 +69,19 @@ class FinetuneSettings:
             or (self.norm_statistics == "auto" and self.strategy == "lp_ft"),
             seed=self.seed,
         )
+
+    def objective(self, num_outputs: int, dataset: Any) -> Supervised:
+        """What is asked of the model. dataset: whose targets balance the classes; None for evaluation."""
+        weights: Any = self.class_weights
+        if weights == "balanced":
+            weights = None if dataset is None else balanced_class_weights(all_targets(dataset), num_outputs)
+        options = LossOptions(
+            label_smoothing=self.label_smoothing,
+            class_weights=None if weights is None else torch.as_tensor(weights, dtype=torch.float32),
+        )
+        return Supervised(LOSSES[self.loss], num_outputs, options=options, mixup_alpha=self.mixup_alpha)
+
+
+def default_metric(loss: str) -> str:
+    """What is measured when nothing else is asked for."""
+    return {"multi_class": "accuracy", "multi_label": "f1_score", "regression": "mse"}[LOSSES[loss].task]

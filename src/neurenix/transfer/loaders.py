@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import RandomSampler, SequentialSampler
 
-from ..data import ArrayDataset, DataLoader, as_dataset, prepare
+from ..data import ArrayDataset, Batch, DataLoader, as_dataset, prepare
 from ..errors import ConfigurationError
 from ..models import PretrainedModel
 
@@ -36,11 +36,12 @@ def loader_for(
     )
 
 
-def check_first_batch(loader: DataLoader, model: PretrainedModel) -> None:
-    """Compare the first batch with what the weights were trained on, before any time is spent on the rest."""
+def first_batch(loader: DataLoader, model: PretrainedModel) -> Batch:
+    """The first batch, compared with what the weights were trained on before any time is spent on the rest."""
+    batch = next(iter(loader.batches(0)))
     if hasattr(model.preprocess, "check"):
-        batch = next(iter(loader.batches(0)))
         model.preprocess.check(batch.inputs)
+    return batch
 
 
 def _opened(loader: DataLoader | TorchDataLoader[Any], batch_size: int) -> tuple[Any, int, int, Any]:

@@ -19,6 +19,7 @@ from ..errors import ConfigurationError, DamagedFileError, WeightsMismatchError
 from ..models import PretrainedModel, adopt
 from ..storage import inside, read_json, read_tensors, tensor_digest, write_json, write_tensors
 from ..text import TextPreprocess
+from ..training import MODEL_FOLDER, RUN_FILE
 from ..vision import ImagePreprocess
 from .pretrained import load_pretrained_model
 
@@ -101,8 +102,17 @@ def save_tuning(
             stale.unlink(missing_ok=True)
 
 
+def saved_folder(path: Path) -> Path:
+    """Where the tuning lies: the folder itself, or the model in the folder of a finished run."""
+    return path / MODEL_FOLDER if (path / RUN_FILE).is_file() else path
+
+
 def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
     """The checked manifest of a saved tuning."""
+    if not (folder / MANIFEST).is_file() and (folder.parent / RUN_FILE).is_file():
+        raise ConfigurationError(
+            f"the run {folder.parent} is not finished, so it holds no tuned model yet; call fit again to go on with it."
+        )
     if not (folder / MANIFEST).is_file():
         raise ConfigurationError(
             f"{folder} holds no {MANIFEST}, so it is not a saved {kind}; give the folder that save() was given."
@@ -116,6 +126,7 @@ def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
 
 def load_tuning(folder: Path, kind: str, *, module: nn.Module | None, device: str) -> SavedTuning:
     """Read a tuning and rebuild its base, checking every hash. module: the user's own, for tunings of one."""
+    folder = saved_folder(folder)
     manifest = read_manifest(folder, kind)
     tensors = read_tensors(inside(folder, manifest["tensors"]["file"]), sha256=manifest["tensors"]["sha256"])
     base = _rebuild_base(manifest, module, device)

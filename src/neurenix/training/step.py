@@ -1,0 +1,154 @@
+"""One optimizer step. Nothing else in neurenix calls backward() or an optimizer's step()."""
+
+from __future__ import annotations
+
+import warnings
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from ..data import Batch, sample_seed
+from ..devices import autocast, resolve_precision
+from ..errors import NonFiniteError, OutOfMemoryError, SmallerBatchWarning
+from ..metrics import MetricSet
+from ..models import PretrainedModel
+from .faults import (
+    Buffers,
+    first_non_finite_layer,
+    free_memory,
+    gradient_message,
+    is_out_of_memory,
+    loss_message,
+    suspects,
+)
+from .objective import Objective, StepResult, labelled
+from .optimizers import trainable_parameters
+from .processes import Processes
+from .progress import Progress
+from .settings import LoopSettings
+
+
+@final
+class OptimizerStep:
+    """Forward, backward and update over a window of batches.
+
+    A step that fails leaves weights, buffers and moments as they were before it. A window that does not fit into
+    memory is computed in smaller parts, to the same gradient.
+    """
+
+    def __init__(
+        self,
+        model: PretrainedModel,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        *,
+        settings: LoopSettings,
+        metrics: MetricSet,
+        processes: Processes,
+    ) -> None:
+        self.precision = resolve_precision(settings.precision, processes.device)
+        self.scaler = torch.amp.GradScaler(processes.device.type, enabled=self.precision == "fp16")
+        self._model, self._objective, self._optimizer = model, objective, optimizer
+        self._settings, self._metrics, self._processes = settings, metrics, processes
+        self._device = processes.device
+        self._buffers = Buffers(model)
+
+    def begin(self) -> None:
+        """Look which layers are in training mode now."""
+        self._buffers = Buffers(self._model)
+
+    def __call__(self, window: list[Batch], progress: Progress, epoch: int) -> tuple[Tensor, int]:
+        """-> (mean loss, samples). epoch: over all fits, for the step's randomness. progress is that before the step;
+        it learns of parts that fit into memory.
+        """
+        self._buffers.keep()
+        while True:
+            try:
+                return self._attempt(_in_parts(window, progress.largest_part), progress, epoch)
+            except NonFiniteError:
+                self._buffers.put_back()
+                raise
+            except (RuntimeError, MemoryError) as error:
+                self._buffers.put_back()
+                if not is_out_of_memory(error):
+                    self._processes.explain(error)
+                    raise
+                shortage = str(error)
+            # outside of the handler, whose error holds on to the tensors that there is no room for
+            self._take_smaller_parts(window, progress, shortage)
+
+    def _attempt(self, window: list[Batch], progress: Progress, epoch: int) -> tuple[Tensor, int]:
+        """Each batch counts by its number of samples, so accumulation gives the gradient of one large batch."""
+        count = sum(len(batch) for batch in window)
+        seed = sample_seed(self._settings.seed, epoch, progress.steps)
+        self._processes.seed(seed)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = torch.zeros((), device=self._device)
+        results: list[tuple[Tensor, Tensor]] = []
+        for position, batch in enumerate(window):
+            with self._processes.local_gradients(self._model, last=position == len(window) - 1):
+                result, targets = self._forward(batch)
+                share = result.loss * (len(batch) / count)
+                if not bool(torch.isfinite(share)):
+                    raise NonFiniteError(self._explained(share.item(), batch, progress, seed))
+                self.scaler.scale(share).backward()
+            loss = loss + share.detach()
+            if result.outputs is not None:
+                results.append((result.outputs.detach(), targets))
+        self._clip_and_step(window, progress)
+        for outputs, targets in results:
+            self._metrics.update(*self._processes.gathered(outputs, targets))
+        progress.measured |= bool(results)
+        return loss, count
+
+    def _forward(self, batch: Batch) -> tuple[StepResult, Tensor]:
+        self._objective.check(batch)
+        moved = batch.to(self._device)
+        with autocast(self._device, self.precision):
+            return self._objective(self._processes.wrapped(self._model), moved), labelled(moved)
+
+    def _clip_and_step(self, window: list[Batch], progress: Progress) -> None:
+        parameters = trainable_parameters(self._optimizer)
+        self.scaler.unscale_(self._optimizer)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if not self.scaler.is_enabled() and not bool(torch.isfinite(norm)):
+            raise NonFiniteError(gradient_message(self._model, _place(progress), window))
+        if self._settings.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self._settings.clip_norm, norm)
+        self.scaler.step(self._optimizer)
+        self.scaler.update()
+
+    def _take_smaller_parts(self, window: list[Batch], progress: Progress, shortage: str) -> None:
+        longest = max(len(batch) for batch in window)
+        largest = min(progress.largest_part or longest, longest)
+        self._optimizer.zero_grad(set_to_none=True)
+        free_memory()
+        if largest == 1 or self._processes.count > 1:
+            raise OutOfMemoryError(
+                f"memory ran out at {_place(progress)} with {largest} samples at a time on {self._device}: {shortage}. "
+                "Take a smaller batch_size with more accumulation_steps, smaller inputs, or freeze more layers."
+            )
+        progress.largest_part = largest // 2
+        warnings.warn(
+            f"{largest} samples at once do not fit into memory; they are computed {largest // 2} at a time, to the "
+            "same gradient. Steps, rates and seeds stay as they were.",
+            SmallerBatchWarning,
+            stacklevel=2,
+        )
+
+    def _explained(self, loss: float, batch: Batch, progress: Progress, seed: int) -> str:
+        layer = None
+        if self._processes.count == 1:  # the others would not take part in a second forward pass
+            self._processes.seed(seed)
+            layer = first_non_finite_layer(self._model, lambda: self._forward(batch))
+        return loss_message(loss, _place(progress), suspects(batch), layer)
+
+
+def _in_parts(window: list[Batch], largest: int | None) -> list[Batch]:
+    return window if largest is None else [part for batch in window for part in batch.parts(largest)]
+
+
+def _place(progress: Progress) -> str:
+    return f"step {progress.steps} (epoch {progress.epoch})"
