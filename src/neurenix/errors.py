@@ -66,6 +66,21 @@ class UnreadableSampleError(DataError, ValueError):
     """One sample (a file, a row) cannot be read; the message names it."""
 
 
+class WorkerLostError(UnreadableSampleError):
+    """A data worker died or hung at a sample.
+
+    what: "died" or "delivered nothing for … s". indices: the places of the samples that may have been the reason.
+    """
+
+    def __init__(self, message: str, what: str, indices: Iterable[int]) -> None:
+        self.what, self.indices = what, tuple(indices)
+        super().__init__(message)
+
+
+class DataManifestError(DataError, ValueError):
+    """The manifest of a data folder is missing or cannot be read; the message says how to write it."""
+
+
 class TooManyBadSamplesError(DataError, ValueError):
     """More samples were unreadable than the caller allowed."""
 
@@ -112,6 +127,9 @@ class ResumeError(RunError, ValueError):
 
 class DiskFullError(NeurenixError, OSError):
     """A file could not be written whole; the file that was there before is untouched."""
+
+    def __str__(self) -> str:
+        return str(self.strerror or super().__str__())
 
 
 class InvariantError(TrainingError):

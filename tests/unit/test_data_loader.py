@@ -102,7 +102,7 @@ def test_workers_are_kept_between_passes_and_never_more_than_batches():
     assert os.getpid() not in pids[0]
     in_memory = DataLoader(ArrayDataset(np.zeros((8, 1))), num_workers=4)
     list(in_memory)
-    assert in_memory._stream._torch.num_workers == 0
+    assert in_memory._stream.workers == 0
 
 
 def test_two_passes_at_once_and_a_pass_given_up_do_not_disturb_each_other():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..errors import UnknownNameError
 from ..registry import Registry
 
 Logs = Mapping[str, float]
@@ -100,9 +102,30 @@ class Callback:
     def on_test_end(self, logs: Logs) -> None:
         """After an evaluation pass. logs: loss and metrics."""
 
+    def monitored(self) -> tuple[str, ...]:
+        """Names in the epoch's logs without which this callback cannot work; looked for before training begins."""
+        return ()
+
     def state_dict(self) -> dict[str, Any]:
         """State that a resumed run needs, as JSON values and tensors."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what state_dict gave."""
+
+
+def check_callback(callback: Callback, logged: Sequence[str]) -> None:
+    """Raise UnknownNameError for a hook that is nearly named as one of Callback's, and for a monitor without a value.
+
+    logged: names that the epochs of the fit will have.
+    """
+    hooks = [name for name in vars(Callback) if name.startswith("on_")]
+    for name in dir(callback):
+        if name.startswith("on_") and name not in hooks and difflib.get_close_matches(name, hooks, cutoff=0.85):
+            raise UnknownNameError(
+                f"callback hook in {type(callback).__name__}", name, hooks, hint="It would never be called."
+            )
+    for name in callback.monitored():
+        if name not in logged:
+            hint = "Give fit() a validation dataset." if name.startswith("val_") else ""
+            raise UnknownNameError("logged quantity", name, logged, hint=hint)

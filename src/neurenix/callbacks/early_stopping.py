@@ -67,6 +67,10 @@ class EarlyStopping(Callback):
         self.run.restore(self._best_weights)
         self._best_weights = None
 
+    def monitored(self) -> tuple[str, ...]:
+        """The quantity that has to improve."""
+        return (self.monitor,)
+
     def state_dict(self) -> dict[str, Any]:
         """The count, the best value, and the best weights where they are to be restored."""
         return {

@@ -59,6 +59,10 @@ class ModelCheckpoint(Callback):
         if self.run.is_main_process:
             self.run.save(Path(self.last_saved))
 
+    def monitored(self) -> tuple[str, ...]:
+        """The quantity that says which epoch is best, where that is asked."""
+        return (self.monitor,) if self.save_best_only else ()
+
     def state_dict(self) -> dict[str, Any]:
         """The best value so far, and where the newest saved model is."""
         return {"best": self.best, "last_saved": self.last_saved}

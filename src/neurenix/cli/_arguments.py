@@ -14,6 +14,8 @@ import jsonargparse
 
 from ..errors import ConfigurationError, UnknownNameError
 
+_INDENT = 4  # columns, of an argument's name in a docstring
+
 
 @final
 class Options:
@@ -36,6 +38,7 @@ class Options:
     def add(self, title: str, source: Callable[..., Any], skip: Collection[str] = ()) -> None:
         """Add the arguments of a function, a class or a method (`Class.method`) under a heading of the help."""
         group = self.parser.add_argument_group(title)
+        words = described(source)
         if inspect.isclass(source):
             group.add_class_arguments(source, skip=set(skip), as_group=False)
             source = source.__init__
@@ -44,6 +47,9 @@ class Options:
             group.add_method_arguments(owner, source.__name__, skip=set(skip), as_group=False)
         else:
             group.add_function_arguments(source, skip=set(skip), as_group=False)
+        for action in self.parser._actions:
+            if action.dest in words and action.dest not in skip:
+                action.help = words[action.dest].replace("%", "%%")
         hints = typing.get_type_hints(source)
         self._several |= {name for name, hint in hints.items() if name not in skip and _takes_several(hint)}
 
@@ -66,6 +72,21 @@ class Options:
     def _explained(self, message: str) -> str:
         text = " ".join(message.replace('Parser key "', "--").replace('":', ":").split())
         return f"{text.rstrip('.')}. See neurenix {self._command} --help."
+
+
+def described(source: Callable[..., Any]) -> dict[str, str]:
+    """Argument -> what its docstring's `Args:` says of it, on one line."""
+    lines = (inspect.getdoc(source) or "").splitlines()
+    words: dict[str, str] = {}
+    name = ""
+    for line in lines[lines.index("Args:") + 1 :] if "Args:" in lines else []:
+        indent = len(line) - len(line.lstrip())
+        if not line.strip() or not indent:
+            break
+        if indent == _INDENT:
+            name, _, line = line.strip().partition(": ")
+        words[name] = f"{words.get(name, '')} {line.strip()}".strip()
+    return words
 
 
 def take(arguments: jsonargparse.Namespace, source: Callable[..., Any], skip: Collection[str] = ()) -> dict[str, Any]:

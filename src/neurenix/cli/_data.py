@@ -18,7 +18,7 @@ def datasets(
     val: str | None = None,
     input: str | None = None,
     target: str | None = None,
-    kind: str = "image",
+    kind: str | None = None,
     seed: int = 0,
 ) -> tuple[Any, Any]:
     """The training and the test data.
@@ -29,7 +29,7 @@ def datasets(
         val: Test data of its own; without it a fifth of the training data is kept back.
         input: The column of a table that holds paths or texts.
         target: The column of a table that holds the answers.
-        kind: What a table's input column names: image or text.
+        kind: What a table's input column holds: image (paths) or text; by default what its first value looks like.
         seed: Of the split.
     """
     if data is None:
@@ -44,13 +44,17 @@ def datasets(
     return split(train, 0.2, seed)
 
 
-def open_data(path: Path, input: str | None, target: str | None, kind: str) -> Any:
+def open_data(path: Path, input: str | None, target: str | None, kind: str | None) -> Any:
     """One folder or table as a dataset."""
     if path.suffix not in _TABLES:
         return as_dataset(path)
-    if input is None or target is None:
-        raise ConfigurationError(f"{path} is a table; name its columns with --input and --target.")
-    return TableDataset(path, input=input, target=target, kind=kind, root=path.parent)
+    table = TableDataset(path, input=input, target=target, kind=kind, root=path.parent)
+    if table.targets is None:
+        raise ConfigurationError(
+            f"none of {path}'s columns has a usual name for answers; name them with --input and --target: "
+            f"{', '.join(table.columns)}."
+        )
+    return table
 
 
 def _paths(data: Path, val: str | None) -> tuple[Path, Path | None]:

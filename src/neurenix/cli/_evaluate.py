@@ -18,7 +18,7 @@ def evaluation(
     data: str,
     input: str | None = None,
     target: str | None = None,
-    kind: str = "image",
+    kind: str | None = None,
     batch_size: int = 32,
 ) -> None:
     """What to measure on what.
@@ -28,7 +28,7 @@ def evaluation(
         data: A folder of class folders, or a CSV or Parquet table.
         input: The column of a table that holds paths or texts.
         target: The column of a table that holds the answers.
-        kind: What a table's input column names: image or text.
+        kind: What a table's input column holds: image (paths) or text; by default what its first value looks like.
         batch_size: Samples per batch.
     """
     dataset = open_data(Path(data), input, target, kind)

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..callbacks import ProgressBar
-from ..data import label_names, sample_name
+from ..data import label_names, relabelled, sample_name
 from ..errors import ConfigurationError, MissingPackageError
+from ..models import ARCHITECTURES
 from ..report import save_report_figure
 from ..storage import write_json
 from ..training import LOSSES
 from ..transfer import Finetuner, load_pretrained_model
+from ..transfer.strategies import STRATEGIES
 from ._arguments import Options, take
 from ._baselines import Outcome, check_baselines, raw_pixels
 from ._data import datasets
@@ -66,7 +68,13 @@ def parser() -> Options:
 def run(arguments: jsonargparse.Namespace) -> None:
     """Do the job and say what came out."""
     check_baselines(arguments.baselines)
+    ARCHITECTURES.canonical(arguments.model)
+    STRATEGIES.canonical(arguments.strategy)
+    if arguments.epochs < 1:
+        raise ConfigurationError(f"--epochs {arguments.epochs}: train for at least one.")
     train, test = datasets(**take(arguments, datasets))
+    names = label_names(train)
+    test = relabelled(test, names) if names else test
     print(f"{len(train)} samples to learn from, {len(test)} to test on; {arguments.model}, {arguments.strategy}")
     tuner, tuned = _tuned(arguments, train, test)
     output = Path(arguments.output)
@@ -167,7 +175,8 @@ def _draw(path: Path, tuner: Finetuner, test: Any, outcomes: Sequence[Outcome], 
 def _show_predictions(folder: Path, test: Any, count: int = 6) -> None:
     """Load the saved model again, as its user will, and ask it about some test samples."""
     tuner = Finetuner.load(folder)
-    places = [index * len(test) // count for index in range(min(count, len(test)))]
+    count = min(count, len(test))
+    places = [index * len(test) // count for index in range(count)]
     samples = [test[place][0] for place in places]
     answers = tuner.predict(samples)
     shares = tuner.predict_proba(samples).max(1) if tuner.loss.task == "multi_class" else None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
 from ..transfer import Finetuner
+from ..transfer.one_or_many import images_in
 from ._arguments import Options
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ def parser() -> Options:
     """The options of `neurenix predict`."""
     options = Options("predict", "Ask a tuned model.", "neurenix predict --model runs/fit/model bird.png")
     options.parser.add_argument("--model", type=str, help="The folder that `neurenix fit` or Finetuner.save wrote.")
-    options.parser.add_argument("samples", nargs="*", help="Image files, or texts.")
+    options.parser.add_argument("samples", nargs="*", help="Image files, folders of them, or texts.")
     return options
 
 
@@ -26,15 +27,19 @@ def run(arguments: jsonargparse.Namespace) -> None:
     if not arguments.model or not arguments.samples:
         raise ConfigurationError("predict needs a model and samples: neurenix predict --model FOLDER FILE …")
     tuner = Finetuner.load(arguments.model)
+    samples = arguments.samples
     if tuner.model.domain != "nlp":
-        _check_files(arguments.samples)
-    answers = tuner.predict(arguments.samples)
-    shares = tuner.predict_proba(arguments.samples).max(1) if tuner.loss.task == "multi_class" else None
-    for row, (sample, answer) in enumerate(zip(arguments.samples, answers, strict=True)):
+        samples = [file for sample in samples for file in _files(sample)]
+    answers = tuner.predict(samples)
+    shares = tuner.predict_proba(samples).max(1) if tuner.loss.task == "multi_class" else None
+    for row, (sample, answer) in enumerate(zip(samples, answers, strict=True)):
         print(f"{sample}\t{answer}" + ("" if shares is None else f"\t{shares[row]:.3f}"))
 
 
-def _check_files(samples: list[str]) -> None:
-    missing = [name for name in samples if not Path(name).is_file()]
-    if missing:
-        raise ConfigurationError(f"no such file: {', '.join(missing[:5])}.")
+def _files(sample: str) -> list[str]:
+    """An image file, or all of a folder's."""
+    if Path(sample).is_dir():
+        return list(images_in(sample).paths)
+    if not Path(sample).is_file():
+        raise ConfigurationError(f"no such file or folder: {sample}.")
+    return [sample]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ._batch import Batch as Batch
 from ._batch import Skipped as Skipped
+from ._batch import skipped_lines as skipped_lines
 from ._dataset import Dataset as Dataset
 from ._dataset import all_targets as all_targets
 from ._dataset import known_targets as known_targets
@@ -16,6 +17,7 @@ from .findings import Finding as Finding
 from .findings import report as report
 from .image_files import ImageFiles as ImageFiles
 from .image_files import ImageFolder as ImageFolder
+from .image_files import images_directly_in as images_directly_in
 from .image_files import open_image as open_image
 from .image_files import to_rgb as to_rgb
 from .in_memory import ArrayDataset as ArrayDataset
@@ -27,9 +29,49 @@ from .preparation import PreparedDataset as PreparedDataset
 from .preparation import Preprocess as Preprocess
 from .preparation import check_inputs as check_inputs
 from .preparation import prepare as prepare
+from .relabelled import Relabelled as Relabelled
+from .relabelled import relabelled as relabelled
 from .sampling import epoch_order as epoch_order
 from .sampling import sample_seed as sample_seed
 from .subset import Subset as Subset
 from .subset import split as split
 from .tables import HuggingFaceDataset as HuggingFaceDataset
 from .tables import TableDataset as TableDataset
+
+__all__ = [
+    "ArrayDataset",
+    "Batch",
+    "DataLoader",
+    "Dataset",
+    "Finding",
+    "HuggingFaceDataset",
+    "ImageFiles",
+    "ImageFolder",
+    "ListDataset",
+    "PreparedDataset",
+    "Preprocess",
+    "Relabelled",
+    "Skipped",
+    "Subset",
+    "TableDataset",
+    "TextDataset",
+    "all_targets",
+    "as_dataset",
+    "check_inputs",
+    "collate",
+    "describe",
+    "epoch_order",
+    "images_directly_in",
+    "known_targets",
+    "label_names",
+    "open_image",
+    "padding_share",
+    "prepare",
+    "relabelled",
+    "report",
+    "sample_name",
+    "sample_seed",
+    "skipped_lines",
+    "split",
+    "to_rgb",
+]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -27,7 +28,9 @@ class Batch:
 
     inputs: (n, …) or a mapping of such tensors. targets: (n,) or (n, …); None for unlabelled data.
     indices: (n,) places of the samples in their dataset. skipped: samples that were to be here and could not
-        be read.
+        be read. place: 1-based number of the batch in its epoch.
+    stand_in: nothing of this process's share of the batch could be read, and one sample of another batch takes its
+        place, so that all processes make the same steps. It is seen a second time: leave it out of metrics.
     """
 
     inputs: Tensor | Mapping[str, Tensor]
@@ -35,6 +38,7 @@ class Batch:
     indices: Tensor
     skipped: tuple[Skipped, ...] = field(default=())
     place: int = 0
+    stand_in: bool = False
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.inputs, self.targets))
@@ -60,3 +64,11 @@ class Batch:
         )
         targets = None if self.targets is None else self.targets[chosen]
         return replace(self, inputs=inputs, targets=targets, indices=self.indices[chosen], skipped=())
+
+
+def skipped_lines(skipped: Iterable[Skipped]) -> str:
+    """Samples that could not be read as lines of JSON, {"index", "name", "reason"}, each ended by a line feed.
+
+    Plain ASCII, because a file's name may be no valid text.
+    """
+    return "".join(json.dumps(asdict(sample)) + "\n" for sample in skipped)

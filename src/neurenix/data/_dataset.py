@@ -13,7 +13,9 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Subset as TorchSubset
 
 from ..errors import ConfigurationError, LabelMismatchError
+from ._batch import Skipped
 from ._randomness import own_random_state
+from .label_sets import as_label_sets, encode_label_sets
 
 OnBad = Literal["raise", "skip"]
 
@@ -114,6 +116,16 @@ def innermost(dataset: Any, attribute: str, default: Any = None) -> Any:
     return getattr(dataset, attribute, default)
 
 
+def left_out(dataset: Any) -> tuple[Skipped, ...]:
+    """What a dataset did not even take in (rows of a table without a target), looked for inside wrappers too."""
+    while dataset is not None:
+        found = getattr(dataset, "left_out", None)
+        if found is not None:
+            return tuple(found)
+        dataset = getattr(dataset, "dataset", None)
+    return ()
+
+
 def is_in_memory(dataset: Any) -> bool:
     """Whether reading a sample costs next to nothing and draws nothing at random."""
     return bool(innermost(dataset, "in_memory", isinstance(dataset, TensorDataset)))
@@ -122,10 +134,15 @@ def is_in_memory(dataset: Any) -> bool:
 def encode_labels(values: Any, classes: Sequence[str] | None = None, *, what: str = "targets") -> tuple[Any, list[str]]:
     """(numbers, class names) of labels: names become numbers in sorted order, whole numbers and reals stay.
 
-    values: (n,) or (n, outputs), array, tensor or list.   numbers: int64, or float32 for reals and several
-    outputs. Raises LabelMismatchError for missing labels and for names or numbers outside of `classes`.
+    values: (n,) or (n, outputs), array, tensor or list; or a list of names for each sample, which becomes a matrix
+    of 0 and 1.   numbers: int64, or float32 for reals and several outputs.
+    Raises LabelMismatchError for missing labels and for names or numbers outside of `classes`.
     """
+    sets = as_label_sets(values)
+    if sets is not None:
+        return encode_label_sets(sets, classes, what)
     array = np.asarray(values.cpu() if isinstance(values, torch.Tensor) else values)
+    array = array.ravel() if array.dtype.kind in "OUS" else array
     _refuse_missing(array, what)
     if array.dtype.kind in "US" or array.dtype == object:
         return _encode_names([str(value) for value in array.tolist()], classes, what)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -21,6 +22,8 @@ from .preparation import pair
 from .sampling import sample_seed
 
 Key = tuple[int, int]  # (epoch, index): all that a worker needs to know
+IDLE = -1  # in place of the index of a sample, or of the number of a process that has not begun
+_LONGEST_REASON = 500  # characters; a decoder may quote the file
 
 
 @final
@@ -42,14 +45,17 @@ class Failure:
 
 @final
 class KeyedDataset(TorchDataset[Any]):
-    """Gives the batch for a list of keys; a sample's randomness depends on its key and the seed alone."""
+    """Gives the batch for a list of keys; a sample's randomness depends on its key and the seed alone.
 
-    def __init__(self, dataset: Any, collate: Collate, seed: int, workers: int) -> None:
-        self.dataset, self.collate, self.seed = dataset, collate, seed
+    deadly: why samples that cost earlier workers are not read, by their places.
+    """
+
+    def __init__(self, dataset: Any, collate: Collate, seed: int, workers: int, deadly: Mapping[int, str]) -> None:
+        self.dataset, self.collate, self.seed, self.deadly = dataset, collate, seed, dict(deadly)
         self.skips = innermost(dataset, "on_bad", "raise") == "skip"
         self.random = not is_in_memory(dataset)
         # what each worker is reading, (process id, index), so that the sample that kills one can be named
-        self.reading = torch.full((workers, 2), -1, dtype=torch.int64)
+        self.reading = torch.full((workers, 2), IDLE, dtype=torch.int64)
         if workers:
             self.reading.share_memory_()
 
@@ -63,6 +69,8 @@ class KeyedDataset(TorchDataset[Any]):
                 return self._batch(keys)
             except Exception as error:  # whatever a dataset raises has to reach the main process with a name
                 return _failure(error)
+            finally:
+                self._now_at(IDLE)
 
     def _batch(self, keys: list[Key]) -> Batch:
         samples, kept, skipped = [], [], []
@@ -73,7 +81,7 @@ class KeyedDataset(TorchDataset[Any]):
             except UnreadableSampleError as error:
                 if not self.skips:
                     raise
-                skipped.append(Skipped(index, sample_name(self.dataset, index), str(error)))
+                skipped.append(Skipped(index, sample_name(self.dataset, index), str(error)[:_LONGEST_REASON]))
             except NeurenixError:
                 raise
             except Exception as error:  # not skipped: more likely a mistake in the code than in one file
@@ -83,12 +91,17 @@ class KeyedDataset(TorchDataset[Any]):
         return Batch(inputs, targets, indices, tuple(skipped))
 
     def _read(self, epoch: int, index: int) -> tuple[Any, Any]:
-        info = get_worker_info()
-        if info is not None:
-            self.reading[info.id] = torch.tensor([os.getpid(), index])
+        if index in self.deadly:
+            raise UnreadableSampleError(self.deadly[index])
+        self._now_at(index)
         if self.random:
             seed_everything(sample_seed(self.seed, epoch, index))
         return pair(self.dataset[index])
+
+    def _now_at(self, index: int) -> None:
+        info = get_worker_info()
+        if info is not None:
+            self.reading[info.id] = torch.tensor([os.getpid(), index])
 
     def _failed(self, index: int, error: Exception) -> str:
         name = sample_name(self.dataset, index)

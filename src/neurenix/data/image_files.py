@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import ConfigurationError, EmptyDatasetError, UnreadableSampleError
 from ._dataset import Dataset, check_on_bad, encode_labels, target_at
+from .class_folders import check_class_folders
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,7 +46,7 @@ def open_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
         Image.DecompressionBombError,
         Warning,
     ) as error:
-        if isinstance(error, UnreadableSampleError):
+        if isinstance(error, UnreadableSampleError) and str(path) in str(error):
             raise
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error) or type(error).__name__
         raise UnreadableSampleError(f"{path} cannot be read as an image: {reason}") from error
@@ -182,8 +183,14 @@ def _class_folders(root: Path, extensions: tuple[str, ...]) -> tuple[list[str], 
             f"class folders without images in {root}: {', '.join(empty[:5])}. Looked for "
             f"{', '.join(extensions)}; add images or remove the folders."
         )
+    check_class_folders(root, [folder.name for folder in folders], images_directly_in(root, extensions))
     targets = [number for number, images in enumerate(files) for _ in images]
     return [folder.name for folder in folders], [path for images in files for path in images], targets
+
+
+def images_directly_in(folder: Path, extensions: tuple[str, ...] = EXTENSIONS) -> list[Path]:
+    """The image files of a folder itself, sorted; hidden ones and those in folders below are left out."""
+    return sorted(entry for entry in folder.iterdir() if _is_image(entry.name, extensions) and entry.is_file())
 
 
 def _images_below(folder: Path, extensions: tuple[str, ...]) -> list[Path]:

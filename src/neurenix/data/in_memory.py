@@ -107,9 +107,11 @@ class ListDataset(Dataset):
         classes: Sequence[str] | None = None,
         *,
         transform: Callable[[Any], Any] | None = None,
+        on_bad: str = "raise",
     ) -> None:
         self.inputs = list(inputs)
         self.transform = transform
+        self.on_bad = check_on_bad(on_bad)
         self._targets, self.classes = _labels(targets, classes, len(self.inputs))
 
     @property

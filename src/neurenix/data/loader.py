@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import time
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, final
@@ -12,9 +11,6 @@ from typing import Any, final
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader as TorchDataLoader
-from torch.utils.data import Sampler
-from torch.utils.data._utils import signal_handling
 
 from ..devices import cpu_cores
 from ..errors import (
@@ -22,16 +18,17 @@ from ..errors import (
     EmptyDatasetError,
     SkippedSamplesWarning,
     TooManyBadSamplesError,
-    UnreadableSampleError,
+    WorkerLostError,
 )
 from ._batch import Batch, Skipped
-from ._dataset import innermost, is_in_memory, sample_name
-from ._fetching import Failure, Key, KeyedDataset, as_is
+from ._dataset import innermost, is_in_memory, left_out, sample_name
+from ._fetching import IDLE, Key
+from ._stream import Stream
 from .collation import Collate, collate
 from .conversion import as_dataset
 from .sampling import epoch_order, length_batches, plain_batches, share_batches
 
-_LOOK = 1.0  # seconds between looks at whether the workers are alive
+_CHANCES = 3  # workers that may be lost while they read nothing
 
 
 @final
@@ -43,10 +40,16 @@ class DataLoader:
     length when shuffled.
     num_workers: processes that read ahead; no more than batches or cores, and none for data in memory.
     collate: samples [(input, target), …] -> (inputs, targets); by default the dataset's own, else stacking.
+    on_bad: "raise" stops at an unreadable sample, "skip" leaves it out, counts and lists it. For data that become a
+        dataset here; a dataset has its own.
     bad_limit: share of the dataset that may be unreadable under on_bad="skip": at least one sample, unless it is 0.
     lengths: of every sample; batches samples of similar length, unshuffled ones longest first.
-    timeout: seconds after which a batch that a worker does not deliver is an error and not a wait forever.
+    timeout: seconds that a worker may spend on one sample. Only workers can be watched: with num_workers=0 a decoder
+        that does not return holds up the program, and one that crashes ends it.
     skipped: the samples found unreadable so far, each once.
+
+    Under on_bad="skip" a sample at which a worker dies or hangs is read once more, by new workers, and left out if
+    it costs a second one; under "raise" the first is a WorkerLostError.
     """
 
     def __init__(
@@ -61,16 +64,19 @@ class DataLoader:
         bad_limit: float = 0.01,
         lengths: Sequence[int] | np.ndarray | None = None,
         timeout: float = 60.0,
+        on_bad: str | None = None,
     ) -> None:
-        self.dataset = as_dataset(dataset)
+        self.dataset = as_dataset(dataset, on_bad)
         _check_arguments(len(self.dataset), batch_size, num_workers, bad_limit)
         self.batch_size, self.shuffle, self.num_workers = batch_size, shuffle, num_workers
         self.seed, self.collate, self.drop_last = seed, collate, drop_last
         self.bad_limit, self.timeout = bad_limit, timeout
-        self.skipped: list[Skipped] = []
+        self.skipped: list[Skipped] = list(left_out(self.dataset))
         self._lengths = _known_lengths(self.dataset, lengths, shuffle)
         self._epoch = 0
-        self._stream: _Stream | None = None
+        self._stream: Stream | None = None
+        self._losses: Counter[int] = Counter()  # workers lost at each sample
+        self._deadly: dict[int, str] = {}  # why samples that cost two workers are not read again
 
     def __len__(self) -> int:
         count, size = len(self.dataset), self.batch_size
@@ -84,14 +90,17 @@ class DataLoader:
         """The batches of one epoch, of which the first `start` are passed over without reading them.
 
         With several processes each reads every world_size-th sample of batches of batch_size * world_size;
-        all get the same number of batches. A batch whose samples are all unreadable is left out.
+        all get the same number of batches. A batch whose samples are all unreadable is left out; with several
+        processes a stand-in keeps them in step.
         """
-        plan = self.plan(epoch, rank, world_size)[start:]
-        keys = [[(epoch, index) for index in batch.tolist()] for batch in plan]
+        plan = self.plan(epoch, rank, world_size)
+        self._check_limit()
         passed_over = 0
-        for place, batch in enumerate(self._read(keys), start + 1):
+        for place, batch in enumerate(self._read(_keys(plan[start:], epoch)), start + 1):
             passed_over += len(batch.skipped)
             self._account(batch.skipped)
+            if not len(batch) and world_size > 1:
+                batch = replace(self._stand_in(plan, place, epoch), skipped=batch.skipped, stand_in=True)
             if len(batch):
                 yield replace(batch, place=place)
         if passed_over:
@@ -110,16 +119,59 @@ class DataLoader:
         return share_batches(batches, rank, world_size, drop_last=self.drop_last, size=size)
 
     def _read(self, keys: list[list[Key]]) -> Iterator[Batch]:
-        stream = self._stream
-        if stream is None or stream.lost:
-            stream = self._stream = _Stream(self)
-        elif stream.busy:  # a second pass while one is under way gets workers of its own
-            stream = _Stream(self)
-        yield from stream.read(keys)
+        delivered = 0
+        while True:
+            try:
+                for batch in self._free_stream().read(keys[delivered:]):
+                    delivered += 1
+                    yield batch
+                return
+            except WorkerLostError as lost:
+                self._suspect(lost)
+
+    def _free_stream(self) -> Stream:
+        if self._stream is None or self._stream.lost:
+            self._stream = self._new_stream()
+        elif self._stream.busy:  # a second pass while one is under way gets workers of its own
+            return self._new_stream()
+        return self._stream
+
+    def _new_stream(self) -> Stream:
+        workers = 0 if is_in_memory(self.dataset) else min(self.num_workers, len(self), cpu_cores())
+        own = self.collate or innermost(self.dataset, "collate") or collate
+        return Stream(self.dataset, own, seed=self.seed, workers=workers, timeout=self.timeout, deadly=self._deadly)
+
+    def _suspect(self, lost: WorkerLostError) -> None:
+        """Note the samples at which a worker was lost, or raise where that is not to be survived.
+
+        A worker may also be lost for a reason of its own, so the sample gets a second chance, and no more: what is
+        skipped has to be the same in every epoch.
+        """
+        self._losses.update(lost.indices or (IDLE,))
+        if innermost(self.dataset, "on_bad", "raise") == "raise" or self._losses[IDLE] > _CHANCES:
+            raise lost
+        for index in lost.indices:
+            if self._losses[index] > 1:
+                name = sample_name(self.dataset, index)
+                self._deadly[index] = f"{name} cannot be read: a data worker {lost.what} at it, twice"
+                self._account([Skipped(index, name, self._deadly[index])])
+
+    def _stand_in(self, plan: list[Tensor], place: int, epoch: int) -> Batch:
+        """The first readable sample after batch `place` in this process's plan, beginning anew at its end."""
+        order = torch.cat([*plan[place:], *plan[:place]]).split(1)
+        for batch in self._read(_keys(order, epoch)):
+            if len(batch):
+                return batch
+        return batch
 
     def _account(self, skipped: Sequence[Skipped]) -> None:
-        known = {bad.index for bad in self.skipped}
-        self.skipped += [bad for bad in skipped if bad.index not in known]
+        known = {(bad.index, bad.name) for bad in self.skipped}
+        new = [bad for bad in skipped if (bad.index, bad.name) not in known]
+        if new:
+            self.skipped += new
+            self._check_limit()
+
+    def _check_limit(self) -> None:
         allowed = max(1, int(self.bad_limit * len(self.dataset))) if self.bad_limit else 0
         if len(self.skipped) > allowed:
             raise TooManyBadSamplesError(
@@ -148,104 +200,8 @@ def padding_share(loader: DataLoader, epoch: int = 0) -> float:
     return 1 - sum(int(x.sum()) for x in per_batch) / sum(int(x.max()) * len(x) for x in per_batch)
 
 
-@final
-class _Stream:
-    """A torch DataLoader, kept with its workers from epoch to epoch, giving the batches it is asked for."""
-
-    def __init__(self, loader: DataLoader) -> None:
-        self.busy = self.lost = False
-        self._timeout = loader.timeout
-        workers = 0 if is_in_memory(loader.dataset) else min(loader.num_workers, len(loader), cpu_cores())
-        own = loader.collate or innermost(loader.dataset, "collate") or collate
-        self._data = KeyedDataset(loader.dataset, own, loader.seed, workers)
-        self._plan = _Plan()
-        self._torch: TorchDataLoader[Any] = TorchDataLoader(
-            self._data,
-            batch_sampler=self._plan,
-            num_workers=workers,
-            collate_fn=as_is,
-            timeout=min(_LOOK, loader.timeout) if workers else 0,
-            persistent_workers=workers > 0,
-            generator=torch.Generator(),  # for torch's own seed of each pass: not the user's generator
-        )
-
-    def read(self, keys: list[list[Key]]) -> Iterator[Batch]:
-        """One batch for each list of keys, in order."""
-        if not keys:
-            return
-        self.busy = True
-        try:
-            self._plan.keys = keys
-            for answer in self._guarded(iter(self._torch)):
-                if isinstance(answer, Failure):
-                    raise answer.error()
-                yield answer
-        finally:
-            self.busy = False
-
-    def _guarded(self, answers: Iterator[Any]) -> Iterator[Any]:
-        deaths_are_found_here(answers)
-        while True:
-            try:
-                answer = self._next(answers)
-            except StopIteration:
-                return
-            yield answer
-
-    def _next(self, answers: Iterator[Any]) -> Any:
-        """The next batch; looks every second whether a worker died, and gives up after the timeout."""
-        asked = time.monotonic()
-        while True:
-            tried = time.monotonic()
-            try:
-                return next(answers)
-            except (RuntimeError, OSError) as error:  # datasets' own errors come as Failure
-                waited = time.monotonic() - asked
-                lost = self._reading(alive=False)
-                only_slow = not lost and time.monotonic() - tried > _LOOK / 2 and waited < self._timeout
-                if not only_slow:
-                    self.lost = True
-                    raise UnreadableSampleError(self._lost_worker(lost, waited, error)) from error
-
-    def _reading(self, *, alive: bool) -> list[str]:
-        """Names of the samples that workers, those alive or those dead, began to read last."""
-        living = {process.pid for process in multiprocessing.active_children()}
-        last = [index for pid, index in self._data.reading.tolist() if pid >= 0 and (pid in living) == alive]
-        return [sample_name(self._data.dataset, index) for index in last]
-
-    def _lost_worker(self, lost: list[str], waited: float, error: Exception) -> str:
-        what = f"delivered nothing for {self._timeout:g} s" if waited >= self._timeout else "died"
-        names = " or ".join(lost or self._reading(alive=True)) or "its first sample"
-        return (
-            f"a data worker {what} while reading {names} ({error}). Read the sample with num_workers=0 to see why. Too "
-            "little memory kills workers too: use fewer of them or smaller batches. A slow disk may need a longer "
-            "timeout=…"
-        )
-
-
-def deaths_are_found_here(answers: Any) -> None:
-    """Take torch's signal handler off these workers.
-
-    It raises wherever the program happens to be when a worker dies, in the middle of a training step or of an
-    unrelated library, and cannot say which sample it was. The stream looks for deaths itself when it wants a batch.
-    """
-    if getattr(answers, "_worker_pids_set", False):
-        signal_handling._remove_worker_pids(id(answers))  # type: ignore[attr-defined]
-        answers._worker_pids_set = False
-
-
-@final
-class _Plan(Sampler[list[Key]]):
-    """The batches that torch's loader shall deliver in its next pass."""
-
-    def __init__(self) -> None:
-        self.keys: list[list[Key]] = []
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        return iter(self.keys)
-
-    def __len__(self) -> int:
-        return len(self.keys)
+def _keys(batches: Iterable[Tensor], epoch: int) -> list[list[Key]]:
+    return [[(epoch, index) for index in batch.tolist()] for batch in batches]
 
 
 def _known_lengths(dataset: Any, lengths: Any, shuffle: bool) -> Tensor | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import ConfigurationError
 from ._dataset import Dataset, innermost, is_in_memory, known_targets, label_names, sample_name
+from .conversion import as_dataset
 from .preparation import pair
 from .sampling import epoch_order
 
@@ -54,12 +55,13 @@ class Subset(Dataset):
 
 
 def split(dataset: Any, fraction: float, seed: int = 0, *, stratify: bool = True) -> tuple[Subset, Subset]:
-    """(training, validation) parts of any map-style dataset; `fraction` of the samples go to validation.
+    """(training, validation) parts of anything that as_dataset reads; `fraction` of the samples go to validation.
 
     stratify: keep every class's share in both parts, where targets are class numbers that the dataset can
     tell without reading inputs; real-valued and multiple targets are split at random.
     The same arguments give the same split. Raises ConfigurationError when a part would be empty.
     """
+    dataset = as_dataset(dataset)
     count = len(dataset)
     if not 0 < fraction < 1 or round(count * fraction) in (0, count):
         raise ConfigurationError(

@@ -9,7 +9,7 @@ from typing import Any, final
 
 import numpy as np
 
-from ..errors import ConfigurationError, EmptyDatasetError, UnknownNameError, UnreadableSampleError
+from ..errors import ConfigurationError, EmptyDatasetError, UnknownNameError, UnreadableSampleError, UnsafeFileError
 from ..packages import require
 from ..storage import inside
 from ._dataset import Dataset, OnBad, check_on_bad, encode_labels, target_at
@@ -45,6 +45,7 @@ class TableDataset(Dataset):
         on_bad: str = "raise",
     ) -> None:
         frame, folder = read_table(table)
+        self.columns = [str(column) for column in frame.columns]
         input = _column(frame.columns, input, IMAGE_COLUMNS + TEXT_COLUMNS, "input")
         values = frame[input].tolist()
         if not values:
@@ -60,7 +61,7 @@ class TableDataset(Dataset):
         if self.kind == "text":
             return TextDataset(values, on_bad=self.on_bad)
         if root is None:
-            raise ConfigurationError("a frame of image paths needs root=, the folder that the paths are relative to.")
+            return ImageFiles(_absolute(values), on_bad=self.on_bad)
         return ImageFiles([_row_path(root, value, row) for row, value in enumerate(values)], on_bad=self.on_bad)
 
     @property
@@ -204,7 +205,23 @@ def _kind(kind: str | None, first: Any) -> str:
 def _row_path(root: Path, value: Any, row: int) -> Path:
     if not isinstance(value, str) or not value:
         return root / f"(row {row} holds no path)"  # reading it raises, or is skipped, as any missing file
-    return inside(root, value)
+    try:
+        return inside(root, value)
+    except UnsafeFileError as error:
+        raise UnsafeFileError(
+            f"row {row}: {error} Where they lie in another folder, name it: TableDataset(table, root=FOLDER)."
+        ) from None
+
+
+def _absolute(values: Sequence[Any]) -> list[str]:
+    """Paths in a frame that the caller has built, and so vouches for."""
+    for value in values:
+        if not isinstance(value, str) or not os.path.isabs(value):
+            raise ConfigurationError(
+                f"a frame of image paths such as {value!r} needs root=, the folder that they are relative to: "
+                "TableDataset(frame, root=FOLDER); absolute paths need none."
+            )
+    return list(values)
 
 
 def _not_one_split(dataset: Any) -> str:

@@ -11,3 +11,15 @@ from ._metric import Metric as Metric
 from ._metric_set import MetricSet as MetricSet
 from ._metric_set import build_metrics as build_metrics
 from ._task import TaskKind as TaskKind
+
+__all__ = [
+    "METRICS",
+    "Metric",
+    "MetricSet",
+    "TaskKind",
+    "build_metrics",
+    "classification",
+    "find_metric",
+    "higher_is_better",
+    "regression",
+]

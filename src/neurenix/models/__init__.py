@@ -51,3 +51,27 @@ from .layers import (
 from .layers import (
     match_parameters as match_parameters,
 )
+
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "BuildOptions",
+    "HubSource",
+    "LoadReport",
+    "PackageSource",
+    "Parts",
+    "PathSource",
+    "PretrainedModel",
+    "TensorFate",
+    "UrlSource",
+    "Weights",
+    "adopt",
+    "covered",
+    "display_name",
+    "get_layer",
+    "layer_names",
+    "match_layers",
+    "match_parameters",
+    "nlp",
+    "vision",
+]

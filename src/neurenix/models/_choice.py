@@ -50,7 +50,7 @@ def find_weights(architecture: Architecture, weights: str | os.PathLike[str] | N
     if match := _HUB_NAME.fullmatch(text):
         return _record(architecture, text, HubSource(match["repository"], match["revision"] or "main"))
     raise UnknownNameError(
-        f"weights of {architecture.name}",
+        f"set of weights for {architecture.name} called",
         weights,
         architecture.weights,
         hint="Possible as well: a path, 'hub:owner/name@revision', or None for random weights.",

@@ -62,9 +62,11 @@ def text_limit(max_length: int | None, expected: int, positions: int) -> int:
 
 
 def _checked_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
-    shape = tuple(input_shape)
+    shape = tuple(input_shape) if isinstance(input_shape, Sequence) else (input_shape,)
     if len(shape) != 3 or any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in shape):
-        raise ConfigurationError(f"input_shape={shape}; it is (height, width, channels), three positive whole numbers.")
+        raise ConfigurationError(
+            f"input_shape={input_shape!r}; it is (height, width, channels), three positive whole numbers."
+        )
     if shape[2] > 16 and shape[0] <= 16:
         raise ConfigurationError(
             f"input_shape={shape} has its channels first; write (height, width, channels): "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, final
+from typing import Any, cast, final
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigurationError, InputMismatchError
@@ -66,7 +67,8 @@ class PretrainedModel(nn.Module):
     @property
     def name(self) -> str:
         """The architecture's name, or the class of a user's own module."""
-        return self.architecture.name if self.architecture else type(self.trunk).__name__
+        own = self.trunk.module if isinstance(self.trunk, _OpenTrunk) else self.trunk
+        return self.architecture.name if self.architecture else type(own).__name__
 
     def features(self, inputs: Inputs) -> Tensor:
         """Unpooled features: (n, channels, height, width) of a CNN, (n, tokens, channels) of a transformer."""
@@ -75,11 +77,21 @@ class PretrainedModel(nn.Module):
     def embed(self, inputs: Inputs) -> Tensor:
         """Pooled features, (n, feature_size); the input of the head."""
         mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
-        return self.pool(self.trunk(inputs), mask)
+        features = self.trunk(inputs)
+        if not torch.is_autocast_enabled(features.device.type):
+            return self.pool(features, mask)
+        like = next(self.parameters(), features)
+        with torch.autocast(features.device.type, enabled=False):
+            return self.pool(features.to(like.dtype), mask)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """Logits or values (n, outputs) with a head; pooled features (n, feature_size) without one."""
-        return self.head(self.embed(inputs))
+        """Logits or values (n, outputs) with a head; pooled features (n, feature_size) without one.
+
+        Autocast ends at the trunk: bfloat16 has three digits, so a value such as 1003.7 could not come out of a head.
+        """
+        features = self.embed(inputs)
+        with torch.autocast(features.device.type, enabled=False):
+            return self.head(features)
 
     def replace_head(self, head: nn.Module, categories: Sequence[str] = ()) -> None:
         """Put another head in place, on the device and in the dtype of the old parameters."""
@@ -93,7 +105,7 @@ class PretrainedModel(nn.Module):
         self.categories = tuple(categories)
 
 
-def adopt(module: nn.Module, *, head: str | None = None) -> PretrainedModel:
+def adopt(module: Any, *, head: str | None = None) -> PretrainedModel:
     """Make a PretrainedModel of any torch module by taking its last linear layer out as the head.
 
     head: the head's module name, for modules whose last linear layer is not it.
@@ -101,6 +113,11 @@ def adopt(module: nn.Module, *, head: str | None = None) -> PretrainedModel:
     """
     if isinstance(module, PretrainedModel):
         return module
+    if isinstance(module, str):
+        raise ConfigurationError(f"{module!r} is a model's name; load it first: load_pretrained_model({module!r}).")
+    if not isinstance(module, nn.Module):
+        shown = f"the class {module.__name__}" if isinstance(module, type) else f"of type {type(module).__name__}"
+        raise ConfigurationError(f"the model is {shown}; give a torch module, or what load_pretrained_model gave.")
     name, linear = _find_head(module, head)
     outlet = _Outlet()
     module.set_submodule(name, outlet)
@@ -141,16 +158,21 @@ class _Outlet(nn.Module):
 
 @final
 class _OpenTrunk(nn.Module):
-    """A user's module with its head taken out; checks that nothing follows the head."""
+    """A user's module with its head taken out; checks that nothing follows the head.
+
+    Numbers come in the type of the module's weights, whatever they were stored as; where it has embeddings, whole
+    numbers are places in them and stay whole.
+    """
 
     def __init__(self, module: nn.Module, outlet: _Outlet, head: str) -> None:
         super().__init__()
         self.module = module
         self._outlet = [outlet]  # in a list, so that it is not registered a second time
         self._head = head
+        self._has_embeddings = any(isinstance(part, (nn.Embedding, nn.EmbeddingBag)) for part in module.modules())
 
     def forward(self, inputs: Inputs) -> Tensor:
-        features = self.module(inputs)
+        features = self.module(self._cast(inputs))
         seen, self._outlet[0].seen = self._outlet[0].seen, None
         if seen is None or features is not seen:
             raise InputMismatchError(
@@ -158,3 +180,12 @@ class _OpenTrunk(nn.Module):
                 "not its head. Return the layer's output from forward(), or name the head with adopt(module, head=…)."
             )
         return features
+
+    def _cast(self, inputs: Inputs) -> Inputs:
+        if isinstance(inputs, Mapping):
+            return {name: cast("Tensor", self._cast(tensor)) for name, tensor in inputs.items()}
+        like = next((parameter for parameter in self.module.parameters() if parameter.is_floating_point()), None)
+        whole = not inputs.is_floating_point()
+        if like is None or inputs.is_complex() or (whole and self._has_embeddings):
+            return inputs
+        return inputs.to(like.dtype)

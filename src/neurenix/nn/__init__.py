@@ -4,3 +4,5 @@ from .heads import ACTIVATIONS as ACTIVATIONS
 from .heads import build_head as build_head
 from .pooling import POOLINGS as POOLINGS
 from .pooling import Pool as Pool
+
+__all__ = ["ACTIVATIONS", "POOLINGS", "Pool", "build_head"]

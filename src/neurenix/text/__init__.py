@@ -6,3 +6,5 @@ from ._input import TextInput as TextInput
 from .guard import check_tokens as check_tokens
 from .preprocess import TextPreprocess as TextPreprocess
 from .tokenized import TokenizedDataset as TokenizedDataset
+
+__all__ = ["TextInput", "TextPreprocess", "TokenizedDataset", "check_tokens"]

@@ -2,16 +2,18 @@
 
 from .closed_form import ClosedFormHead as ClosedFormHead
 from .closed_form import classification_head as classification_head
+from .closed_form import multi_label_head as multi_label_head
 from .closed_form import ridge_head as ridge_head
 from .evaluation import inference_mode_of as inference_mode_of
 from .evaluation import outputs_of as outputs_of
 from .freezing import FreezeSchedule as FreezeSchedule
 from .freezing import Phase as Phase
-from .freezing import above as above
 from .freezing import apply_phase as apply_phase
 from .freezing import constant_schedule as constant_schedule
 from .freezing import expanded as expanded
+from .freezing import frozen_now as frozen_now
 from .freezing import progressive_schedule as progressive_schedule
+from .freezing import released as released
 from .freezing import topmost as topmost
 from .history import History as History
 from .loop import Loop as Loop
@@ -32,3 +34,40 @@ from .runs import RunOptions as RunOptions
 from .runs import fit_in_run as fit_in_run
 from .schedules import SCHEDULES as SCHEDULES
 from .settings import LoopSettings as LoopSettings
+
+__all__ = [
+    "ClosedFormHead",
+    "FreezeSchedule",
+    "History",
+    "LOSSES",
+    "Loop",
+    "LoopSettings",
+    "LossOptions",
+    "MODEL_FOLDER",
+    "OPTIMIZERS",
+    "Objective",
+    "Phase",
+    "RUN_FILE",
+    "RunFolder",
+    "RunOptions",
+    "SCHEDULES",
+    "StepResult",
+    "Supervised",
+    "apply_phase",
+    "balanced_class_weights",
+    "build_optimizer",
+    "classification_head",
+    "constant_schedule",
+    "expanded",
+    "fit_in_run",
+    "frozen_now",
+    "inference_mode_of",
+    "labelled",
+    "multi_label_head",
+    "outputs_of",
+    "progressive_schedule",
+    "released",
+    "resolve_rates",
+    "ridge_head",
+    "topmost",
+]

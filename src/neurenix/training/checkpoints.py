@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, final
 
@@ -41,17 +43,20 @@ class Checkpoints:
     def write(self, steps: int, state: Any) -> None:
         """Write one, and remove those that are older than the one before it."""
         started = time.monotonic()
+        with self.tolerating_full_disks():
+            self._keep(write_state(self.folder, f"step-{steps:08d}", state))
+        self._written_at = time.monotonic()
+        self._cost = self._written_at - started
+
+    @contextlib.contextmanager
+    def tolerating_full_disks(self) -> Iterator[None]:
+        """A DiskFullError inside is a warning where that was asked for."""
         try:
-            newest = write_state(self.folder, f"step-{steps:08d}", state)
+            yield
         except DiskFullError as error:
             if not self._warns:
                 raise
-            warnings.warn(f"no checkpoint was written: {error}", SaveFailedWarning, stacklevel=2)
-            return
-        finally:
-            self._written_at = time.monotonic()
-            self._cost = self._written_at - started
-        self._keep(newest)
+            warnings.warn(f"something of this run was not saved: {error}", SaveFailedWarning, stacklevel=4)
 
     def newest(self) -> Path | None:
         """The newest whole checkpoint, for read_state; damaged ones are named in a warning and removed."""

@@ -31,17 +31,38 @@ def classification_head(features: Tensor, targets: Tensor, num_classes: int) -> 
     Ridge scores lie between 0 and 1 and are no logits; the factor with the least leave-one-out cross-entropy
     makes them so. Where every left-out sample is right, that factor would be infinite and leave no gradient to
     learn from; m samples of a class support a certainty of (m + 1) / (m + 2) and no more (Platt, Probabilistic
-    Outputs for Support Vector Machines, 1999, section 2.2). features: (n, d), targets: (n,) class numbers.
+    Outputs for Support Vector Machines, 1999, section 2.2).
+    features: (n, d), targets: (n,) class numbers or (n, classes) shares.
     """
-    one_hot = functional.one_hot(targets.long(), num_classes).double()
-    head = ridge_head(features, one_hot)
+    shares = (targets if targets.ndim == 2 else functional.one_hot(targets.long(), num_classes)).double()
+    head = ridge_head(features, shares)
     doubt = 1 / (len(targets) / num_classes + 2) * num_classes / max(1, num_classes - 1)
     losses = [
-        functional.cross_entropy(factor * head.left_out, targets.long(), label_smoothing=min(doubt, 1.0))
+        functional.cross_entropy(factor * head.left_out, shares, label_smoothing=min(doubt, 1.0))
         for factor in _TEMPERATURES
     ]
     factor = _TEMPERATURES[int(torch.stack(losses).argmin())]
     return ClosedFormHead(factor * head.weight, factor * head.bias, head.strength, factor * head.left_out)
+
+
+def multi_label_head(features: Tensor, targets: Tensor) -> ClosedFormHead:
+    """Ridge regression onto 0 and 1 for each label, scaled as in classification_head, each label by its own factor.
+
+    A score of one half, as far from 0 as from 1, becomes a logit of 0. Platt's certainties are those of each label:
+    (p + 1) / (p + 2) for its p positives, 1 / (m + 2) for its m negatives. features: (n, d), targets: (n, labels).
+    """
+    labels = targets.double()
+    head = ridge_head(features, labels)
+    positives = labels.sum(0)
+    sure = labels * (positives + 1) / (positives + 2) + (1 - labels) / (len(labels) - positives + 2)
+    centred = head.left_out - 0.5
+    losses = [
+        functional.binary_cross_entropy_with_logits(factor * centred, sure, reduction="none").mean(0)
+        for factor in _TEMPERATURES
+    ]
+    factors = torch.tensor(_TEMPERATURES, dtype=labels.dtype)[torch.stack(losses).argmin(0)]
+    weight, bias = factors.unsqueeze(1) * head.weight, factors * (head.bias - 0.5)
+    return ClosedFormHead(weight, bias, head.strength, factors * centred)
 
 
 def ridge_head(features: Tensor, targets: Tensor) -> ClosedFormHead:

@@ -41,9 +41,28 @@ class FreezeSchedule:
 
 def expanded(model: nn.Module, patterns: Sequence[str] | str) -> tuple[str, ...]:
     """Qualified names of the layers that patterns name and of everything below them, so that parts can be released."""
-    layers = match_layers(model, patterns) if patterns else []
-    below = [*(name for name, _ in model.named_modules()), *(name for name, _ in model.named_parameters())]
-    return tuple(dict.fromkeys(name for name in below if covered(name, layers)))
+    return _below(model, match_layers(model, patterns) if patterns else [])
+
+
+def frozen_now(model: nn.Module) -> tuple[str, ...]:
+    """Qualified names of everything that takes no gradients now, as `expanded` gives them."""
+    still = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    for name, module in model.named_modules():
+        parameters = list(module.parameters())
+        if name and parameters and not any(parameter.requires_grad for parameter in parameters):
+            still.append(name)
+    return _below(model, still)
+
+
+def released(frozen: Sequence[str], layers: Sequence[str]) -> tuple[str, ...]:
+    """`frozen` without `layers`, and without what these lie in. Both as `expanded` gives them."""
+    gone = {*layers, *(holder for name in layers for holder in above(name))}
+    return tuple(name for name in frozen if name not in gone)
+
+
+def _below(model: nn.Module, layers: Sequence[str]) -> tuple[str, ...]:
+    names = [*(name for name, _ in model.named_modules()), *(name for name, _ in model.named_parameters())]
+    return tuple(dict.fromkeys(name for name in names if covered(name, layers)))
 
 
 def above(name: str) -> list[str]:

@@ -8,7 +8,11 @@ from typing import Any, final
 
 @final
 class History:
-    """One record per epoch over all fits: epoch, phase, loss, metrics, val_…, learning rates, seconds."""
+    """One record per epoch over all fits: epoch, phase, loss, metrics, val_…, learning rates, seconds.
+
+    `history["val_loss"]` is one of them over the epochs, `history.epochs` all records; pandas.DataFrame(history.epochs)
+    makes a table of them.
+    """
 
     def __init__(self, epochs: list[dict[str, Any]] | None = None) -> None:
         self.epochs: list[dict[str, Any]] = epochs or []

@@ -149,7 +149,7 @@ class Loop:
     ) -> History:
         """Train for `epochs` epochs; returns the history, of earlier fits too.
 
-        run: where the history is written after each epoch. checkpoints: where the state is. state: of an earlier
+        run, checkpoints: in the main process, where history, state and result are written. state: of an earlier
         process that was interrupted in this very fit, to go on from.
         """
         self._checkpoints = checkpoints
@@ -164,9 +164,10 @@ class Loop:
                 self._average.copy_into_model()
             self.model.eval()
             self._tell(lambda callback: callback.on_train_end(self._last_logs()))
-        if run is not None and self.is_main_process:
+        if run is not None and checkpoints is not None:
             self._average = None  # its values are the model's own now
-            run.finish(self.save, capture(self._parts(train), self._progress, self._total))
+            with checkpoints.tolerating_full_disks():
+                run.finish(self.save, capture(self._parts(train), self._progress, self._total), checkpoints)
         return self.history
 
     def range_test(self, train: DataLoader, lowest: float, highest: float, steps: int) -> list[tuple[float, float]]:
@@ -236,8 +237,9 @@ class Loop:
         self.history.append(record)
         self._tell(lambda callback: callback.on_epoch_end(self.epoch, logs))
         progress.end_epoch()
-        if run is not None and self.is_main_process:
-            run.write_history(self.history, [*train.skipped, *(validation.skipped if validation else [])])
+        if run is not None and self._checkpoints is not None:
+            with self._checkpoints.tolerating_full_disks():
+                run.write_history(self.history, [*train.skipped, *(validation.skipped if validation else [])])
         self._after_step(parts)
 
     def _validate(self, validation: DataLoader, parts: Parts) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch.nn import functional
 from ..data import Batch
 from ..errors import ConfigurationError, LabelMismatchError
 from .losses import Loss, LossOptions
+from .targets import check_targets
 
 
 @dataclass(frozen=True)
@@ -60,22 +61,8 @@ class Supervised:
         return StepResult(self.loss.compute(outputs, targets, self._options_on(outputs)), outputs)
 
     def check(self, batch: Batch) -> None:
-        """Targets must be there, and class numbers must be ones that the head can answer."""
-        targets = labelled(batch)
-        if self.loss.task != "multi_class" or targets.ndim != 1:
-            return
-        if targets.is_floating_point():
-            raise LabelMismatchError(
-                f"loss={self.loss.name!r} needs class numbers, but targets are {targets.dtype}; for values to be "
-                "predicted use loss='mse', for several labels per sample loss='binary_cross_entropy'."
-            )
-        wrong = (targets < 0) | (targets >= self.num_outputs)
-        if wrong.any():
-            place = int(batch.indices[wrong.nonzero()[0]])
-            raise LabelMismatchError(
-                f"sample {place} has class number {int(targets[wrong][0])}, but the head has "
-                f"{self.num_outputs} outputs, 0 to {self.num_outputs - 1}; num_classes must be the number of classes."
-            )
+        """Targets must be there, and be ones that the head can answer."""
+        check_targets(self.loss, labelled(batch), batch.indices, self.num_outputs)
 
     def _mixed(self, model: nn.Module, batch: Batch, targets: Tensor) -> StepResult:
         share = float(torch.distributions.Beta(self.mixup_alpha, self.mixup_alpha).sample())

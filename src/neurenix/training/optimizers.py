@@ -54,6 +54,8 @@ def resolve_rates(
     for rate in [learning_rate, *(layers.values() if isinstance(layers, Mapping) else [])]:
         if rate is not None and not 0 <= rate < float("inf"):
             raise ConfigurationError(f"a learning rate of {rate} cannot train; give a small number such as 1e-3.")
+    if learning_rate == 0:
+        raise ConfigurationError("learning_rate=0 trains nothing; name layers that are to stay in freeze_layers.")
     decay = 1.0 if layers is None or isinstance(layers, Mapping) else float(layers)
     if not 0 < decay <= 1:
         raise ConfigurationError(

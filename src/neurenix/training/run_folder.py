@@ -117,10 +117,9 @@ class RunFolder:
             lines = [json.dumps(asdict(sample), ensure_ascii=False) for sample in skipped]
             write_bytes(self.path / "skipped.jsonl", "".join(f"{line}\n" for line in lines).encode())
 
-    def finish(self, save: Callable[[Path], None], state: Any) -> None:
+    def finish(self, save: Callable[[Path], None], state: Any, checkpoints: Checkpoints) -> None:
         """Write the tuned model, and, where the same call may come again, the whole state; remove the rest."""
         save(self.model_path)
-        checkpoints = self.checkpoints()
         if self.named:
             checkpoints.write(state["progress"]["steps"], state)
             checkpoints.keep_only_newest()

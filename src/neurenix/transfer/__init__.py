@@ -6,3 +6,5 @@ from .finetune import Finetuner as Finetuner
 from .pretrained import list_models as list_models
 from .pretrained import list_weights as list_weights
 from .pretrained import load_pretrained_model as load_pretrained_model
+
+__all__ = ["FeatureExtractor", "Finetuner", "layer_names", "list_models", "list_weights", "load_pretrained_model"]

@@ -5,28 +5,30 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..data import DataLoader
+from ..data import Batch, DataLoader, sample_name
 from ..devices import Precision, autocast, resolve_precision
-from ..errors import ConfigurationError
-from ..metrics import TaskKind
+from ..errors import ConfigurationError, NonFiniteError
 from ..models import PretrainedModel
-from ..training import classification_head, inference_mode_of, labelled, ridge_head
+from ..training import Supervised, classification_head, inference_mode_of, labelled, multi_label_head, ridge_head
 
 
-def solve_head(model: PretrainedModel, loader: DataLoader, task: TaskKind, precision: Precision) -> None:
+def solve_head(model: PretrainedModel, loader: DataLoader, objective: Supervised, precision: Precision) -> None:
     """Set weight and bias of the head's one linear layer; dropout before it stays.
 
-    Raises ConfigurationError for heads with hidden layers and for several labels per sample, which have no closed form.
+    Raises ConfigurationError for heads with hidden layers, which have no closed form; LabelMismatchError for targets
+    that the objective cannot use; NonFiniteError naming the samples whose features are NaN or infinite.
     """
     linear = the_linear_layer(model.head)
-    if linear is None or task == "multi_label":
+    if linear is None:
         raise ConfigurationError(
-            "strategy='lp_ft' solves a linear head for one label or value per sample in closed form; leave "
-            "head_hidden_sizes empty and use such a loss, or take strategy='progressive'."
+            "strategy='lp_ft' solves a linear head in closed form; leave head_hidden_sizes empty, or take "
+            "strategy='progressive'."
         )
-    features, targets = _features(model, loader, precision)
-    if task == "multi_class":
+    features, targets = _features(model, loader, objective, precision)
+    if objective.loss.task == "multi_class":
         solved = classification_head(features, targets, linear.out_features)
+    elif objective.loss.task == "multi_label":
+        solved = multi_label_head(features, targets.reshape(len(targets), -1))
     else:
         solved = ridge_head(features, targets.reshape(len(targets), -1))
     with torch.no_grad():
@@ -41,12 +43,26 @@ def the_linear_layer(head: nn.Module) -> nn.Linear | None:
 
 
 @torch.no_grad()
-def _features(model: PretrainedModel, loader: DataLoader, precision: Precision) -> tuple[Tensor, Tensor]:
+def _features(
+    model: PretrainedModel, loader: DataLoader, objective: Supervised, precision: Precision
+) -> tuple[Tensor, Tensor]:
     """(n, feature_size) float32 and (n, …) targets of a whole loader, on the CPU."""
     device = next(model.parameters()).device
     features, targets = [], []
     with inference_mode_of(model), autocast(device, resolve_precision(precision, device)):
         for batch in loader.batches(0):
+            objective.check(batch)
             features.append(model.embed(batch.to(device).inputs).float().cpu())
             targets.append(labelled(batch))
+            _check_finite(features[-1], batch, loader)
     return torch.cat(features), torch.cat(targets)
+
+
+def _check_finite(features: Tensor, batch: Batch, loader: DataLoader) -> None:
+    wrong = batch.indices[~torch.isfinite(features).all(1)].tolist()
+    if wrong:
+        names = ", ".join(sample_name(loader.dataset, index) for index in wrong[:5])
+        raise NonFiniteError(
+            f"the body gives NaN or infinite features for {len(wrong)} samples of a batch ({names}), so no head can be "
+            "solved on them; look for NaN in these samples."
+        )

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from ..callbacks._base import Callback
-from ..data import Batch, DataLoader
-from ..devices import Precision, resolve_precision
+from ..data import Batch, DataLoader, label_names
+from ..devices import Precision
 from ..metrics import build_metrics
 from ..models import adopt
 from ..training import (
@@ -23,23 +23,23 @@ from ..training import (
     Loop,
     RunOptions,
     Supervised,
-    above,
     apply_phase,
     build_optimizer,
     expanded,
     fit_in_run,
-    outputs_of,
+    frozen_now,
+    released,
     resolve_rates,
     topmost,
 )
+from .arguments import as_list, check_types, checked_callbacks
 from .closed_form_head import solve_head
 from .finetune_settings import FinetuneSettings, default_metric
 from .heads import install_head
 from .job import describe_data, describe_fit
-from .labels import accept_labels
-from .learning_rate_curve import LearningRateCurve
-from .loaders import first_batch, loader_for
-from .predictions import decide, probabilities
+from .learning_rate_curve import LearningRateCurve, check_range, try_rates
+from .loaders import Use, check_is_no_pair, first_batch, loader_for
+from .predictions import decide, finite_outputs, probabilities
 from .saving import base_digests, load_tuning, save_tuning
 from .strategies import STRATEGIES, Job, Plan
 from .summary import Summary, summarise
@@ -116,15 +116,15 @@ class Finetuner:
     ) -> None:
         self.settings = FinetuneSettings(
             num_classes=num_classes,
-            freeze_layers=[freeze_layers] if isinstance(freeze_layers, str) else list(freeze_layers),
+            freeze_layers=as_list(freeze_layers),
             dropout_rate=dropout_rate,
-            head_hidden_sizes=list(head_hidden_sizes),
+            head_hidden_sizes=as_list(head_hidden_sizes),
             head_activation=head_activation,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
             optimizer=optimizer,
             loss=loss,
-            metrics=[default_metric(loss)] if metrics is None else list(metrics),
+            metrics=[default_metric(loss)] if metrics is None else as_list(metrics),
             layer_learning_rates=layer_learning_rates,
             strategy=STRATEGIES.canonical(strategy or ("partial" if freeze_layers else "full")),
             unfreeze_by=unfreeze_by,
@@ -160,7 +160,7 @@ class Finetuner:
         val_dataset: Any = None,
         batch_size: int = 32,
         epochs: int = 10,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback] | Callback = (),
         num_workers: int = 0,
         run: str | Path | Literal[False] | None = None,
         resume: str | Path | bool | None = None,
@@ -199,16 +199,22 @@ class Finetuner:
         options = RunOptions(
             run=run, resume=resume, checkpoint_every=checkpoint_every, strict=strict, on_save_error=on_save_error
         )
-        train = self._loader(train_dataset, batch_size, num_workers, training=True)
-        validation = None if val_dataset is None else self._loader(val_dataset, batch_size, num_workers)
+        check_types({"epochs": epochs}, {"epochs": int})
+        check_is_no_pair(train_dataset, val_dataset)
+        train = self._loader(train_dataset, batch_size, num_workers, "training")
+        names = self.model.categories or tuple(label_names(train.dataset))
+        validation = None if val_dataset is None else self._loader(val_dataset, batch_size, num_workers, names=names)
         first = [self._checked(loader) for loader in (train, validation)]
+        self.model.categories = names
+        callbacks = checked_callbacks(callbacks, self.settings.logged(self._metrics.names, validation is not None))
         plan = self._plan(samples=len(train.dataset), epochs=epochs)
         if self.settings.strategy == "auto":
             print(f"neurenix: {plan.reason}")
 
         def prepare() -> None:
             if plan.closed_form and not self._head_is_ready:
-                self._solve_head(self._loader(train_dataset, batch_size, num_workers))
+                loader = self._loader(train_dataset, batch_size, num_workers)
+                solve_head(self.model, loader, self._objective(None), self.settings.precision)
 
         def job() -> dict[str, Any]:
             data = {**describe_data("training", train, first[0]), **describe_data("validation", validation, first[1])}
@@ -220,20 +226,15 @@ class Finetuner:
         return self.history
 
     def unfreeze_layers(self, layers: Sequence[str] | str) -> None:
-        """Let layers learn from the next fit on; the optimizer's moments of the others stay."""
-        released = set(expanded(self.model, layers))
-        holders = {parent for name in released for parent in above(name)}
-        self._frozen = tuple(name for name in self._frozen if name not in released and name not in holders)
-        if not self._frozen and self.settings.strategy == "partial":
-            self.settings = replace(self.settings, strategy="full")
-        self._show_frozen()
+        """Let layers learn from the next fit on, and of what is frozen now only them.
+
+        The optimizer's moments of the others stay. strategy="head" becomes "partial" by this.
+        """
+        self._freeze(released(self._frozen_now(), expanded(self.model, layers)))
 
     def freeze_layers(self, layers: Sequence[str] | str) -> None:
         """Keep more layers as they are, from the next fit on."""
-        self._frozen = tuple(dict.fromkeys([*self._frozen, *expanded(self.model, layers)]))
-        if self.settings.strategy == "full":
-            self.settings = replace(self.settings, strategy="partial")
-        self._show_frozen()
+        self._freeze(tuple(dict.fromkeys([*self._frozen_now(), *expanded(self.model, layers)])))
 
     def find_lr(
         self,
@@ -245,22 +246,19 @@ class Finetuner:
         num_workers: int = 0,
     ) -> LearningRateCurve:
         """Loss against a growing learning rate, and a suggestion; model and optimizer keep every bit."""
-        loader = self._loader(train_dataset, batch_size, num_workers, training=True)
-        before = copy.deepcopy(self.model.state_dict())
+        check_range(lowest, highest, steps)
+        loader = self._loader(train_dataset, batch_size, num_workers, "training")
+        self._checked(loader)
         plan = self._plan(samples=len(loader.dataset), epochs=1)
-        loop = self._loop(plan, self._objective(loader.dataset), (), self._new_optimizer())
-        try:
-            return LearningRateCurve(tuple(loop.range_test(loader, lowest, highest, steps)))
-        finally:
-            self.model.load_state_dict(before)
-            self.model.zero_grad(set_to_none=True)
+        loop = self._loop(plan, self._objective(loader.dataset), (), self._new_optimizer(one_rate=True))
+        return try_rates(loop, loader, lowest, highest, steps)
 
     # --- use ---------------------------------------------------------------------------------------------------
 
     def evaluate(self, test_dataset: Any, batch_size: int = 32, num_workers: int = 0) -> dict[str, Any]:
         """`loss` and every metric over a labelled dataset; every sample counts once."""
         loader = self._loader(test_dataset, batch_size, num_workers)
-        accept_labels(self.model, loader.dataset, self.num_outputs)
+        self._checked(loader)
         plan = self._plan(samples=len(loader.dataset), epochs=1)
         return self._loop(plan, self._objective(None), ()).evaluate(loader)
 
@@ -317,26 +315,28 @@ class Finetuner:
         """Outputs of the head."""
         return [module for module in self.model.head.modules() if isinstance(module, nn.Linear)][-1].out_features
 
-    def _new_optimizer(self) -> torch.optim.Optimizer:
-        rates = resolve_rates(self.model, self.settings.learning_rate, self.settings.layer_learning_rates)
+    def _new_optimizer(self, one_rate: bool = False) -> torch.optim.Optimizer:
+        """one_rate: body and head learn as they would with a learning_rate, also where none was given."""
+        rate = 1.0 if one_rate and self.settings.learning_rate is None else self.settings.learning_rate
+        rates = resolve_rates(self.model, rate, self.settings.layer_learning_rates)
         return build_optimizer(self.model, self.settings.optimizer, rates, self.settings.weight_decay)
 
-    def _loader(self, data: Any, batch_size: int, num_workers: int, training: bool = False) -> DataLoader:
+    def _loader(
+        self, data: Any, batch_size: int, num_workers: int, use: Use = "evaluation", names: Sequence[str] = ()
+    ) -> DataLoader:
         return loader_for(
             data,
             self.model,
+            use,
+            num_outputs=self.num_outputs,
+            categories=names or self.model.categories,
             batch_size=batch_size,
             num_workers=num_workers,
-            training=training,
             seed=self.settings.seed,
         )
 
     def _checked(self, loader: DataLoader | None) -> Batch | None:
-        """The loader's first batch, when labels and inputs fit."""
-        if loader is None:
-            return None
-        accept_labels(self.model, loader.dataset, self.num_outputs)
-        return first_batch(loader, self.model)
+        return None if loader is None else first_batch(loader, self.model, self._objective(None))
 
     def _stored_settings(self) -> dict[str, Any]:
         return {**asdict(self.settings), "freeze_layers": topmost(self.model, self._frozen)}
@@ -351,6 +351,20 @@ class Finetuner:
             unfreeze_by=self.settings.unfreeze_by,
         )
         return STRATEGIES[self.settings.strategy](job)
+
+    def _frozen_now(self) -> tuple[str, ...]:
+        return self._frozen if self._chooses_layers() else frozen_now(self.model)
+
+    def _freeze(self, frozen: tuple[str, ...]) -> None:
+        if not self._chooses_layers():
+            self.settings = replace(self.settings, strategy="partial" if frozen else "full")
+        self._frozen = frozen
+        self._show_frozen()
+
+    def _chooses_layers(self) -> bool:
+        """Whether the next fit's strategy decides what is frozen beside the layers named; auto does it once."""
+        strategy = self.settings.strategy
+        return strategy in ("lp_ft", "progressive") or (strategy == "auto" and not self.history)
 
     def _show_frozen(self) -> None:
         """Set requires_grad to what the next fit begins with, so that summary() tells the truth before it."""
@@ -371,7 +385,7 @@ class Finetuner:
             objective,
             optimizer or self.optimizer,
             freezing=plan.freezing,
-            settings=self.settings.loop(),
+            settings=self.settings.loop(plan.closed_form),
             metrics=self._metrics,
             callbacks=callbacks,
             save=self.save,
@@ -379,13 +393,6 @@ class Finetuner:
             base=self._base,
         )
 
-    def _solve_head(self, loader: DataLoader) -> None:
-        """Set the head's linear layer to the closed-form solution on the body's present features."""
-        solve_head(self.model, loader, self.loss.task, self.settings.loop().precision)
-        self._head_is_ready = True
-
     def _outputs(self, data: Any, batch_size: int, num_workers: int) -> torch.Tensor:
-        loader = self._loader(data, batch_size, num_workers)
-        first_batch(loader, self.model)
-        device = next(self.model.parameters()).device
-        return outputs_of(self.model, loader, device, resolve_precision(self.settings.precision, device))
+        loader = self._loader(data, batch_size, num_workers, "prediction")
+        return finite_outputs(self.model, loader, self.settings.precision)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 import torch
 
@@ -12,6 +12,7 @@ from ..data import all_targets
 from ..devices import Precision
 from ..errors import ConfigurationError
 from ..training import LOSSES, LoopSettings, LossOptions, Supervised, balanced_class_weights
+from .arguments import as_list, check_types, plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class FinetuneSettings:
     weight_decay: float
     optimizer: str
     loss: str
-    metrics: list[str]
+    metrics: list[Any]
     layer_learning_rates: Mapping[str, float] | float | None
     strategy: str
     unfreeze_by: str
@@ -44,6 +45,11 @@ class FinetuneSettings:
     seed: int
 
     def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for name, hint in hints.items():
+            value = getattr(self, name)
+            object.__setattr__(self, name, as_list(value) if get_origin(hint) is list else plain(value))
+        check_types(vars(self), hints)
         if self.unfreeze_by not in ("epoch", "plateau"):
             raise ConfigurationError(f"unfreeze_by={self.unfreeze_by!r}; possible: 'epoch', 'plateau'.")
         if isinstance(self.class_weights, str) and self.class_weights != "balanced":
@@ -56,8 +62,8 @@ class FinetuneSettings:
             )
         self.loop()
 
-    def loop(self) -> LoopSettings:
-        """The part that concerns the loop."""
+    def loop(self, solved_head: bool = False) -> LoopSettings:
+        """The part that concerns the loop. solved_head: the head was solved on the body's pretrained features."""
         return LoopSettings(
             precision=self.precision,
             schedule=self.schedule,
@@ -65,10 +71,14 @@ class FinetuneSettings:
             accumulate=self.accumulation_steps,
             clip_norm=self.clip_norm,
             ema_decay=self.ema_decay,
-            keep_statistics=self.norm_statistics == "pretrained"
-            or (self.norm_statistics == "auto" and self.strategy == "lp_ft"),
+            keep_statistics=self.norm_statistics == "pretrained" or (self.norm_statistics == "auto" and solved_head),
             seed=self.seed,
         )
+
+    def logged(self, metrics: Sequence[str], validated: bool) -> list[str]:
+        """Names in the logs of an epoch. metrics: of the training; mixed samples have none."""
+        trained = ["loss"] if self.mixup_alpha else ["loss", *metrics]
+        return [*trained, *(f"val_{name}" for name in ("loss", *metrics) if validated), "seconds"]
 
     def objective(self, num_outputs: int, dataset: Any) -> Supervised:
         """What is asked of the model. dataset: whose targets balance the classes; None for evaluation."""

@@ -1,35 +1,41 @@
-"""The label contract: what a head's outputs mean, fixed at the first fit and checked ever after."""
+"""The label contract: what a head's outputs mean, fixed at the first fit and held ever after."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from ..data import label_names
+from ..data import label_names, relabelled
 from ..errors import LabelMismatchError
-from ..models import PretrainedModel
 
 
-def accept_labels(model: PretrainedModel, dataset: Any, num_outputs: int) -> None:
-    """Give the head the dataset's class names at the first fit; afterwards they have to be the same.
+def with_known_labels(dataset: Any, categories: Sequence[str], num_outputs: int, training: bool) -> Any:
+    """The dataset with its classes numbered as the head's outputs are: by name, whatever their order or how many lack.
 
-    Datasets without names are accepted as they are; their class numbers are checked batch by batch.
+    categories: names of the outputs; empty before the first fit, when the dataset has to have one for each output.
+    Datasets without names are taken as they are; their class numbers are checked batch by batch.
     """
     names = label_names(dataset)
     if not names:
-        return
+        return dataset
+    if categories:
+        return relabelled(dataset, categories)
+    if not training and len(names) != num_outputs:
+        raise LabelMismatchError(
+            f"the data names its classes ({_shown(names)}), but the model was tuned on class numbers and cannot match "
+            f"them with its {num_outputs} outputs; give these targets as class numbers too."
+        )
+    if len(names) == 1 and num_outputs > 1:
+        raise LabelMismatchError(
+            f"the data has only one class ({names[0]}), and there is nothing to learn from one; give samples of at "
+            "least two classes."
+        )
     if len(names) != num_outputs:
         raise LabelMismatchError(
             f"the data has {len(names)} classes ({_shown(names)}), but the head has {num_outputs} outputs; "
             f"num_classes has to be {len(names)}."
         )
-    if not model.categories:
-        model.categories = tuple(names)
-    elif tuple(names) != tuple(model.categories):
-        raise LabelMismatchError(
-            f"the data's classes ({_shown(names)}) are not those that this model was tuned on "
-            f"({_shown(model.categories)}). Use the same classes in the same order, or tune a new head."
-        )
+    return dataset
 
 
 def _shown(names: Sequence[str]) -> str:

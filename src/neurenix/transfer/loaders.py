@@ -2,46 +2,147 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import RandomSampler, SequentialSampler
 
-from ..data import ArrayDataset, Batch, DataLoader, as_dataset, prepare
-from ..errors import ConfigurationError
+from ..data import (
+    ArrayDataset,
+    Batch,
+    DataLoader,
+    ImageFiles,
+    ImageFolder,
+    TableDataset,
+    TextDataset,
+    as_dataset,
+    prepare,
+)
+from ..errors import ConfigurationError, InputMismatchError, LabelMismatchError, NeurenixError
 from ..models import PretrainedModel
+from ..text import TextPreprocess
+from ..training import Supervised, inference_mode_of
+from ..training.faults import is_out_of_memory
+from ..vision import ImagePreprocess
+from .arguments import check_types
+from .labels import with_known_labels
+from .one_or_many import many
+
+Use = Literal["training", "evaluation", "prediction"]
 
 
 def loader_for(
-    data: Any, model: PretrainedModel, *, batch_size: int, num_workers: int, training: bool, seed: int
+    data: Any,
+    model: PretrainedModel,
+    use: Use,
+    *,
+    num_outputs: int,
+    categories: Sequence[str],
+    batch_size: int,
+    num_workers: int,
+    seed: int,
 ) -> DataLoader:
     """A loader over `data`, shuffled for training, with the model's preprocessing where samples are raw.
 
-    A loader of neurenix or of torch brings its own dataset, batch size and workers.
+    A loader of neurenix or of torch brings its own dataset, batch size and workers. Labels are numbered as the head's
+    outputs are, see with_known_labels; for a prediction they do not matter, and one sample will do.
     """
+    check_types({"batch_size": batch_size, "num_workers": num_workers}, {"batch_size": int, "num_workers": int})
     collate = None
     if isinstance(data, (DataLoader, TorchDataLoader)):
         collate, batch_size, num_workers, data = _opened(data, batch_size)
-    if batch_size < 1:
-        raise ConfigurationError(f"batch_size={batch_size}; it is a count of samples, at least 1.")
+    if use == "prediction":
+        data = many(data, model.preprocess)
     dataset = ArrayDataset(data) if isinstance(data, torch.Tensor) else as_dataset(data)
+    if use != "prediction":
+        _check_kind(dataset, model.preprocess)
+        _check_labelled(dataset)
+        dataset = with_known_labels(dataset, categories, num_outputs, use == "training")
     return DataLoader(
-        prepare(dataset, model.preprocess, training),
+        prepare(dataset, model.preprocess, use == "training"),
         batch_size=batch_size,
-        shuffle=training,
+        shuffle=use == "training",
         num_workers=num_workers,
         seed=seed,
         collate=collate,
     )
 
 
-def first_batch(loader: DataLoader, model: PretrainedModel) -> Batch:
-    """The first batch, compared with what the weights were trained on before any time is spent on the rest."""
+def first_batch(loader: DataLoader, model: PretrainedModel, objective: Supervised | None = None) -> Batch:
+    """The first batch, compared with what weights, head and loss expect before any time is spent on the rest.
+
+    objective: what will be asked of the batch; None where its labels do not matter.
+    """
     batch = next(iter(loader.batches(0)))
     if hasattr(model.preprocess, "check"):
         model.preprocess.check(batch.inputs)
+    if objective is not None:
+        objective.check(batch)
+    if model.architecture is None:
+        _try(model, batch)
     return batch
+
+
+def check_is_no_pair(train: Any, validation: Any) -> None:
+    """Raise ConfigurationError for fit(X, y): targets where the validation data belong."""
+    if not hasattr(train, "__len__") or not isinstance(validation, Sequence) and not hasattr(validation, "ndim"):
+        return
+    if isinstance(validation, (str, tuple)) or len(train) != len(validation):
+        return
+    first = validation.iloc[0] if hasattr(validation, "iloc") else validation[0]
+    flat = getattr(validation, "ndim", 1) == 1 and (isinstance(first, (bool, int, float, str)) or _is_number(first))
+    if flat and not (isinstance(train, list) and isinstance(train[0], tuple)):
+        raise ConfigurationError(
+            "fit(X, y) would take y as the validation data: did you mean fit((X, y))? Validation data are a pair too: "
+            "fit((X, y), (X_val, y_val))."
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return getattr(value, "ndim", None) == 0
+
+
+def _check_kind(dataset: Any, preprocess: Any) -> None:
+    kind = getattr(dataset, "kind", None)
+    if isinstance(preprocess, TextPreprocess) and (kind == "image" or isinstance(dataset, (ImageFiles, ImageFolder))):
+        raise InputMismatchError("this is a text model, and the data are images; give texts, or load a vision model.")
+    if isinstance(preprocess, ImagePreprocess) and (kind == "text" or isinstance(dataset, TextDataset)):
+        raise InputMismatchError(
+            f"this is an image model, and the data are texts: {str(dataset[0][0])[:60]!r} names no image file. Give "
+            "images, or load a text model."
+        )
+
+
+def _check_labelled(dataset: Any) -> None:
+    if isinstance(dataset, TableDataset) and dataset.targets is None:
+        raise LabelMismatchError(
+            f"none of the table's columns has a usual name for targets; columns: {', '.join(dataset.columns)}. Name "
+            "them: TableDataset(table, input=…, target=…)."
+        )
+
+
+@torch.no_grad()
+def _try(model: PretrainedModel, batch: Batch) -> None:
+    """One sample through a module of the user's own, whose inputs nothing else is known of."""
+    one = batch.parts(1)[0].to(next(model.parameters()).device)
+    try:
+        with inference_mode_of(model), torch.random.fork_rng(devices=[]):
+            model(one.inputs)
+    except (RuntimeError, IndexError) as error:
+        if isinstance(error, NeurenixError) or is_out_of_memory(error):
+            raise
+        raise InputMismatchError(
+            f"{model.name} cannot read the first sample, {_described(one.inputs)}: {error}. Give samples in the shape "
+            "and type that its forward() takes."
+        ) from error
+
+
+def _described(inputs: Any) -> str:
+    if isinstance(inputs, torch.Tensor):
+        return f"{tuple(inputs.shape[1:])} {str(inputs.dtype).removeprefix('torch.')}"
+    return ", ".join(f"{name} {_described(value)}" for name, value in inputs.items())
 
 
 def _opened(loader: DataLoader | TorchDataLoader[Any], batch_size: int) -> tuple[Any, int, int, Any]:

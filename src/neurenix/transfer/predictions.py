@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy
+import torch
 from torch import Tensor
 
-from ..errors import ConfigurationError
+from ..data import DataLoader, sample_name
+from ..devices import Precision, resolve_precision
+from ..errors import ConfigurationError, NeurenixWarning, NonFiniteError
 from ..metrics import TaskKind
+from ..models import PretrainedModel
+from ..training import outputs_of
+from .loaders import first_batch
+
+
+def finite_outputs(model: PretrainedModel, loader: DataLoader, precision: Precision) -> Tensor:
+    """The head's raw outputs for all samples, (n, k) float32 on the CPU.
+
+    Raises InputMismatchError for inputs that the model cannot read, NonFiniteError when no sample has an answer; warns
+    naming the samples when some have none.
+    """
+    first_batch(loader, model)
+    device = next(model.parameters()).device
+    outputs = outputs_of(model, loader, device, resolve_precision(precision, device))
+    _check_finite(outputs, loader.dataset)
+    return outputs
 
 
 def probabilities(outputs: Tensor, task: TaskKind) -> numpy.ndarray:
@@ -27,3 +48,18 @@ def decide(outputs: Tensor, task: TaskKind, categories: Sequence[str]) -> numpy.
         return (outputs > 0).long().numpy()
     classes = outputs.argmax(1).numpy()
     return numpy.asarray(categories)[classes] if categories else classes
+
+
+def _check_finite(outputs: Tensor, dataset: Any) -> None:
+    wrong = (~torch.isfinite(outputs).all(1)).nonzero().flatten().tolist()
+    if not wrong:
+        return
+    known = len(outputs) == len(dataset)  # unreadable samples may have been left out
+    names = ", ".join(sample_name(dataset, row) if known else f"row {row}" for row in wrong[:5])
+    message = (
+        f"the model's outputs are NaN or infinite for {len(wrong)} of {len(outputs)} samples ({names}); look for NaN "
+        "or very large values in them."
+    )
+    if len(wrong) == len(outputs):
+        raise NonFiniteError(message)
+    warnings.warn(f"{message} Their answers mean nothing.", NeurenixWarning, stacklevel=5)

@@ -7,7 +7,9 @@ names the tensor file by hash, so a kill at any moment leaves the previous tunin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,11 +45,16 @@ class SavedTuning:
 
     def put_into(self, model: PretrainedModel) -> None:
         """Give `model` (the base with the tuner's head on it) the saved tensors and label names."""
-        missing, unexpected = model.load_state_dict(self.tensors, strict=False)
+        try:
+            missing, unexpected = model.load_state_dict(self.tensors, strict=False)
+        except RuntimeError as error:  # torch's word for tensors of another shape
+            reason = str(error).splitlines()[-1].strip()
+            raise WeightsMismatchError(f"{model.name} is not the module that was tuned: {reason}") from error
         lost = [name for name in missing if self.complete or name.startswith("head.")]
         if unexpected or lost:
             raise WeightsMismatchError(
-                f"the saved tensors do not fit {model.name}: unknown {list(unexpected)[:3]}, missing {lost[:3]}."
+                f"{model.name} is not the module that was tuned: of the saved tensors it has no place for "
+                f"{list(unexpected)[:3]}, and it needs {lost[:3]}, which were not saved."
             )
         model.categories = self.categories
 
@@ -77,12 +84,13 @@ def save_tuning(
         for name, tensor in model.state_dict().items()
         if whole or name.startswith("head.") or tensor_digest(tensor) != base.get(name)
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = model.preprocess.save(folder) if hasattr(model.preprocess, "save") else None
-    temporary_name = "weights.safetensors"
-    sha256 = write_tensors(folder / temporary_name, tensors)
-    file = f"weights-{sha256[:16]}.safetensors"
-    (folder / temporary_name).replace(folder / file)
+    with _naming_places(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        tokenizer = model.preprocess.save(folder) if hasattr(model.preprocess, "save") else None
+        temporary_name = "weights.safetensors"
+        sha256 = write_tensors(folder / temporary_name, tensors)
+        file = f"weights-{sha256[:16]}.safetensors"
+        (folder / temporary_name).replace(folder / file)
     manifest = {
         "format": _FORMAT,
         "neurenix": __version__,
@@ -100,6 +108,18 @@ def save_tuning(
     for stale in folder.glob("weights*.safetensors"):
         if stale.name != file:
             stale.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _naming_places(folder: Path) -> Iterator[None]:
+    """Raise ConfigurationError for a place that no folder can be written to."""
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise ConfigurationError(
+            f"nothing can be saved to {folder}: {os.strerror(error.errno or 0)} ({error.filename}). Give a folder that "
+            "can be written, new or one that save() wrote."
+        ) from error
 
 
 def saved_folder(path: Path) -> Path:
@@ -128,7 +148,7 @@ def load_tuning(folder: Path, kind: str, *, module: nn.Module | None, device: st
     """Read a tuning and rebuild its base, checking every hash. module: the user's own, for tunings of one."""
     folder = saved_folder(folder)
     manifest = read_manifest(folder, kind)
-    tensors = read_tensors(inside(folder, manifest["tensors"]["file"]), sha256=manifest["tensors"]["sha256"])
+    tensors = _saved_tensors(inside(folder, manifest["tensors"]["file"]), manifest["tensors"]["sha256"])
     base = _rebuild_base(manifest, module, device)
     if manifest["preprocess"] is not None:
         base.preprocess = _rebuild_preprocess(manifest["preprocess"], folder)
@@ -140,6 +160,16 @@ def load_tuning(folder: Path, kind: str, *, module: nn.Module | None, device: st
         history=manifest["history"],
         complete=manifest["tensors"]["complete"],
     )
+
+
+def _saved_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
+    try:
+        return read_tensors(path, sha256=sha256)
+    except (DamagedFileError, FileNotFoundError) as error:
+        state = "is missing" if isinstance(error, FileNotFoundError) else "does not have the SHA-256 that save() noted"
+        raise DamagedFileError(
+            f"{path} {state}: the tuned weights are damaged. Restore the folder from a copy, or tune again."
+        ) from error
 
 
 def _rebuild_base(manifest: Mapping[str, Any], module: nn.Module | None, device: str) -> PretrainedModel:

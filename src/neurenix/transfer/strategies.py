@@ -58,7 +58,7 @@ def partial(job: Job) -> Plan:
 def head(job: Job) -> Plan:
     """The body stays frozen; the head is solved in closed form and then trained."""
     return Plan(
-        freezing=FreezeSchedule((Phase("head", ("trunk",)),)),
+        freezing=FreezeSchedule((Phase("head", ("trunk", *job.frozen)),)),
         closed_form=the_linear_layer(job.model.head) is not None,
         reason="only the head is trained",
     )

@@ -7,3 +7,5 @@ from ._input import ImageInput as ImageInput
 from .guard import check_images as check_images
 from .preprocess import AUGMENTATIONS as AUGMENTATIONS
 from .preprocess import ImagePreprocess as ImagePreprocess
+
+__all__ = ["AUGMENTATIONS", "ImageInput", "ImagePreprocess", "check_images", "transforms"]

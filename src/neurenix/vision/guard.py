@@ -63,8 +63,9 @@ def _structure(images: Any, spec: ImageInput) -> list[Finding]:
     channels, shape = spec.channels, tuple(images.shape)
     if shape[1] != channels and shape[3] == channels:
         words = (
-            f"the images are channels-last, {shape}; the weights read (n, channels, height, width). Use "
-            "images.permute(0, 3, 1, 2), or transforms.ToTensor() on each uint8 image."
+            f"the images are channels-last, {shape}; the weights read (n, channels, height, width). Give "
+            "them as uint8 0..255, and model.preprocess does all the rest; if they are normalised already, use "
+            "images.permute(0, 3, 1, 2)."
         )
         return [Finding("layout", True, words)]
     if shape[1] != channels:

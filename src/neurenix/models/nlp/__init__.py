@@ -2,3 +2,5 @@
 
 from . import bert as bert
 from . import roberta as roberta
+
+__all__ = ["bert", "roberta"]

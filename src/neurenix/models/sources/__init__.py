@@ -3,3 +3,5 @@
 from ._obtain import Obtained as Obtained
 from ._obtain import obtain as obtain
 from ._state_dict import read_state_dict as read_state_dict
+
+__all__ = ["Obtained", "obtain", "read_state_dict"]

@@ -6,3 +6,5 @@ from .cache import CachedFeatures as CachedFeatures
 from .extractor import FeatureExtractor as FeatureExtractor
 from .selection import SELECTIONS as SELECTIONS
 from .selection import FeatureSelector as FeatureSelector
+
+__all__ = ["CachedFeatures", "FeatureExtractor", "FeatureSelector", "SELECTIONS"]

@@ -92,9 +92,10 @@ class FeatureExtractor:
         """
         batch = samples.as_inputs(inputs)
         if batch is not None:
+            samples.check(batch, self.model)
             return self._finish(self._read(batch))
-        dataset = samples.prepared(samples.as_dataset(inputs), self.model)
-        parts = [self._read(batch.inputs) for batch in samples.loader(dataset) if len(batch)]
+        dataset = samples.prepared(samples.as_dataset(inputs, self.model), self.model)
+        parts = [self._read(batch.inputs) for batch in samples.loader(dataset, self.model) if len(batch)]
         if not parts:
             raise EmptyDatasetError("none of the given samples could be read, so there are no features.")
         for name in self.layers:
@@ -106,9 +107,9 @@ class FeatureExtractor:
     ) -> tuple[Tensor, Tensor | None]:
         """Features (n, d) and targets (n, …) of a dataset, on the CPU; targets are None for unlabelled data."""
         self._check_matrix()
-        prepared = samples.prepared(samples.as_dataset(dataset), self.model)
+        prepared = samples.prepared(samples.as_dataset(dataset, self.model), self.model)
         with Progress("features", samples.length(prepared), shown=progress) as shown:
-            batches = samples.loader(prepared, batch_size, num_workers)
+            batches = samples.loader(prepared, self.model, batch_size, num_workers)
             rows = joined([collect(batches, self._features_of, shown)])
         return rows.features, rows.targets
 
@@ -138,7 +139,7 @@ class FeatureExtractor:
         """
         self._check_matrix()
         check_storage(dtype, shard_size)
-        raw = samples.as_dataset(dataset)
+        raw = samples.as_dataset(dataset, self.model)
         prepared = samples.prepared(raw, self.model)
         count = samples.length(prepared)
         description = self._description(dtype, fingerprint.data_digest(prepared, count, num_workers, cache_key))
@@ -153,7 +154,7 @@ class FeatureExtractor:
         )
 
         def compute(places: Sequence[int], shown: Progress) -> Rows:
-            batches = samples.loader(samples.part(prepared, places), batch_size, num_workers)
+            batches = samples.loader(samples.part(prepared, places), self.model, batch_size, num_workers)
             return renumbered(collect(batches, self._features_of, shown), places)
 
         cached = fill(plan, compute, lambda: self.columns, progress)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Sized
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import Any, cast
 
 import numpy
@@ -11,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
-from ...data import Batch, DataLoader, prepare
+from ...data import Batch, DataLoader, check_inputs, prepare
 from ...data import as_dataset as dataset_from
 from ...errors import ConfigurationError, EmptyDatasetError
 from ...models._pretrained_model import PretrainedModel
+from ..one_or_many import many
 from .taps import Inputs
 
 
@@ -28,27 +28,35 @@ def as_inputs(value: Any) -> Inputs | None:
         return {key: torch.as_tensor(item) for key, item in value.items()}
     if isinstance(value, numpy.ndarray) and value.dtype.kind in "fib" and value.dtype != numpy.uint8:
         return torch.as_tensor(value)
-    return value if isinstance(value, Tensor) else None
+    return value if isinstance(value, Tensor) and value.dtype != torch.uint8 else None
 
 
-def as_dataset(value: Any) -> Any:
-    """A dataset of what `value` holds: itself, samples of a list, or one raw sample."""
-    if isinstance(value, (str, Path)) or _is_image(value):
-        value = [value]
-    if isinstance(value, numpy.ndarray) and value.dtype == numpy.uint8 and value.ndim == 4:
+def as_dataset(value: Any, model: nn.Module) -> Any:
+    """A dataset of what `value` holds: whatever fit takes, or one raw sample."""
+    value = many(value, _preprocess(model))
+    if isinstance(value, numpy.ndarray) and value.dtype == numpy.uint8:
         value = list(value)
     return dataset_from(value)
 
 
-def loader(dataset: Any, batch_size: int = 32, num_workers: int = 0) -> Iterable[Batch]:
-    """Batches of a prepared dataset in its own order."""
-    return cast("Iterable[Batch]", DataLoader(dataset, batch_size=batch_size, shuffle=False, num_workers=num_workers))
+def loader(dataset: Any, model: nn.Module, batch_size: int = 32, num_workers: int = 0) -> Iterator[Batch]:
+    """Batches of a prepared dataset in its own order; the first one is compared with what the weights expect."""
+    checked = False
+    for batch in DataLoader(dataset, batch_size=batch_size, shuffle=False, num_workers=num_workers):
+        if not checked and len(batch):
+            check(batch.inputs, model)
+            checked = True
+        yield batch
+
+
+def check(inputs: Inputs, model: nn.Module) -> None:
+    """Raise InputMismatchError, or warn, when a batch is not what the model's weights expect."""
+    check_inputs(inputs, _preprocess(model))
 
 
 def prepared(dataset: Any, model: nn.Module) -> Any:
     """The dataset with its raw samples put through the model's preprocessing, as for evaluation."""
-    preprocess = model.preprocess if isinstance(model, PretrainedModel) else None
-    return dataset if preprocess is None else prepare(dataset, preprocess, training=False)
+    return prepare(dataset, _preprocess(model), training=False)
 
 
 def part(dataset: Any, indices: Sequence[int]) -> Any:
@@ -68,7 +76,5 @@ def length(dataset: Any) -> int:
     return len(dataset)
 
 
-def _is_image(value: Any) -> bool:
-    is_array = isinstance(value, numpy.ndarray) and value.dtype == numpy.uint8 and value.ndim in (2, 3)
-    # Pillow is asked for its class only where a value may be one: it is not needed for texts.
-    return is_array or type(value).__module__.startswith("PIL.")
+def _preprocess(model: nn.Module) -> Any:
+    return model.preprocess if isinstance(model, PretrainedModel) else None

@@ -1,0 +1,183 @@
+"""Torch's loader with its worker processes, watched: the sample that kills or stops a worker is named."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, final
+
+import torch
+from torch.utils.data import DataLoader as TorchDataLoader
+from torch.utils.data import Sampler
+from torch.utils.data._utils import signal_handling
+
+from ..errors import WorkerLostError
+from ._batch import Batch
+from ._dataset import sample_name
+from ._fetching import IDLE, Failure, Key, KeyedDataset, as_is
+from .collation import Collate
+
+_LOOK = 0.25  # seconds between looks at whether the workers are alive
+
+
+@final
+class Stream:
+    """A torch DataLoader, kept with its workers from epoch to epoch, giving the batches it is asked for.
+
+    timeout: seconds that a worker may spend on one sample. deadly: why samples that cost earlier workers are not
+    to be read, by their places. busy: a pass is under way. lost: a worker is gone, and with it the stream.
+    """
+
+    def __init__(
+        self, dataset: Any, collate: Collate, *, seed: int, workers: int, timeout: float, deadly: Mapping[int, str]
+    ) -> None:
+        self.busy = self.lost = False
+        self._timeout, self._look = timeout, min(_LOOK, timeout)
+        self._data = KeyedDataset(dataset, collate, seed, workers, deadly)
+        self._plan = _Plan()
+        self._torch: TorchDataLoader[Any] = TorchDataLoader(
+            self._data,
+            batch_sampler=self._plan,
+            num_workers=workers,
+            collate_fn=as_is,
+            timeout=self._look if workers else 0,
+            persistent_workers=workers > 0,
+            generator=torch.Generator(),  # for torch's own seed of each pass: not the user's generator
+        )
+
+    @property
+    def workers(self) -> int:
+        """Number of worker processes; 0 reads in this one."""
+        return self._torch.num_workers
+
+    def read(self, keys: list[list[Key]]) -> Iterator[Batch]:
+        """One batch for each list of keys, in order; raises WorkerLostError when a worker dies or hangs."""
+        if not keys:
+            return
+        self.busy = True
+        try:
+            self._plan.keys = keys
+            for answer in self._guarded(iter(self._torch)):
+                if isinstance(answer, Failure):
+                    raise answer.error()
+                yield answer
+        finally:
+            self.busy = False
+
+    def _guarded(self, answers: Iterator[Any]) -> Iterator[Any]:
+        deaths_are_found_here(answers)
+        while True:
+            try:
+                answer = self._next(answers)
+            except StopIteration:
+                return
+            yield answer
+
+    def _next(self, answers: Iterator[Any]) -> Any:
+        """The next batch; looks again and again whether a worker died or has been at one sample for too long."""
+        asked, watch = time.monotonic(), _Watch(self._data.reading)
+        while True:
+            tried = time.monotonic()
+            try:
+                return next(answers)
+            except (RuntimeError, OSError) as error:  # datasets' own errors come as Failure
+                dead, hung = self._dead(answers), watch.unmoved_for(self._timeout)
+                patient = time.monotonic() - tried > self._look / 2
+                waiting = watch.is_reading() or time.monotonic() - asked < self._timeout
+                if patient and waiting and not dead and not hung:
+                    continue
+                what = f"delivered nothing for {self._timeout:g} s" if patient and not dead else "died"
+                self.lost = True
+                end_workers(answers)
+                raise self._lost(what, dead or hung, error) from error
+
+    def _dead(self, answers: Any) -> list[int]:
+        """Places of the samples that dead workers were reading; -1 for one that read nothing."""
+        workers = getattr(answers, "_workers", ())
+        return [
+            index
+            for worker, (_, index) in zip(workers, self._data.reading.tolist(), strict=False)
+            if not worker.is_alive()
+        ]
+
+    def _lost(self, what: str, indices: list[int], error: Exception) -> WorkerLostError:
+        suspects = [index for index in indices if index != IDLE]
+        names = " or ".join(sample_name(self._data.dataset, index) for index in suspects) or "nothing yet"
+        return WorkerLostError(
+            f"a data worker {what} while reading {names} ({error}). Read the sample with num_workers=0 to see why. Too "
+            "little memory kills workers too: use fewer of them or smaller batches. A slow disk may need a longer "
+            "timeout=…",
+            what,
+            suspects,
+        )
+
+
+@final
+class _Watch:
+    """For how long each worker has been at the sample that it reads. reading: (workers, 2) process id, index."""
+
+    def __init__(self, reading: torch.Tensor) -> None:
+        self._reading = reading
+        self._seen: list[list[int]] = reading.tolist()
+        self._since = [time.monotonic()] * len(self._seen)
+
+    def unmoved_for(self, seconds: float) -> list[int]:
+        """Places of the samples that workers have been reading for `seconds` or longer."""
+        now, seen = time.monotonic(), self._reading.tolist()
+        self._since = [
+            since if before == after else now
+            for since, before, after in zip(self._since, self._seen, seen, strict=True)
+        ]
+        self._seen = seen
+        return [
+            index
+            for (_, index), since in zip(seen, self._since, strict=True)
+            if index != IDLE and now - since >= seconds
+        ]
+
+    def is_reading(self) -> bool:
+        """Whether any worker was at a sample at the last look."""
+        return any(index != IDLE for _, index in self._seen)
+
+
+def deaths_are_found_here(answers: Any) -> None:
+    """Take torch's signal handler off these workers.
+
+    It raises wherever the program happens to be when a worker dies, in the middle of a training step or of an
+    unrelated library, and cannot say which sample it was. The stream looks for deaths itself when it wants a batch.
+    """
+    if getattr(answers, "_worker_pids_set", False):
+        signal_handling._remove_worker_pids(id(answers))  # type: ignore[attr-defined]
+        answers._worker_pids_set = False
+
+
+def end_workers(answers: Any) -> None:
+    """Kill what is left of these workers and reap them all.
+
+    Not by torch's own shutdown: it waits for a hung worker, does not reap it, and takes a lock that a killed worker
+    may have held.
+    """
+    answers._shutdown = True
+    for worker in answers._workers:
+        with contextlib.suppress(ProcessLookupError):
+            worker.kill()
+    for worker in answers._workers:
+        worker.join()
+    for queue in (*answers._index_queues, answers._worker_result_queue):
+        queue.cancel_join_thread()
+        queue.close()
+
+
+@final
+class _Plan(Sampler[list[Key]]):
+    """The batches that torch's loader shall deliver in its next pass."""
+
+    def __init__(self) -> None:
+        self.keys: list[list[Key]] = []
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self.keys)
+
+    def __len__(self) -> int:
+        return len(self.keys)
