@@ -1,4 +1,4 @@
-"""What a new user hands over: one item, a folder too high, arrays, frames, texts, names. All of it works or is named."""
+"""What a new user hands over: one item, a folder too high, frames, texts, names. All of it works or is named."""
 
 from __future__ import annotations
 
@@ -227,7 +227,9 @@ def test_what_is_no_text_is_named(bert):
 
 def test_a_table_with_unusual_columns(bert, tmp_path):
     pandas.DataFrame({"text": TEXTS, "stars": [0, 1] * 6}).to_csv(tmp_path / "t.csv", index=False)
-    with pytest.raises(errors.LabelMismatchError, match=r"columns: text, stars.*TableDataset\(table, input=…, target=…\)"):
+    with pytest.raises(
+        errors.LabelMismatchError, match=r"columns: text, stars.*TableDataset\(table, input=…, target=…\)"
+    ):
         head(bert, 2).fit(tmp_path / "t.csv", epochs=1)
     assert head(bert, 2).predict(tmp_path / "t.csv").shape == (12,)
 

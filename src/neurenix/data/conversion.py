@@ -53,6 +53,8 @@ def _as_dataset(data: Any, on_bad: OnBad) -> Any:
         )
     if isinstance(data, TorchDataLoader):
         raise ConfigurationError("a DataLoader came where a dataset is expected; pass loader.dataset.")
+    if isinstance(data, np.ndarray) and data.ndim == 1 and all(isinstance(sample, str) for sample in data):
+        return _from_inputs(data.tolist(), None, on_bad)
     if isinstance(data, (np.ndarray, torch.Tensor)):
         return ArrayDataset(data)
     if isinstance(data, (str, os.PathLike)):

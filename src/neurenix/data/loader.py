@@ -127,7 +127,8 @@ class DataLoader:
                     yield batch
                 return
             except WorkerLostError as lost:
-                self._suspect(lost)
+                if not self._survives(lost):
+                    raise
 
     def _free_stream(self) -> Stream:
         if self._stream is None or self._stream.lost:
@@ -141,20 +142,21 @@ class DataLoader:
         own = self.collate or innermost(self.dataset, "collate") or collate
         return Stream(self.dataset, own, seed=self.seed, workers=workers, timeout=self.timeout, deadly=self._deadly)
 
-    def _suspect(self, lost: WorkerLostError) -> None:
-        """Note the samples at which a worker was lost, or raise where that is not to be survived.
+    def _survives(self, lost: WorkerLostError) -> bool:
+        """Note the samples at which a worker was lost; whether to read on with new workers.
 
         A worker may also be lost for a reason of its own, so the sample gets a second chance, and no more: what is
         skipped has to be the same in every epoch.
         """
         self._losses.update(lost.indices or (IDLE,))
         if innermost(self.dataset, "on_bad", "raise") == "raise" or self._losses[IDLE] > _CHANCES:
-            raise lost
+            return False
         for index in lost.indices:
             if self._losses[index] > 1:
                 name = sample_name(self.dataset, index)
                 self._deadly[index] = f"{name} cannot be read: a data worker {lost.what} at it, twice"
                 self._account([Skipped(index, name, self._deadly[index])])
+        return True
 
     def _stand_in(self, plan: list[Tensor], place: int, epoch: int) -> Batch:
         """The first readable sample after batch `place` in this process's plan, beginning anew at its end."""
