@@ -9,10 +9,7 @@ files alone, and several processes that fill one folder cannot damage one anothe
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,14 +23,13 @@ from torch.utils.data import Dataset
 
 from ...data import Skipped
 from ...errors import ConfigurationError, DamagedFileError, NeurenixWarning, NonFiniteError
-from ...storage import inside, read_json, read_tensors, write_json, write_tensors
+from ...storage import inside, read_hashed, read_json, sweep, write_hashed, write_json
 from .fingerprint import key
 from .progress import Progress
 from .rows import Rows, joined
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _MANIFEST = "manifest.json"
-_LEFTOVER_SECONDS = 3600.0
 Compute = Callable[[Sequence[int], Progress], Rows]
 Range = tuple[int, int]
 
@@ -124,7 +120,7 @@ def fill(plan: Plan, compute: Compute, columns: Callable[[], Mapping[str, slice]
 
     columns: which columns belong to which layer; known once `compute` ran.
     """
-    _remove_leftovers(plan.folder)
+    sweep(plan.folder)
     manifest = _usable_manifest(plan)
     ranges = plan.ranges() if manifest is None else [_range(name) for name in manifest["shards"]]
     shards = _read_shards(plan, ranges, compute)
@@ -200,11 +196,8 @@ def _write(plan: Plan, place: Range, rows: Rows) -> tuple[str, Rows]:
     }
     if rows.targets is not None:
         tensors["targets"] = rows.targets
-    incoming = plan.folder / f".rows-{place[0]:08d}.{os.getpid()}"
-    digest = write_tensors(incoming, tensors)
-    name = f"rows-{place[0]:08d}-{place[1]:08d}.{digest}.safetensors"
-    os.replace(incoming, plan.folder / name)
-    return name, replace(rows, features=stored.float())
+    path = write_hashed(plan.folder, f"rows-{place[0]:08d}-{place[1]:08d}", tensors)
+    return path.name, replace(rows, features=stored.float())
 
 
 def _check_finite(plan: Plan, rows: Rows) -> None:
@@ -219,7 +212,7 @@ def _check_finite(plan: Plan, rows: Rows) -> None:
 
 def _read(path: Path) -> Rows:
     """One shard, checked against the hash in its name."""
-    tensors = read_tensors(path, sha256=path.name.split(".")[1])
+    tensors = read_hashed(path)
     skipped = json.loads(bytes(tensors["skipped"].tolist()))
     return Rows(
         features=tensors["features"].float(),
@@ -269,11 +262,3 @@ def _columns(manifest: Mapping[str, Any]) -> dict[str, slice]:
 def _range(name: str) -> Range:
     _, start, stop = name.split(".")[0].split("-")
     return int(start), int(stop)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left half written. Only old files: a younger one may be another process's work."""
-    for path in folder.glob(".*"):
-        with contextlib.suppress(FileNotFoundError):  # the other process has just finished it
-            if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
-                path.unlink()

@@ -124,14 +124,12 @@ class FeatureExtractor:
         cache_key: str | None = None,
         progress: bool = True,
     ) -> CachedFeatures:
-        """Compute a dataset's features once; later calls, also of other processes, read them from
-        `cache_dir`.
+        """Compute a dataset's features once; later calls, also of other processes, read them from `cache_dir`.
 
-        They are read back only if nothing changed that could change them: weights, buffers, the model's code,
-            the
-        settings here, the content and order of samples, labels, preprocessing, library versions. On top, a
-        few samples are computed anew and compared. An interrupted call goes on at the first missing shard,
-        and a damaged shard is named in a warning and computed again.
+        They are read back only if nothing changed that could change them: weights, buffers, the model's code, the
+        settings here, the content and order of samples, labels, preprocessing, library versions. On top, a few
+        samples are computed anew and compared. An interrupted call goes on at the first missing shard, and a damaged
+        shard is named in a warning and computed again.
 
         shard_size: samples per file. dtype: how features are stored, "float32", "float16" or "bfloat16".
         cache_key: your own name for the state of dataset and transforms, for data that cannot be described

@@ -32,7 +32,7 @@ from ...storage import tensor_digest
 from .taps import Tap
 
 FORMAT = 1
-_PACKAGES = ("torch", "torchvision", "timm", "transformers", "tokenizers", "pillow", "numpy")
+_PACKAGES = ("neurenix", "torch", "torchvision", "timm", "transformers", "tokenizers", "pillow", "numpy")
 _VERSIONED = {"torch", "torchvision", "timm", "transformers", "tokenizers", "PIL", "numpy"}
 _CLASS_CONCERNS = {
     "__module__",
