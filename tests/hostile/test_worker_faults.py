@@ -1,4 +1,4 @@
-"""R17: a worker that raises, is killed, hangs or runs out of memory is named by its sample, or survived; none is left."""
+"""A worker that raises, is killed, hangs or runs out of memory is named by its sample; none is left over."""
 
 from __future__ import annotations
 
