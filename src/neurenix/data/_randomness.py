@@ -6,14 +6,14 @@ import contextlib
 import random
 from collections.abc import Iterator
 
-import numpy as np
+import numpy.random  # here, and not by each worker process for itself: an import after a fork may fail
 import torch
 
 
 def seed_everything(seed: int) -> None:
     """Seed torch's CPU generator, NumPy's and Python's; only inside own_random_state."""
     torch.default_generator.manual_seed(seed >> 1)  # not torch.manual_seed, which would reseed the GPU too
-    np.random.seed(seed & 0xFFFFFFFF)
+    numpy.random.seed(seed & 0xFFFFFFFF)
     random.seed(seed)
 
 
@@ -21,10 +21,10 @@ def seed_everything(seed: int) -> None:
 def own_random_state() -> Iterator[None]:
     """Whatever is seeded or drawn inside the block leaves the caller's CPU generators as they were."""
     state = torch.default_generator.get_state()
-    numpy_state, python_state = np.random.get_state(), random.getstate()
+    numpy_state, python_state = numpy.random.get_state(), random.getstate()
     try:
         yield
     finally:
         torch.default_generator.set_state(state)
-        np.random.set_state(numpy_state)
+        numpy.random.set_state(numpy_state)
         random.setstate(python_state)

@@ -270,8 +270,7 @@ class Loop:
                 raise
             self._after_step(parts)  # the signal went to the data workers too
             raise
-        mean = self.processes.mean(self._total, progress.samples)
-        return {"loss": mean, **(self.metrics.compute() if progress.measured else {})}
+        return {"loss": float(self._total / progress.samples), **(self.metrics.compute() if progress.measured else {})}
 
     def _train_on(self, window: list[Batch]) -> None:
         progress = self._progress

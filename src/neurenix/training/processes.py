@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, cast, final
 
 import torch
@@ -65,9 +65,16 @@ class Processes:
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process; all get the same answer."""
-        if self.count == 1:
-            return flag
-        return bool(self._accelerator.reduce(torch.tensor(float(flag), device=self.device), reduction="sum") > 0)
+        return flag if self.count == 1 else bool(self.summed(torch.tensor(float(flag), device=self.device)) > 0)
+
+    def total_samples(self, window: Sequence[Batch]) -> int:
+        """Samples of a step over all processes, whose shares may differ by one."""
+        own = sum(len(batch) for batch in window)
+        return own if self.count == 1 else int(self.summed(torch.tensor(float(own), device=self.device)))
+
+    def summed(self, values: Tensor) -> Tensor:
+        """The sum over all processes, in every one."""
+        return values if self.count == 1 else self._accelerator.reduce(values, reduction="sum")
 
     def from_main(self, make: Callable[[], Value]) -> Value:
         """What `make` gives in the main process, in every process; an error there is raised everywhere."""

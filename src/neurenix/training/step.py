@@ -59,8 +59,8 @@ class OptimizerStep:
         self._buffers = Buffers(self._model)
 
     def __call__(self, window: list[Batch], progress: Progress, epoch: int) -> tuple[Tensor, int]:
-        """-> (mean loss, samples). epoch: over all fits, for the step's randomness. progress is that before the step;
-        it learns of parts that fit into memory.
+        """-> (mean loss, samples), both over all processes. epoch: over all fits, for the step's randomness. progress is
+        that before the step; it learns of parts that fit into memory.
         """
         self._buffers.keep()
         while True:
@@ -79,8 +79,8 @@ class OptimizerStep:
             self._take_smaller_parts(window, progress, shortage)
 
     def _attempt(self, window: list[Batch], progress: Progress, epoch: int) -> tuple[Tensor, int]:
-        """Each batch counts by its number of samples, so accumulation gives the gradient of one large batch."""
-        count = sum(len(batch) for batch in window)
+        """Each sample counts the same, so accumulation and several processes give the gradient of one large batch."""
+        count = self._processes.total_samples(window)
         seed = sample_seed(self._settings.seed, epoch, progress.steps)
         self._processes.seed(seed)
         self._optimizer.zero_grad(set_to_none=True)
@@ -92,7 +92,7 @@ class OptimizerStep:
                 share = result.loss * (len(batch) / count)
                 if not bool(torch.isfinite(share)):
                     raise NonFiniteError(self._explained(share.item(), batch, progress, seed))
-                self.scaler.scale(share).backward()
+                self.scaler.scale(share * self._processes.count).backward()  # their gradients are averaged
             loss = loss + share.detach()
             if result.outputs is not None:
                 results.append((result.outputs.detach(), targets))
@@ -100,7 +100,7 @@ class OptimizerStep:
         for outputs, targets in results:
             self._metrics.update(*self._processes.gathered(outputs, targets))
         progress.measured |= bool(results)
-        return loss, count
+        return self._processes.summed(loss), count
 
     def _forward(self, batch: Batch) -> tuple[StepResult, Tensor]:
         self._objective.check(batch)

@@ -1,0 +1,69 @@
+"""Two processes give what one gives; when one is killed the other ends with a name, and the run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+
+SCRIPT = Path(__file__).with_name("fit_in_two.py")
+
+
+def launch(folder: Path, processes: int, batch_size: int, accumulation: int, pause: float = 0.0) -> Any:
+    folder.mkdir(exist_ok=True)
+    arguments = [str(SCRIPT), str(folder), str(batch_size), str(accumulation), str(pause)]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    with (folder / "output").open("a") as output:
+        return subprocess.Popen(
+            [sys.executable, *(launcher if processes > 1 else []), *arguments],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def answers(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("answer-*.json"))]
+
+
+def run(folder: Path, processes: int, batch_size: int, accumulation: int) -> list[dict[str, Any]]:
+    process = launch(folder, processes, batch_size, accumulation)
+    assert process.wait(100) == 0, (folder / "output").read_text()[-3000:]
+    return answers(folder)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return run(tmp_path_factory.mktemp("two"), 2, 4, 1)
+
+
+def test_two_processes_give_the_weights_of_one(two: list[dict[str, Any]], tmp_path: Path) -> None:
+    [one] = run(tmp_path, 1, 4, 2)
+    assert two[0]["digest"] == two[1]["digest"]
+    for name, weights in one["weights"].items():
+        numpy.testing.assert_allclose(two[0]["weights"][name], weights, rtol=1e-6, atol=1e-6)
+    assert two[0]["val_accuracy"] == one["val_accuracy"]
+
+
+def test_one_is_killed_and_the_run_goes_on(two: list[dict[str, Any]], tmp_path: Path) -> None:
+    process = launch(tmp_path, 2, 4, 1, pause=0.02)
+    ended = time.monotonic() + 60
+    while len(list((tmp_path / "run").glob("checkpoints/step-*"))) < 2:
+        assert process.poll() is None and time.monotonic() < ended, (tmp_path / "output").read_text()[-3000:]
+        time.sleep(0.02)
+    os.kill(int((tmp_path / "process-1").read_text()), signal.SIGKILL)
+    killed = time.monotonic()
+    assert process.wait(60) != 0
+    print(f"the other process ended after {time.monotonic() - killed:.1f} s")
+    assert (tmp_path / "error-0").read_text() in ("ProcessLostError", "SystemExit")
+    resumed = run(tmp_path, 2, 4, 1)
+    assert "going on after step" in (tmp_path / "output").read_text()
+    assert [answer["digest"] for answer in resumed] == [answer["digest"] for answer in two]
