@@ -300,3 +300,62 @@ def test_a_damaged_checkpoint_costs_one_step_and_no_bit(tmp_path: Path) -> None:
     with pytest.warns(DamagedCheckpointWarning, match="step-00000008"):
         resumed = fit(tmp_path / "run")
     assert digests(resumed) == digests(whole)
+
+
+def test_a_notebook_goes_on_with_the_same_object(tmp_path: Path) -> None:
+    """The weights have moved since the run began; the checkpoint holds all that matters."""
+    whole = fit(tmp_path / "whole", ema_decay=0.9, freeze_layers=["0"])
+    settings = {"learning_rate": 0.01, "clip_norm": None, "metrics": ["accuracy", "auroc"], "ema_decay": 0.9}
+    tuner = Finetuner(network(), 3, freeze_layers=["0"], **settings)
+    with pytest.raises(Cut):
+        fit(tmp_path / "run", cut=10, tuner=tuner)
+    with pytest.raises(ResumeError, match="weights at the start"):
+        fit(tmp_path / "run", tuner=tuner)
+    tuner.fit(Noisy(), Noisy(9), batch_size=4, epochs=4, resume=tmp_path / "run", checkpoint_every=1)
+    assert digests(tuner) == digests(whole) and numbers(tuner) == numbers(whole)
+
+
+def test_a_model_with_other_frozen_weights_cannot_go_on(tmp_path: Path) -> None:
+    with pytest.raises(Cut):
+        fit(tmp_path / "run", cut=5, freeze_layers=["0"])
+    settings = {"learning_rate": 0.01, "clip_norm": None, "metrics": ["accuracy", "auroc"]}
+    tuner = Finetuner(network(), 3, freeze_layers=["0"], **settings)
+    with torch.no_grad():
+        tuner.model.state_dict()["trunk.module.0.0.weight"].fill_(1.0)
+    with pytest.raises(ResumeError, match=r"differ in this model from what was loaded .*0\.0\.weight"):
+        tuner.fit(Noisy(), Noisy(9), batch_size=4, epochs=4, resume=tmp_path / "run")
+
+
+def test_resume_check_proves_it_or_names_what_differs(runs_folder: Path) -> None:
+    tuner = Finetuner(network(), 3, mixup_alpha=0.3, strategy="progressive", ema_decay=0.9)
+    before = digests(tuner)
+    good = tuner.resume_check(Noisy(), Noisy(9), batch_size=4, callbacks=EarlyStopping())
+    assert good and "6 steps, whole and killed in steps 1 and 3: the same bits" in str(good)
+    assert digests(tuner) == before and not list(runs_folder.iterdir())
+
+    class Secret(Noisy):
+        """Draws from a generator of its own, which nobody can know of."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.generator = numpy.random.default_rng(0)
+
+        def __getitem__(self, index: int) -> tuple[Any, Any]:
+            image, target = super().__getitem__(index)
+            return image * float(self.generator.random()), target
+
+    class Counting(Callback):
+        """Makes the head a little larger every third step that it sees, and does not tell."""
+
+        steps = 0
+
+        def on_train_batch_end(self, batch: int, logs: Any) -> None:
+            self.steps += 1
+            if self.steps % 3 == 0:
+                with torch.no_grad():
+                    self.run.model.head.weight.mul_(1.5)  # type: ignore[attr-defined]
+
+    bad = Finetuner(network(), 3).resume_check(Noisy(), batch_size=4, callbacks=[Counting()])
+    assert not bad and "head.weight" in str(bad) and "0.0.weight" in str(bad)
+    bad = Finetuner(network(), 3).resume_check(Secret(), batch_size=4)
+    assert not bad and "first training batch" in str(bad) and "generator of its own" in str(bad)

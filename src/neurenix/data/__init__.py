@@ -25,6 +25,8 @@ from .in_memory import ListDataset as ListDataset
 from .in_memory import TextDataset as TextDataset
 from .loader import DataLoader as DataLoader
 from .loader import padding_share as padding_share
+from .manifest import DataManifest as DataManifest
+from .manifest import write_data_manifest as write_data_manifest
 from .preparation import PreparedDataset as PreparedDataset
 from .preparation import Preprocess as Preprocess
 from .preparation import check_inputs as check_inputs

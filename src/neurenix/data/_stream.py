@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, final
@@ -60,10 +59,30 @@ class Stream:
             self._plan.keys = keys
             for answer in self._guarded(iter(self._torch)):
                 if isinstance(answer, Failure):
+                    self.end()
                     raise answer.error()
                 yield answer
         finally:
             self.busy = False
+
+    def end(self) -> None:
+        """Kill the workers and reap them, now: left to the garbage collector, each may hold it up for 5 seconds.
+
+        Not by torch's own shutdown, which waits for a hung worker, does not reap it, and takes a lock that a killed
+        worker may have held.
+        """
+        self.lost = True
+        answers: Any = self._torch._iterator
+        if answers is None:
+            return
+        answers._shutdown = True
+        for worker in answers._workers:
+            worker.kill()
+        for worker in answers._workers:
+            worker.join()
+        for queue in (*answers._index_queues, answers._worker_result_queue):
+            queue.cancel_join_thread()
+            queue.close()
 
     def _guarded(self, answers: Iterator[Any]) -> Iterator[Any]:
         deaths_are_found_here(answers)
@@ -88,8 +107,7 @@ class Stream:
                 if patient and waiting and not dead and not hung:
                     continue
                 what = f"delivered nothing for {self._timeout:g} s" if patient and not dead else "died"
-                self.lost = True
-                end_workers(answers)
+                self.end()
                 raise self._lost(what, dead or hung, error) from error
 
     def _dead(self, answers: Any) -> list[int]:
@@ -150,23 +168,6 @@ def deaths_are_found_here(answers: Any) -> None:
     if getattr(answers, "_worker_pids_set", False):
         signal_handling._remove_worker_pids(id(answers))  # type: ignore[attr-defined]
         answers._worker_pids_set = False
-
-
-def end_workers(answers: Any) -> None:
-    """Kill what is left of these workers and reap them all.
-
-    Not by torch's own shutdown: it waits for a hung worker, does not reap it, and takes a lock that a killed worker
-    may have held.
-    """
-    answers._shutdown = True
-    for worker in answers._workers:
-        with contextlib.suppress(ProcessLookupError):
-            worker.kill()
-    for worker in answers._workers:
-        worker.join()
-    for queue in (*answers._index_queues, answers._worker_result_queue):
-        queue.cancel_join_thread()
-        queue.close()
 
 
 @final

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from ..errors import ConfigurationError, EmptyDatasetError, UnreadableSampleError
 from ._dataset import Dataset, check_on_bad, encode_labels, target_at
 from .class_folders import check_class_folders
+from .manifest import DataManifest, check_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,31 +23,28 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 89_000_000  # 267 MB once decoded; Pillow itself warns from 89.5 million on
 
 
-def open_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Image:
+def open_image(
+    path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, manifest: DataManifest | None = None
+) -> Image:
     """The image in a file as RGB, upright by its EXIF orientation, transparency on white.
 
     Only the formats of FORMATS are decoded, and only up to `max_pixels`, so that a small hostile file cannot
-    fill the memory. Raises UnreadableSampleError naming the file.
+    fill the memory. manifest: what the file has to be; the bytes that are compared are those that are decoded.
+    Raises UnreadableSampleError naming the file.
     """
     from PIL import Image
 
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        check_regular(path)
+        source = path if manifest is None else io.BytesIO(manifest.read(path))
+        with Image.open(source, formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise UnreadableSampleError(
                     f"{path} has {image.width} x {image.height} pixels; more than {max_pixels} are not "
                     "decoded. Make it smaller, or raise max_pixels."
                 )
             return to_rgb(image)
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        MemoryError,
-        EOFError,
-        Image.DecompressionBombError,
-        Warning,
-    ) as error:
+    except Exception as error:  # a decoder may raise anything at damaged bytes, and no code of the user's runs here
         if isinstance(error, UnreadableSampleError) and str(path) in str(error):
             raise
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error) or type(error).__name__
@@ -74,6 +73,8 @@ class ImageFiles(Dataset):
 
     targets: class names, class numbers, reals, or several values per file; None for unlabelled data.
     classes: names in the order of their numbers; by default the sorted names in `targets`.
+    verify: a file whose bytes are not those that write_data_manifest saw is unreadable. Found in the folder of all
+        files or above; or a DataManifest.
     """
 
     def __init__(
@@ -85,11 +86,13 @@ class ImageFiles(Dataset):
         transform: Callable[[Any], Any] | None = None,
         on_bad: str = "raise",
         max_pixels: int = MAX_PIXELS,
+        verify: bool | DataManifest = False,
     ) -> None:
         self.paths = [os.fspath(path) for path in paths]
         self.transform = transform
         self.on_bad = check_on_bad(on_bad)
         self.max_pixels = max_pixels
+        self._manifest = _manifest_of(self.paths) if verify is True else verify or None
         self._targets: np.ndarray | None
         self._targets, self.classes = (
             (None, list(classes or ())) if targets is None else encode_labels(targets, classes)
@@ -108,7 +111,7 @@ class ImageFiles(Dataset):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        image = open_image(self.paths[index], max_pixels=self.max_pixels)
+        image = open_image(self.paths[index], max_pixels=self.max_pixels, manifest=self._manifest)
         return image if self.transform is None else self.transform(image), target_at(self._targets, index)
 
     def sample_name(self, index: int) -> str:
@@ -124,6 +127,8 @@ class ImageFolder(Dataset):
     on_bad: "raise" stops at a file that cannot be decoded; "skip" lets the loader leave it out, count and
         list it.
     extensions: which files are images, by the end of their names, in any case.
+    verify: compare each file with what write_data_manifest(root) saw. One that changed, came or went since then is
+        an unreadable sample.
     """
 
     def __init__(
@@ -134,11 +139,19 @@ class ImageFolder(Dataset):
         on_bad: str = "raise",
         extensions: Sequence[str] = EXTENSIONS,
         max_pixels: int = MAX_PIXELS,
+        verify: bool = False,
     ) -> None:
         self.root = Path(root)
-        self.classes, paths, targets = _class_folders(self.root, tuple(end.lower() for end in extensions))
+        manifest = DataManifest.of(root) if verify else None
+        self.classes, paths, targets = _class_folders(self.root, tuple(end.lower() for end in extensions), manifest)
         self._files = ImageFiles(
-            paths, targets, classes=self.classes, transform=transform, on_bad=on_bad, max_pixels=max_pixels
+            paths,
+            targets,
+            classes=self.classes,
+            transform=transform,
+            on_bad=on_bad,
+            max_pixels=max_pixels,
+            verify=manifest or False,
         )
         self.on_bad = self._files.on_bad
 
@@ -168,13 +181,19 @@ class ImageFolder(Dataset):
         return self._files.paths[index]
 
 
-def _class_folders(root: Path, extensions: tuple[str, ...]) -> tuple[list[str], list[Path], list[int]]:
-    """(class names, files, class number of each file) below `root`."""
+def _manifest_of(paths: Sequence[str]) -> DataManifest:
+    return DataManifest.of(os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths]))
+
+
+def _class_folders(
+    root: Path, extensions: tuple[str, ...], manifest: DataManifest | None
+) -> tuple[list[str], list[Path], list[int]]:
+    """(class names, files, class number of each file) below `root`, with those that only the manifest knows."""
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise EmptyDatasetError(f"{root} {what}; ImageFolder needs a folder that holds one folder per class.")
     folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    files = [_images_below(folder, extensions) for folder in folders]
+    files = [_images_below(folder, extensions, manifest) for folder in folders]
     if not any(files):
         raise EmptyDatasetError(_nothing_found(root, folders, extensions))
     empty = [folder.name for folder, images in zip(folders, files, strict=True) if not images]
@@ -193,11 +212,14 @@ def images_directly_in(folder: Path, extensions: tuple[str, ...] = EXTENSIONS) -
     return sorted(entry for entry in folder.iterdir() if _is_image(entry.name, extensions) and entry.is_file())
 
 
-def _images_below(folder: Path, extensions: tuple[str, ...]) -> list[Path]:
+def _images_below(folder: Path, extensions: tuple[str, ...], manifest: DataManifest | None) -> list[Path]:
     found = []
     for parent, names, files in os.walk(folder):
         names[:] = sorted(name for name in names if not name.startswith("."))
         found += [Path(parent, name) for name in sorted(files) if _is_image(name, extensions)]
+    if manifest is not None:
+        known = set(found)
+        found += [path for path in manifest.below(folder) if path not in known and _is_image(path.name, extensions)]
     return found
 
 

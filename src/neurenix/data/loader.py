@@ -176,6 +176,8 @@ class DataLoader:
     def _check_limit(self) -> None:
         allowed = max(1, int(self.bad_limit * len(self.dataset))) if self.bad_limit else 0
         if len(self.skipped) > allowed:
+            if self._stream is not None:
+                self._stream.end()
             raise TooManyBadSamplesError(
                 f"{len(self.skipped)} unreadable samples; {allowed} of {len(self.dataset)} are allowed "
                 f"(bad_limit={self.bad_limit}): {_listed(self.skipped)}. Repair or remove them, or raise "

@@ -30,6 +30,7 @@ def write_data_manifest(folder: str | os.PathLike[str]) -> Path:
     files = {}
     for path in _files_below(root):
         try:
+            check_regular(path)
             files[path.relative_to(root).as_posix()] = {"size": path.stat().st_size, "sha256": file_sha256(path)}
         except OSError:
             continue
@@ -60,7 +61,8 @@ class DataManifest:
 
     def read(self, path: str | os.PathLike[str]) -> bytes:
         """A file's bytes; raises UnreadableSampleError where they are not those of the manifest."""
-        content = read_file(path)
+        check_regular(path)
+        content = Path(path).read_bytes()
         known = self.files.get(self._name(path))
         if known is None:
             raise UnreadableSampleError(
@@ -88,11 +90,10 @@ class DataManifest:
         )
 
 
-def read_file(path: str | os.PathLike[str]) -> bytes:
-    """A file's bytes. A pipe or a device, which might never end, is an OSError."""
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Raise OSError for what might never end or never begin when it is read: a pipe, a device; and for a folder."""
     if not S_ISREG(os.stat(path).st_mode):
         raise OSError("it is no regular file")
-    return Path(path).read_bytes()
 
 
 def _files_below(root: Path) -> Iterator[Path]:
@@ -119,4 +120,6 @@ def _checked(path: Path) -> dict[str, tuple[int, str]]:
 
 def _is_entry(name: str, entry: Any) -> bool:
     inside = bool(name) and not name.startswith("/") and ".." not in PurePosixPath(name).parts and "\0" not in name
-    return inside and isinstance(entry, dict) and type(entry.get("size")) is int and isinstance(entry.get("sha256"), str)
+    return (
+        inside and isinstance(entry, dict) and type(entry.get("size")) is int and isinstance(entry.get("sha256"), str)
+    )

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 
-from ..errors import ConfigurationError, EmptyDatasetError, UnknownNameError, UnreadableSampleError, UnsafeFileError
+from ..errors import (
+    ConfigurationError,
+    EmptyDatasetError,
+    NeurenixError,
+    SkippedSamplesWarning,
+    UnknownNameError,
+    UnreadableSampleError,
+    UnsafeFileError,
+)
 from ..packages import require
 from ..storage import inside
+from ._batch import Skipped
 from ._dataset import Dataset, OnBad, check_on_bad, encode_labels, target_at
+from .csv_rows import read_csv
 from .image_files import EXTENSIONS, ImageFiles, to_rgb
 from .in_memory import TextDataset
+from .manifest import DataManifest
 
 IMAGE_COLUMNS = ("image", "img", "path", "image_path", "file", "filename", "file_name", "file_path")
 TEXT_COLUMNS = ("text", "sentence", "content", "review", "document")
@@ -30,6 +43,9 @@ class TableDataset(Dataset):
         Several target columns (a list) give several outputs; their names are the classes.
     root: folder that image paths are relative to; by default the table's own. No path may leave it.
     kind: "image" or "text"; by default images where the first value ends like an image file.
+    on_bad: "skip" leaves out what cannot be read: rows of a .csv file that are damaged and rows without a target,
+        which left_out lists, and images and texts as they are met.
+    verify: compare the table's file and the images with what write_data_manifest saw.
     Targets: names become classes in sorted order, whole numbers are class numbers, reals are regression.
     """
 
@@ -43,26 +59,60 @@ class TableDataset(Dataset):
         kind: str | None = None,
         transform: Callable[[Any], Any] | None = None,
         on_bad: str = "raise",
+        verify: bool = False,
     ) -> None:
-        frame, folder = read_table(table)
+        self.on_bad: OnBad = check_on_bad(on_bad)
+        file = Path(table) if isinstance(table, (str, os.PathLike)) else None
+        self._source = file.name if file else "table"
+        folder = Path(root) if root is not None else file.parent if file else None
+        frame, numbers, damaged = read_table(
+            table, skip=self.on_bad == "skip", manifest=DataManifest.of(file.parent) if verify and file else None
+        )
         self.columns = [str(column) for column in frame.columns]
         input = _column(frame.columns, input, IMAGE_COLUMNS + TEXT_COLUMNS, "input")
+        frame, self._numbers, aimless = self._with_targets(frame, _target_columns(frame, target, input), numbers)
+        self.left_out = tuple(sorted([*damaged, *aimless], key=lambda row: row.index))
         values = frame[input].tolist()
         if not values:
             raise EmptyDatasetError("the table has no rows; at least one is needed.")
         self.kind = _kind(kind, values[0])
         self.transform = transform
-        self.on_bad: OnBad = check_on_bad(on_bad)
         self._targets, self.classes = _table_targets(frame, target, input)
-        self._rows = self._open(values, Path(root) if root is not None else folder)
-        self._source = Path(table).name if isinstance(table, (str, os.PathLike)) else "table"
+        self._rows = self._open(values, folder, verify)
+        self._warn_of_left_out()
 
-    def _open(self, values: list[Any], root: Path | None) -> ImageFiles | TextDataset:
+    def _with_targets(self, frame: Any, columns: list[Any], numbers: list[int]) -> tuple[Any, list[int], list[Skipped]]:
+        """The rows that have all their targets, their numbers, and the others, under on_bad="skip"."""
+        missing = frame[columns].isna().any(axis=1).to_numpy()
+        if self.on_bad == "raise" or not missing.any():
+            return frame, numbers, []
+        names = [f"{self._source} row {number}" for number, none in zip(numbers, missing, strict=True) if none]
+        bad = [Skipped(int(name.rpartition(" ")[2]), name, f"{name} has no target") for name in names]
+        kept = [number for number, none in zip(numbers, missing, strict=True) if not none]
+        frame = frame[~missing].copy()
+        for column in columns:
+            # an empty cell makes reals of a column of whole numbers: class numbers would become a regression
+            if frame[column].dtype.kind == "f" and (frame[column] % 1 == 0).all():
+                frame[column] = frame[column].astype("int64")
+        return frame, kept, bad
+
+    def _open(self, values: list[Any], root: Path | None, verify: bool) -> ImageFiles | TextDataset:
         if self.kind == "text":
             return TextDataset(values, on_bad=self.on_bad)
         if root is None:
-            return ImageFiles(_absolute(values), on_bad=self.on_bad)
-        return ImageFiles([_row_path(root, value, row) for row, value in enumerate(values)], on_bad=self.on_bad)
+            return ImageFiles(_absolute(values), on_bad=self.on_bad, verify=verify)
+        paths = [_row_path(root, value, row) for row, value in zip(self._numbers, values, strict=True)]
+        return ImageFiles(paths, on_bad=self.on_bad, verify=DataManifest.of(root) if verify else False)
+
+    def _warn_of_left_out(self) -> None:
+        if self.left_out:
+            shown = "; ".join(row.reason for row in self.left_out[:3])
+            warnings.warn(
+                f"{len(self.left_out)} rows of {self._source} were left out: {shown}. The dataset's left_out lists "
+                "them all.",
+                SkippedSamplesWarning,
+                stacklevel=3,
+            )
 
     @property
     def targets(self) -> np.ndarray | None:
@@ -78,7 +128,7 @@ class TableDataset(Dataset):
 
     def sample_name(self, index: int) -> str:
         """The image's path; the table and row of a text."""
-        return self._rows.sample_name(index) if self.kind == "image" else f"{self._source} row {index}"
+        return self._rows.sample_name(index) if self.kind == "image" else f"{self._source} row {self._numbers[index]}"
 
 
 @final
@@ -140,21 +190,31 @@ class HuggingFaceDataset(Dataset):
         return f"row {index}"
 
 
-def read_table(table: Any) -> tuple[Any, Path | None]:
-    """(pandas frame, folder of the file or None) of a .csv or .parquet file or of a frame."""
+def read_table(
+    table: Any, *, skip: bool = False, manifest: DataManifest | None = None
+) -> tuple[Any, list[int], list[Skipped]]:
+    """(pandas frame, the number of each of its rows in the table, rows left out) of a file or of a frame.
+
+    skip: leave damaged rows of a .csv file out. manifest: what the file has to be.
+    """
     pandas = require("pandas", purpose="reading tables")
     if isinstance(table, pandas.DataFrame):
-        return table, None
+        return table, list(range(len(table))), []
     path = Path(table)
     if not path.is_file():
         raise EmptyDatasetError(f"{path} does not exist; give a .csv or .parquet file or a pandas frame.")
-    readers = {".csv": pandas.read_csv, ".parquet": pandas.read_parquet}
-    if path.suffix.lower() not in readers:
+    if path.suffix.lower() not in (".csv", ".parquet"):
         raise ConfigurationError(f"{path} is no table that is read here; possible: .csv, .parquet, a pandas frame.")
+    content = path.read_bytes() if manifest is None else manifest.read(path)
     try:
-        return readers[path.suffix.lower()](path), path.parent
-    except (ValueError, OSError) as error:
+        if path.suffix.lower() == ".csv":
+            return read_csv(path, content, skip=skip)
+        frame = pandas.read_parquet(io.BytesIO(content))
+    except NeurenixError:
+        raise
+    except Exception as error:  # a reader may raise anything at damaged bytes, and no code of the user's runs here
         raise EmptyDatasetError(f"{path} cannot be read as a table: {error}") from error
+    return frame, list(range(len(frame))), []
 
 
 def _column(columns: Any, name: str | None, usual: Sequence[str], what: str, *, optional: bool = False) -> Any:
@@ -170,6 +230,15 @@ def _column(columns: Any, name: str | None, usual: Sequence[str], what: str, *, 
         return None
     reason = f"several could be meant: {', '.join(found)}" if found else f"none has a usual name ({', '.join(usual)})"
     raise ConfigurationError(f"which column is the {what}? {reason}. Name it: {what}=…; columns: {', '.join(known)}.")
+
+
+def _target_columns(frame: Any, target: Any, input: str) -> list[Any]:
+    """The names of the columns that hold targets."""
+    if target is None or isinstance(target, str):
+        others = [column for column in frame.columns if column != input]
+        name = _column(others, target, TARGET_COLUMNS, "target", optional=True)
+        return [] if name is None else [name]
+    return [_column(frame.columns, name, (), "target") for name in target]
 
 
 def _table_targets(frame: Any, target: Any, input: str) -> tuple[np.ndarray | None, list[str]]:
@@ -203,7 +272,7 @@ def _kind(kind: str | None, first: Any) -> str:
 
 
 def _row_path(root: Path, value: Any, row: int) -> Path:
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or "\0" in value:
         return root / f"(row {row} holds no path)"  # reading it raises, or is skipped, as any missing file
     try:
         return inside(root, value)

@@ -29,6 +29,7 @@ from .optimizers import build_optimizer as build_optimizer
 from .optimizers import resolve_rates as resolve_rates
 from .run_folder import MODEL_FOLDER as MODEL_FOLDER
 from .run_folder import RUN_FILE as RUN_FILE
+from .run_folder import START as START
 from .run_folder import RunFolder as RunFolder
 from .runs import RunOptions as RunOptions
 from .runs import fit_in_run as fit_in_run

@@ -66,7 +66,7 @@ class Loop:
         self.callbacks = list(callbacks)
         self.history = history
         self.epochs = self.steps_per_epoch = self.batch_size = 0
-        self._save, self._base = save, base
+        self._save, self.base = save, base
         self.processes = Processes(next(model.parameters()).device)
         self._device = self.processes.device
         self._step = OptimizerStep(
@@ -316,7 +316,7 @@ class Loop:
     def _parts(self, train: DataLoader) -> Parts:
         return Parts(
             model=self.model,
-            base=self._base,
+            base=self.base,
             optimizer=self.optimizer,
             scaler=self._step.scaler,
             average=self._average,

@@ -30,6 +30,7 @@ from .history import History
 DEFAULT_ROOT = "runs"
 RUN_FILE = "run.json"
 MODEL_FOLDER = "model"
+START = "weights at the start"
 _LOCK = "lock"
 _BUSY = (errno.EAGAIN, errno.EACCES)
 Job = Mapping[str, Any]
@@ -101,9 +102,11 @@ class RunFolder:
             raise DamagedFileError(f"{self.path / RUN_FILE} is no record of a run; give another folder.")
         self.record = record
 
-    def check_job(self, job: Job) -> None:
-        """Raise ResumeError unless the run here is for this very job."""
-        changed = differences(self.record["job"], job)
+    def check_job(self, job: Job, *, from_its_state: bool = False) -> None:
+        """Raise ResumeError unless the run here is for this very job. from_its_state: wherever the weights are now."""
+        ignored = {START} if from_its_state else set()
+        then, now = ({k: v for k, v in record.items() if k not in ignored} for record in (self.record["job"], job))
+        changed = differences(then, now)
         if changed:
             raise ResumeError(
                 f"{self.path} holds another run: {'; '.join(changed[:5])}. To go on with it, call fit as then; for "
@@ -180,7 +183,7 @@ def _begin_or_read(folder: RunFolder, resume: object, job: Job, environment: Map
         folder.begin(job, environment)
     else:
         folder.read()
-        folder.check_job(job)
+        folder.check_job(job, from_its_state=resume is True)
 
 
 def _unfinished(job: Job, resume: object) -> RunFolder | None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..callbacks._base import Callback
 from ..data import DataLoader, Skipped
-from ..errors import DamagedFileError
+from ..errors import DamagedFileError, ResumeError
 from ..metrics import MetricSet
 from ..storage import tensor_digest
 from .ema import MovingAverage
@@ -61,7 +61,7 @@ def restore(parts: Parts, state: Mapping[str, Any]) -> tuple[Progress, Tensor]:
     """Put a captured state back, but for the callbacks'; returns progress and sum of losses."""
     if state.get("format") != _FORMAT:
         raise DamagedFileError(f"this checkpoint has format {state.get('format')!r}; known is {_FORMAT}.")
-    restore_result(parts.model, parts.optimizer, parts.history, state)
+    restore_result(parts.model, parts.base, parts.optimizer, parts.history, state)
     for group, rate in zip(parts.optimizer.param_groups, state["rates"], strict=True):
         group["lr"] = rate
     parts.scaler.load_state_dict(state["scaler"])
@@ -73,9 +73,23 @@ def restore(parts: Parts, state: Mapping[str, Any]) -> tuple[Progress, Tensor]:
 
 
 def restore_result(
-    model: nn.Module, optimizer: torch.optim.Optimizer, history: History, state: Mapping[str, Any]
+    model: nn.Module,
+    base: Mapping[str, str],
+    optimizer: torch.optim.Optimizer,
+    history: History,
+    state: Mapping[str, Any],
 ) -> None:
     """Put back what outlives a fit: the weights, the optimizer's moments, the history."""
+    strange = [
+        name
+        for name, tensor in model.state_dict().items()
+        if name not in state["model"] and tensor_digest(tensor) != base.get(name)
+    ]
+    if strange:
+        raise ResumeError(
+            f"the checkpoint leaves out what was not trained, but {len(strange)} of these tensors differ in this model "
+            f"from what was loaded ({', '.join(strange[:3])}); load the model again and call fit on that one."
+        )
     unexpected = model.load_state_dict(state["model"], strict=False).unexpected_keys
     if unexpected:
         raise DamagedFileError(f"this checkpoint is of another model: it has {unexpected[:3]}, which this one lacks.")

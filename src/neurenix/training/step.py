@@ -59,8 +59,9 @@ class OptimizerStep:
         self._buffers = Buffers(self._model)
 
     def __call__(self, window: list[Batch], progress: Progress, epoch: int) -> tuple[Tensor, int]:
-        """-> (mean loss, samples), both over all processes. epoch: over all fits, for the step's randomness. progress is
-        that before the step; it learns of parts that fit into memory.
+        """-> (mean loss, samples), both over all processes.
+
+        epoch: over all fits, for the step's randomness. progress: before the step; it learns of parts that fit.
         """
         self._buffers.keep()
         while True:

@@ -32,14 +32,15 @@ from ..training import (
     resolve_rates,
     topmost,
 )
-from .arguments import as_list, check_types, checked_callbacks
+from .arguments import check_types, checked_callbacks
 from .closed_form_head import solve_head
-from .finetune_settings import FinetuneSettings, default_metric
+from .finetune_settings import FinetuneSettings
 from .heads import install_head
 from .job import describe_data, describe_fit
 from .learning_rate_curve import LearningRateCurve, check_range, try_rates
 from .loaders import Use, check_is_no_pair, first_batch, loader_for
 from .predictions import decide, finite_outputs, probabilities
+from .resume_check import ResumeCheck, check_resume
 from .saving import base_digests, load_tuning, save_tuning
 from .strategies import STRATEGIES, Job, Plan
 from .summary import Summary, summarise
@@ -114,32 +115,8 @@ class Finetuner:
         norm_statistics: str = "auto",
         seed: int = 0,
     ) -> None:
-        self.settings = FinetuneSettings(
-            num_classes=num_classes,
-            freeze_layers=as_list(freeze_layers),
-            dropout_rate=dropout_rate,
-            head_hidden_sizes=as_list(head_hidden_sizes),
-            head_activation=head_activation,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            optimizer=optimizer,
-            loss=loss,
-            metrics=[default_metric(loss)] if metrics is None else as_list(metrics),
-            layer_learning_rates=layer_learning_rates,
-            strategy=STRATEGIES.canonical(strategy or ("partial" if freeze_layers else "full")),
-            unfreeze_by=unfreeze_by,
-            schedule=schedule,
-            warmup=warmup,
-            precision=precision,
-            accumulation_steps=accumulation_steps,
-            clip_norm=clip_norm,
-            ema_decay=ema_decay,
-            label_smoothing=label_smoothing,
-            mixup_alpha=mixup_alpha,
-            class_weights=class_weights,
-            norm_statistics=norm_statistics,
-            seed=seed,
-        )
+        given = {name: value for name, value in locals().items() if name not in ("self", "model")}
+        self.settings = FinetuneSettings.of(given)
         self.model = adopt(copy.deepcopy(model))
         self.history = History()
         self._base = base_digests(self.model)
@@ -224,6 +201,21 @@ class Finetuner:
         fit_in_run(loop, train, validation, epochs, job=job, options=options, prepare=prepare)
         self._head_is_ready = True
         return self.history
+
+    def resume_check(
+        self,
+        train_dataset: Any,
+        val_dataset: Any = None,
+        batch_size: int = 32,
+        callbacks: Sequence[Callback] | Callback = (),
+        num_workers: int = 0,
+        steps: int = 3,
+    ) -> ResumeCheck:
+        """Prove on a few samples of your own data that a killed fit ends with the same bits: print what it returns.
+
+        Two epochs of `steps` steps are run on copies, once whole and once killed in both; this tuner stays as it is.
+        """
+        return check_resume(self, train_dataset, val_dataset, batch_size, callbacks, num_workers, steps)
 
     def unfreeze_layers(self, layers: Sequence[str] | str) -> None:
         """Let layers learn from the next fit on, and of what is frozen now only them.

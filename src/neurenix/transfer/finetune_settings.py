@@ -13,6 +13,9 @@ from ..devices import Precision
 from ..errors import ConfigurationError
 from ..training import LOSSES, LoopSettings, LossOptions, Supervised, balanced_class_weights
 from .arguments import as_list, check_types, plain
+from .strategies import STRATEGIES
+
+_DEFAULT_METRICS = {"multi_class": "accuracy", "multi_label": "f1_score", "regression": "mse"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,16 @@ class FinetuneSettings:
     class_weights: Sequence[float] | str | None
     norm_statistics: str
     seed: int
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> FinetuneSettings:
+        """Finetuner's arguments, with what None stands for."""
+        given = dict(arguments)
+        given["freeze_layers"] = as_list(given["freeze_layers"])
+        given["strategy"] = STRATEGIES.canonical(given["strategy"] or ("partial" if given["freeze_layers"] else "full"))
+        if given["metrics"] is None:
+            given["metrics"] = [_DEFAULT_METRICS[LOSSES[given["loss"]].task]]
+        return cls(**given)
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
@@ -90,8 +103,3 @@ class FinetuneSettings:
             class_weights=None if weights is None else torch.as_tensor(weights, dtype=torch.float32),
         )
         return Supervised(LOSSES[self.loss], num_outputs, options=options, mixup_alpha=self.mixup_alpha)
-
-
-def default_metric(loss: str) -> str:
-    """What is measured when nothing else is asked for."""
-    return {"multi_class": "accuracy", "multi_label": "f1_score", "regression": "mse"}[LOSSES[loss].task]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..data import Batch, DataLoader, known_targets
 from ..models import PretrainedModel
 from ..storage import tensor_digest
+from ..training import START
 
 _SHOWN = 16  # hex digits
 
@@ -26,7 +27,7 @@ def describe_fit(
     """Everything that decides the result but for the machine: where it starts, what it reads, how it learns."""
     return {
         "model": model.name,
-        "weights at the start": _state_digest(model, optimizer),
+        START: _state_digest(model, optimizer),
         **settings,
         **data,
         "epochs": epochs,
