@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any, final
 
@@ -44,6 +46,8 @@ class Stream:
             persistent_workers=workers > 0,
             generator=torch.Generator(),  # for torch's own seed of each pass: not the user's generator
         )
+        self._workers_end = weakref.finalize(self, _end_workers, self._torch, os.getpid())
+        self._workers_end.atexit = False  # multiprocessing ends what is left
 
     @property
     def workers(self) -> int:
@@ -66,23 +70,9 @@ class Stream:
             self.busy = False
 
     def end(self) -> None:
-        """Kill the workers and reap them, now: left to the garbage collector, each may hold it up for 5 seconds.
-
-        Not by torch's own shutdown, which waits for a hung worker, does not reap it, and takes a lock that a killed
-        worker may have held.
-        """
+        """Kill the workers and reap them."""
         self.lost = True
-        answers: Any = self._torch._iterator
-        if answers is None:
-            return
-        answers._shutdown = True
-        for worker in answers._workers:
-            worker.kill()
-        for worker in answers._workers:
-            worker.join()
-        for queue in (*answers._index_queues, answers._worker_result_queue):
-            queue.cancel_join_thread()
-            queue.close()
+        self._workers_end()
 
     def _guarded(self, answers: Iterator[Any]) -> Iterator[Any]:
         deaths_are_found_here(answers)
@@ -168,6 +158,25 @@ def deaths_are_found_here(answers: Any) -> None:
     if getattr(answers, "_worker_pids_set", False):
         signal_handling._remove_worker_pids(id(answers))  # type: ignore[attr-defined]
         answers._worker_pids_set = False
+
+
+def _end_workers(loader: TorchDataLoader[Any], owner: int) -> None:
+    """Kill the workers and reap them, in the process that started them.
+
+    Not by torch's own shutdown: it waits for a hung worker, does not reap it, takes a lock that a killed worker may
+    have held, and waits 5 seconds for each worker when the garbage collector calls it.
+    """
+    answers: Any = loader._iterator
+    if answers is None or not hasattr(answers, "_workers") or os.getpid() != owner:
+        return
+    answers._shutdown = True
+    for worker in answers._workers:
+        worker.kill()
+    for worker in answers._workers:
+        worker.join()
+    for queue in (*answers._index_queues, answers._worker_result_queue):
+        queue.cancel_join_thread()
+        queue.close()
 
 
 @final

@@ -3,8 +3,17 @@
 from ..models import layer_names as layer_names
 from .features import FeatureExtractor as FeatureExtractor
 from .finetune import Finetuner as Finetuner
+from .label_errors import find_label_errors as find_label_errors
 from .pretrained import list_models as list_models
 from .pretrained import list_weights as list_weights
 from .pretrained import load_pretrained_model as load_pretrained_model
 
-__all__ = ["FeatureExtractor", "Finetuner", "layer_names", "list_models", "list_weights", "load_pretrained_model"]
+__all__ = [
+    "FeatureExtractor",
+    "Finetuner",
+    "find_label_errors",
+    "layer_names",
+    "list_models",
+    "list_weights",
+    "load_pretrained_model",
+]

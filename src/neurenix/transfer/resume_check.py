@@ -16,6 +16,7 @@ from torch.utils.data import Subset
 from ..callbacks import Callback
 from ..data import as_dataset
 from ..errors import ConfigurationError, ResumeError
+from ..models import display_name
 from ..storage import tensor_digest
 
 if TYPE_CHECKING:
@@ -62,9 +63,9 @@ class ResumeCheck:
             return f"{tried}: the same bits in weights, buffers, moments and history"
         shown = ", ".join(self.differences[:8]) + (" …" if len(self.differences) > 8 else "")
         return (
-            f"{tried}: {len(self.differences)} things differ ({shown}). Something draws at random or keeps a state that "
-            "the run folder does not know: a transform with a generator of its own, a callback without state_dict, a "
-            "layer with attributes that change, or kernels that add in another order each time."
+            f"{tried}: {len(self.differences)} things differ ({shown}). Something draws at random or keeps a state "
+            "that the run folder does not know: a transform with a generator of its own, a callback without state_dict, "
+            "a layer with attributes that change, or kernels that add in another order each time."
         )
 
 
@@ -114,11 +115,12 @@ def _differences(one: Finetuner, other: Finetuner) -> list[str]:
 
 
 def _bits(tuner: Finetuner) -> dict[str, str]:
-    bits = {name: tensor_digest(tensor) for name, tensor in tuner.model.state_dict().items()}
-    for name, parameter in tuner.model.named_parameters():
+    model = tuner.model
+    bits = {display_name(model, name): tensor_digest(tensor) for name, tensor in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
         for key, value in tuner.optimizer.state.get(parameter, {}).items():
             content = tensor_digest(value) if isinstance(value, torch.Tensor) else repr(value)
-            bits[f"{name}, the optimizer's {key}"] = content
+            bits[f"{display_name(model, name)}, the optimizer's {key}"] = content
     for epoch, record in enumerate(tuner.history.epochs):
         bits |= {f"epoch {epoch} {name}": repr(value) for name, value in record.items() if name != "seconds"}
     return bits
