@@ -81,7 +81,8 @@ def find_label_errors(
     order = torch.argsort(doubts, descending=True)
     places = [int(place) for place in order if suggested[place] != y[place]]
     names: Sequence[Any] = list(classes) or range(int(y.max()) + 1)
-    found = [LabelError(i, names[y[i]], names[suggested[i]], round(float(doubts[i]), 4)) for i in places]
+    given, better = ([names[number] for number in chosen.tolist()] for chosen in (y, suggested))
+    found = [LabelError(i, given[i], better[i], round(float(doubts[i]), 4)) for i in places]
     return LabelErrors(tuple(found), len(x))
 
 
@@ -106,8 +107,8 @@ def _class_numbers(targets: Any, count: int) -> Tensor:
     y = torch.as_tensor(numpy.asarray(targets))
     if y.shape != (count,) or y.is_floating_point() or bool((y < 0).any()):
         raise LabelMismatchError(
-            f"targets of shape {tuple(y.shape)} and type {str(y.dtype).removeprefix('torch.')} came for {count} samples;"
-            " label errors are looked for among class numbers 0, 1, …, one for each sample."
+            f"targets of shape {tuple(y.shape)} and type {str(y.dtype).removeprefix('torch.')} came for {count} "
+            "samples; label errors are looked for among class numbers 0, 1, …, one for each sample."
         )
     sizes = torch.bincount(y.long())
     if len(sizes) < 2 or int(sizes.min()) < 3:

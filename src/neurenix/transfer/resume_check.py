@@ -64,8 +64,8 @@ class ResumeCheck:
         shown = ", ".join(self.differences[:8]) + (" …" if len(self.differences) > 8 else "")
         return (
             f"{tried}: {len(self.differences)} things differ ({shown}). Something draws at random or keeps a state "
-            "that the run folder does not know: a transform with a generator of its own, a callback without state_dict, "
-            "a layer with attributes that change, or kernels that add in another order each time."
+            "that the run folder does not know: a transform with a generator of its own, a callback without "
+            "state_dict, a layer with attributes that change, or kernels that add in another order each time."
         )
 
 
