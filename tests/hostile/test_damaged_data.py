@@ -27,7 +27,7 @@ from neurenix.errors import (
 # what Pillow says besides, of a bomb and of damaged metadata
 pytestmark = [
     pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning:PIL"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
 
 SCALE = 1 if os.environ.get("NEURENIX_PROVE") else 10

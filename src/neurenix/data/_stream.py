@@ -20,6 +20,7 @@ from ._fetching import IDLE, Failure, Key, KeyedDataset, as_is
 from .collation import Collate
 
 _LOOK = 0.25  # seconds between looks at whether the workers are alive
+_DYING = 2.0  # seconds from a worker's broken connection to its end
 
 
 @final
@@ -91,8 +92,8 @@ class Stream:
             try:
                 return next(answers)
             except (RuntimeError, OSError) as error:  # datasets' own errors come as Failure
-                dead, hung = self._dead(answers), watch.unmoved_for(self._timeout)
                 patient = time.monotonic() - tried > self._look / 2
+                dead, hung = self._dead(answers, patient), watch.unmoved_for(self._timeout)
                 waiting = watch.is_reading() or time.monotonic() - asked < self._timeout
                 if patient and waiting and not dead and not hung:
                     continue
@@ -100,18 +101,21 @@ class Stream:
                 self.end()
                 raise self._lost(what, dead or hung, error) from error
 
-    def _dead(self, answers: Any) -> list[int]:
-        """Places of the samples that dead workers were reading; -1 for one that read nothing."""
+    def _dead(self, answers: Any, patient: bool) -> list[int]:
+        """Places of the samples that dead workers were reading; -1 for one that read nothing.
+
+        patient: torch waited in vain. If it did not, a worker broke off, and may be dying just now.
+        """
         workers = getattr(answers, "_workers", ())
-        return [
-            index
-            for worker, (_, index) in zip(workers, self._data.reading.tolist(), strict=False)
-            if not worker.is_alive()
-        ]
+        end = time.monotonic() + (0 if patient else _DYING)
+        while all(worker.is_alive() for worker in workers) and time.monotonic() < end:
+            time.sleep(0.01)
+        places = self._data.reading[:, 1].tolist()
+        return [place for worker, place in zip(workers, places, strict=False) if not worker.is_alive()]
 
     def _lost(self, what: str, indices: list[int], error: Exception) -> WorkerLostError:
         suspects = [index for index in indices if index != IDLE]
-        names = " or ".join(sample_name(self._data.dataset, index) for index in suspects) or "nothing yet"
+        names = " or ".join(sample_name(self._data.dataset, index) for index in suspects) or "no sample"
         return WorkerLostError(
             f"a data worker {what} while reading {names} ({error}). Read the sample with num_workers=0 to see why. Too "
             "little memory kills workers too: use fewer of them or smaller batches. A slow disk may need a longer "
@@ -167,9 +171,11 @@ def _end_workers(loader: TorchDataLoader[Any], owner: int) -> None:
     have held, and waits 5 seconds for each worker when the garbage collector calls it.
     """
     answers: Any = loader._iterator
-    if answers is None or not hasattr(answers, "_workers") or os.getpid() != owner:
+    if answers is None or not hasattr(answers, "_workers"):
         return
-    answers._shutdown = True
+    answers._shutdown = True  # also in a forked worker, whose copy of the stream would tell the owner's workers to end
+    if os.getpid() != owner:
+        return
     for worker in answers._workers:
         worker.kill()
     for worker in answers._workers:
