@@ -91,7 +91,7 @@ class Stream:
             tried = time.monotonic()
             try:
                 return next(answers)
-            except (RuntimeError, OSError) as error:  # datasets' own errors come as Failure
+            except (RuntimeError, OSError, EOFError) as error:  # datasets' own errors come as Failure
                 patient = time.monotonic() - tried > self._look / 2
                 dead, hung = self._dead(answers, patient), watch.unmoved_for(self._timeout)
                 waiting = watch.is_reading() or time.monotonic() - asked < self._timeout
