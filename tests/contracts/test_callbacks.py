@@ -22,8 +22,9 @@ from neurenix.callbacks import (
     LearningRateMonitor,
     ModelCheckpoint,
     ProgressBar,
+    Tracker,
 )
-from neurenix.errors import ConfigurationError, DamagedFileError, NeurenixWarning, UnknownNameError
+from neurenix.errors import ConfigurationError, DamagedFileError, MissingPackageError, NeurenixWarning, UnknownNameError
 
 
 class FakeRun:
@@ -84,8 +85,18 @@ FULL_LOGS = [
 ]
 
 
+class SilentTracker:
+    """What a tracker has to have."""
+
+    def __init__(self) -> None:
+        self.logged: list[tuple[int, dict[str, float]]] = []
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.logged.append((step, values))
+
+
 def make(name: str, folder: Path) -> Callback:
-    wanted = {"filepath": folder / "out", "file": io.StringIO()}
+    wanted = {"filepath": folder / "out", "file": io.StringIO(), "tracker": SilentTracker()}
     kind = CALLBACKS[name]
     return kind(**{key: wanted[key] for key in inspect.signature(kind).parameters if key in wanted})
 
@@ -107,7 +118,8 @@ class TestEveryCallback:
         self, name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         run = FakeRun(3, is_main_process=False)
-        callback = CALLBACKS[name](tmp_path / "out") if "filepath" in _parameters(name) else CALLBACKS[name]()
+        files = {"filepath": tmp_path / "out", "tracker": SilentTracker()}
+        callback = CALLBACKS[name](**{key: files[key] for key in _parameters(name) & files.keys()})
         run.fit(callback, FULL_LOGS)
         assert capfd.readouterr() == ("", "")
         assert not run.saved and not list(tmp_path.iterdir())
@@ -467,3 +479,24 @@ def test_the_monitor_warns_once_per_epoch() -> None:
         warnings.simplefilter("always")
         FakeRun().fit(EarlyStopping(patience=9), losses(1, NAN, NAN))
     assert len(caught) == 2
+
+
+def test_a_tracker_gets_every_number_and_rate() -> None:
+    tracker = SilentTracker()
+    FakeRun(2).fit(Tracker(tracker), FULL_LOGS[:2])
+    assert [step for step, _ in tracker.logged] == [1, 2]
+    assert tracker.logged[0][1]["val_loss"] == 2.0 and "confusion_matrix" not in tracker.logged[0][1]
+    assert any(name.startswith("lr_") for name in tracker.logged[0][1])
+
+
+@pytest.mark.parametrize(
+    ("tracker", "error", "message"),
+    [
+        ("tensorbord", UnknownNameError, "closest: tensorboard"),
+        ("clearml", MissingPackageError, "pip install clearml"),
+        (3, ConfigurationError, r"no log\(values, step\)"),
+    ],
+)
+def test_trackers_that_cannot_work(tracker: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Tracker(tracker)

@@ -11,6 +11,7 @@ from .early_stopping import EarlyStopping as EarlyStopping
 from .learning_rate_monitor import LearningRateMonitor as LearningRateMonitor
 from .model_checkpoint import ModelCheckpoint as ModelCheckpoint
 from .progress_bar import ProgressBar as ProgressBar
+from .tracker import Tracker as Tracker
 
 __all__ = [
     "CALLBACKS",
@@ -21,5 +22,6 @@ __all__ = [
     "ModelCheckpoint",
     "ProgressBar",
     "Run",
+    "Tracker",
     "check_callback",
 ]

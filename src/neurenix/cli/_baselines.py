@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy
 
 from ..errors import ConfigurationError
 from ..packages import require
+from ..storage import read_json, write_json
 
 BASELINES = ("random", "pixels")
 
@@ -31,6 +33,15 @@ def check_baselines(names: Sequence[str]) -> None:
     unknown = [name for name in names if name not in BASELINES]
     if unknown:
         raise ConfigurationError(f"--baselines {' '.join(unknown)}: possible are {' and '.join(BASELINES)}.")
+
+
+def remembered(path: Path, compute: Callable[[], Outcome]) -> Outcome:
+    """What was stored at `path`, or what `compute` gives, stored there."""
+    if path.is_file():
+        return Outcome(**read_json(path))
+    outcome = compute()
+    write_json(path, asdict(outcome))
+    return outcome
 
 
 def raw_pixels(train: Any, test: Any, size: int = 32) -> Outcome:

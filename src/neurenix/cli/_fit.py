@@ -1,32 +1,35 @@
-"""`neurenix fit`: fine-tune, compare, save, reload, predict."""
+"""`neurenix fit`: fine-tune, compare, save, reload, predict. Killed, the same command goes on."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..callbacks import ProgressBar
+import torch
+
+from ..callbacks import ProgressBar, Tracker
 from ..data import label_names, relabelled, sample_name
 from ..errors import ConfigurationError, MissingPackageError
 from ..models import ARCHITECTURES
 from ..report import save_report_figure
 from ..storage import write_json
-from ..training import LOSSES
+from ..training import LOSSES, History
 from ..transfer import Finetuner, load_pretrained_model
 from ..transfer.strategies import STRATEGIES
 from ._arguments import Options, take
-from ._baselines import Outcome, check_baselines, raw_pixels
+from ._baselines import BASELINES, Outcome, check_baselines, raw_pixels, remembered
 from ._data import datasets
+from ._folders import choose_folder
 
 if TYPE_CHECKING:
     import jsonargparse
 
+TRANSFER = "transfer (pretrained weights)"
 _LOADING = ("domain", "weights", "input_shape", "pooling", "max_length", "device")
 _LOAD_SKIP = {"model_name", "include_top", "minimum_pretrained", "accept_licence"}
 _TUNER_SKIP = {"model", "num_classes", "strategy", "seed"}
-_FIT_SKIP = {"train_dataset", "val_dataset", "callbacks", "batch_size", "epochs"}
+_FIT_SKIP = {"train_dataset", "val_dataset", "callbacks", "batch_size", "epochs", "run"}
 
 
 def job(
@@ -34,8 +37,9 @@ def job(
     strategy: str = "auto",
     epochs: int = 5,
     batch_size: int = 16,
-    output: str = "runs/fit",
+    output: str | None = None,
     baselines: Sequence[str] = (),
+    trackers: Sequence[str] = (),
 ) -> None:
     """What to do.
 
@@ -44,8 +48,9 @@ def job(
         strategy: full, partial, head, progressive, lp_ft or auto.
         epochs: Passes over the training data.
         batch_size: Samples per batch.
-        output: Folder for the tuned model, the figures and the picture.
+        output: The run's folder, for the tuned model, the figures and the picture; by default runs/<model>-<data>.
         baselines: random (the same network from random weights) and pixels (logistic regression on raw pixels).
+        trackers: Where every epoch's numbers go besides: tensorboard, wandb, mlflow, trackio, …
     """
 
 
@@ -67,6 +72,8 @@ def parser() -> Options:
 
 def run(arguments: jsonargparse.Namespace) -> None:
     """Do the job and say what came out."""
+    # on a command line everything is a word, also what may be a folder or yes or no
+    arguments.resume = {"true": True, "false": False}.get(str(arguments.resume).lower(), arguments.resume)
     check_baselines(arguments.baselines)
     ARCHITECTURES.canonical(arguments.model)
     STRATEGIES.canonical(arguments.strategy)
@@ -75,45 +82,52 @@ def run(arguments: jsonargparse.Namespace) -> None:
     train, test = datasets(**take(arguments, datasets))
     names = label_names(train)
     test = relabelled(test, names) if names else test
+    output = choose_folder(arguments)
     print(f"{len(train)} samples to learn from, {len(test)} to test on; {arguments.model}, {arguments.strategy}")
-    tuner, tuned = _tuned(arguments, train, test)
-    output = Path(arguments.output)
-    tuner.save(output / "model")
+    print(f"run folder: {output}")
+    model = _loaded(arguments)
+    tuner, tuned = _train(arguments, TRANSFER, model, train, test, {"strategy": arguments.strategy}, output)
     scores = tuner.evaluate(test, arguments.batch_size, arguments.num_workers)
-    write_json(output / "metrics.json", scores)
-    write_json(output / "history.json", tuner.history.epochs)
-    outcomes = [tuned, *_baseline_outcomes(arguments, train, test)]
+    write_json(output / "metrics.json", History([scores]).as_json()[0])
+    outcomes = [tuned, *_baseline_outcomes(arguments, train, test, output / "baselines")]
     if tuner.loss.task == "multi_class":
         _show_table(outcomes)
         _draw(output / "report.png", tuner, test, outcomes, arguments)
     else:
-        print(", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-    _show_predictions(output / "model", test)
-
-
-def _tuned(arguments: jsonargparse.Namespace, train: Any, test: Any) -> tuple[Finetuner, Outcome]:
-    model = load_pretrained_model(arguments.model, **_loading(arguments))
-    return _train(arguments, "transfer (pretrained weights)", model, train, test, {"strategy": arguments.strategy})
+        print(", ".join(f"{name} {value:.4f}" for name, value in scores.items() if isinstance(value, float)))
+    _show_predictions(output, test)
 
 
 def _train(
-    arguments: jsonargparse.Namespace, name: str, model: Any, train: Any, test: Any, changes: dict[str, Any]
+    arguments: jsonargparse.Namespace,
+    name: str,
+    model: Any,
+    train: Any,
+    test: Any,
+    changes: dict[str, Any],
+    folder: Path,
 ) -> tuple[Finetuner, Outcome]:
     print(f"\n{name}")
-    started = time.perf_counter()
     settings = {**take(arguments, Finetuner, skip=_TUNER_SKIP), "seed": arguments.seed, **changes}
     tuner = Finetuner(model, num_classes=_outputs(train, settings["loss"]), **settings)
-    history = tuner.fit(train, test, arguments.batch_size, arguments.epochs, [ProgressBar()], arguments.num_workers)
-    seconds = time.perf_counter() - started
+    options = {**take(arguments, Finetuner.fit, skip=_FIT_SKIP), "run": folder}
+    if folder.name in BASELINES:  # is begun when the main run is done, so nothing may be there to resume
+        options["resume"] = None
+    callbacks = [ProgressBar(), *(Tracker(tracker, folder / "trackers") for tracker in arguments.trackers)]
+    history = tuner.fit(train, test, arguments.batch_size, arguments.epochs, callbacks, **options)
     accuracy = float(history.epochs[-1].get("val_accuracy", float("nan")))
+    seconds = sum(history["seconds"])
     return tuner, Outcome(name, accuracy, tuner.summary().trainable, seconds, history.epochs)
 
 
-def _loading(arguments: jsonargparse.Namespace) -> dict[str, Any]:
-    chosen = {name: arguments[name] for name in _LOADING}
+def _loaded(arguments: jsonargparse.Namespace, **changes: Any) -> Any:
+    """The model; weights that are drawn at random are those of the seed, so that the same command means the same."""
+    chosen = {**{name: arguments[name] for name in _LOADING}, **changes}
     if str(chosen["weights"]).lower() in ("none", "null"):  # on a command line everything is a word
         chosen["weights"] = None
-    return chosen
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(arguments.seed)
+        return load_pretrained_model(arguments.model, **chosen)
 
 
 def _outputs(dataset: Any, loss: str) -> int:
@@ -125,15 +139,16 @@ def _outputs(dataset: Any, loss: str) -> int:
     raise ConfigurationError("these data name no classes; use class folders, or a table with a target column.")
 
 
-def _baseline_outcomes(arguments: jsonargparse.Namespace, train: Any, test: Any) -> list[Outcome]:
+def _baseline_outcomes(arguments: jsonargparse.Namespace, train: Any, test: Any, folder: Path) -> list[Outcome]:
     outcomes = []
     if "random" in arguments.baselines:
-        fresh = load_pretrained_model(arguments.model, **{**_loading(arguments), "weights": None})
+        fresh = _loaded(arguments, weights=None)
         # From random weights there is nothing to protect: every layer learns at the usual rate.
         changes = {"strategy": "full", "learning_rate": 1e-3, "freeze_layers": (), "layer_learning_rates": None}
-        outcomes.append(_train(arguments, "the same from random weights", fresh, train, test, changes)[1])
+        name = "the same from random weights"
+        outcomes.append(_train(arguments, name, fresh, train, test, changes, folder / "random")[1])
     if "pixels" in arguments.baselines:
-        outcomes.append(raw_pixels(train, test))
+        outcomes.append(remembered(folder / "pixels.json", lambda: raw_pixels(train, test)))
     return outcomes
 
 

@@ -31,6 +31,7 @@ from .run_folder import MODEL_FOLDER as MODEL_FOLDER
 from .run_folder import RUN_FILE as RUN_FILE
 from .run_folder import START as START
 from .run_folder import RunFolder as RunFolder
+from .run_folder import runs_root as runs_root
 from .runs import RunOptions as RunOptions
 from .runs import fit_in_run as fit_in_run
 from .schedules import SCHEDULES as SCHEDULES
@@ -52,6 +53,7 @@ __all__ = [
     "RunFolder",
     "RunOptions",
     "SCHEDULES",
+    "START",
     "StepResult",
     "Supervised",
     "apply_phase",
@@ -70,5 +72,6 @@ __all__ = [
     "released",
     "resolve_rates",
     "ridge_head",
+    "runs_root",
     "topmost",
 ]

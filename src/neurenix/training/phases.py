@@ -12,6 +12,8 @@ from ..models import PretrainedModel
 from .freezing import Phase, StateWatch, apply_phase
 from .processes import Processes
 
+_ENOUGH = 3  # steps: blocks that begin as the identity have a gradient from the second one on
+
 
 @final
 class PhaseKeeper:
@@ -41,7 +43,7 @@ class PhaseKeeper:
             return
         self._watch.check_frozen()
         # what moved before a resumption cannot be seen any more, and the last steps may be too small to see
-        unmoved = self._watch.unmoved() if steps > self._began and not self._resumed else []
+        unmoved = self._watch.unmoved() if steps - self._began >= _ENOUGH and not self._resumed else []
         self._watch = None
         if unmoved:
             warnings.warn(

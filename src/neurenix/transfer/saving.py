@@ -19,7 +19,16 @@ from torch import Tensor, nn
 from .._version import __version__
 from ..errors import ConfigurationError, DamagedFileError, WeightsMismatchError
 from ..models import PretrainedModel, adopt
-from ..storage import inside, read_json, read_tensors, tensor_digest, write_json, write_tensors
+from ..storage import (
+    check_hash,
+    file_sha256,
+    inside,
+    read_json,
+    read_tensors,
+    tensor_digest,
+    write_json,
+    write_tensors,
+)
 from ..text import TextPreprocess
 from ..training import MODEL_FOLDER, RUN_FILE
 from ..vision import ImagePreprocess
@@ -142,6 +151,19 @@ def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
         found = manifest.get("kind") if isinstance(manifest, dict) else type(manifest).__name__
         raise DamagedFileError(f"{folder / MANIFEST} describes {found!r}, not a {kind} of format {_FORMAT}.")
     return manifest
+
+
+def verify_tuning(folder: Path) -> None:
+    """Raise what loading would raise because of the files in a saved tuning's folder; the base is not looked at."""
+    manifest = read_json(folder / MANIFEST)
+    try:
+        _saved_tensors(inside(folder, manifest["tensors"]["file"]), manifest["tensors"]["sha256"])
+        tokenizer = manifest["tokenizer"]
+        if tokenizer is not None:
+            file = inside(folder, tokenizer["file"])
+            check_hash(file, file_sha256(file), tokenizer["sha256"])
+    except (KeyError, TypeError) as error:
+        raise DamagedFileError(f"{folder / MANIFEST} describes no saved model: {error} is missing.") from error
 
 
 def load_tuning(folder: Path, kind: str, *, module: nn.Module | None, device: str) -> SavedTuning:

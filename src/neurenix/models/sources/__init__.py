@@ -1,7 +1,9 @@
 """Where weights come from: the hub, an address, an installed package, this machine. Read, never run."""
 
+from ._hub import hub_cache as hub_cache
+from ._hub import verify_pins as verify_pins
 from ._obtain import Obtained as Obtained
 from ._obtain import obtain as obtain
 from ._state_dict import read_state_dict as read_state_dict
 
-__all__ = ["Obtained", "obtain", "read_state_dict"]
+__all__ = ["Obtained", "hub_cache", "obtain", "read_state_dict", "verify_pins"]

@@ -56,6 +56,26 @@ def fetch_from_hub(
     )
 
 
+def verify_pins() -> list[tuple[Path, str | None]]:
+    """Every file that was fetched and pinned, and what is wrong with it: gone, or other bytes than were pinned."""
+    found: list[tuple[Path, str | None]] = []
+    for path in sorted((cache_folder() / "pins").glob("*.json")):
+        pin = _pin_at(path)
+        repository = path.stem.partition("@")[0]  # owner--name, as the hub's cache has it too
+        for name, sha256 in pin.files.items():
+            file = hub_cache() / f"models--{repository}" / "snapshots" / pin.commit / name
+            found.append((file, _what_is_wrong(file, sha256)))
+    return found
+
+
+def _what_is_wrong(file: Path, sha256: str | None) -> str | None:
+    if not file.is_file():
+        return "it was fetched and is gone; `neurenix fetch` brings it back"
+    if sha256 is not None and file_sha256(file) != sha256:
+        return f"its SHA-256 is not {sha256[:16]}… as when it was fetched; delete it and fetch it again"
+    return None
+
+
 def hub_endpoint() -> str:
     """The hub's address: $HF_ENDPOINT as it is now, else the public hub."""
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
@@ -194,8 +214,10 @@ def _pin_path(source: HubSource) -> Path:
 
 def _read_pin(source: HubSource) -> Pin | None:
     path = _pin_path(source)
-    if not path.is_file():
-        return None
+    return _pin_at(path) if path.is_file() else None
+
+
+def _pin_at(path: Path) -> Pin:
     content = read_json(path)
     try:
         pin = Pin(commit=content["commit"], files=dict(content["files"]))
