@@ -15,7 +15,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # A part imports only from lower floors …
 FLOORS = [
-    {"_version", "errors", "registry", "packages"},
+    {"_version", "errors", "registry", "packages", "tensor_files"},
     {"cuda", "devices", "storage"},
     {"nn", "metrics", "data", "vision", "audio", "text"},
     {"models"},
@@ -29,6 +29,7 @@ FLOOR_OF = {part: number for number, parts in enumerate(FLOORS) for part in part
 NEIGHBOURS = {
     ("registry", "errors"),
     ("packages", "errors"),
+    ("tensor_files", "errors"),
     ("vision", "data"),
     ("text", "data"),
     ("audio", "data"),

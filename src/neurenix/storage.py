@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from .errors import DamagedFileError, DiskFullError, UnsafeFileError
+from .tensor_files import check_safetensors
 
 _BLOCK = 1 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -140,6 +141,7 @@ def _unpacked(path: Path, content: bytes) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
+    check_safetensors(content, str(path))
     try:
         return load(content)
     except SafetensorError as error:

@@ -43,6 +43,7 @@ class Stream:
             batch_sampler=self._plan,
             num_workers=workers,
             collate_fn=as_is,
+            worker_init_fn=_share_by_name,
             timeout=self._look if workers else 0,
             persistent_workers=workers > 0,
             generator=torch.Generator(),  # for torch's own seed of each pass: not the user's generator
@@ -162,6 +163,15 @@ def deaths_are_found_here(answers: Any) -> None:
     if getattr(answers, "_worker_pids_set", False):
         signal_handling._remove_worker_pids(id(answers))  # type: ignore[attr-defined]
         answers._worker_pids_set = False
+
+
+def _share_by_name(worker: int) -> None:
+    """Let a worker hand its tensors over as named memory.
+
+    By file descriptor, torch's way on Linux, this process would have to ask the worker for each of them, and wait for
+    ever for one that hangs in a decoder.
+    """
+    torch.multiprocessing.set_sharing_strategy("file_system")
 
 
 def _end_workers(loader: TorchDataLoader[Any], owner: int) -> None:

@@ -26,6 +26,7 @@ ROLES = {
     "mlp.in": "encoder.layer.*.intermediate.dense",
     "mlp.out": "encoder.layer.*[0-9].output.dense",
 }
+_MOST_PARAMETERS, _MOST_LAYERS = 20_000_000_000, 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,9 @@ def read_sizes(folder: str | None, *, published: EncoderSizes, model_type: str) 
             f"{path} is of a {content['model_type']!r} model, not of a {model_type!r} one; load it under the "
             "name of its own architecture."
         )
-    return EncoderSizes(**{key: _checked(path, key, value) for key, value in _known(content, published).items()})
+    sizes = EncoderSizes(**{key: _checked(path, key, value) for key, value in _known(content, published).items()})
+    _check_whole(path, sizes)
+    return sizes
 
 
 def _known(content: Mapping[str, Any], published: EncoderSizes) -> dict[str, Any]:
@@ -80,6 +83,27 @@ def _checked(path: Path, key: str, value: Any) -> Any:
     if {"int": whole, "float": share, "str": isinstance(value, str)}[str(kind)]:
         return value
     raise DamagedFileError(f"{path} says {key} = {value!r}, which is no usable {kind}.")
+
+
+def _check_whole(path: Path, sizes: EncoderSizes) -> None:
+    """Refuse what could only fill the memory, or what the library cannot build, before it is built."""
+    from transformers.activations import ACT2FN
+
+    width = sizes.hidden_size
+    layer = width * (4 * width + 2 * sizes.intermediate_size)
+    places = sizes.vocab_size + sizes.max_position_embeddings + sizes.type_vocab_size
+    parameters = places * width + sizes.num_hidden_layers * layer
+    if parameters > _MOST_PARAMETERS or sizes.num_hidden_layers > _MOST_LAYERS:
+        raise DamagedFileError(
+            f"{path} asks for {parameters:,} parameters in {sizes.num_hidden_layers:,} layers; no encoder of this kind "
+            f"has more than {_MOST_PARAMETERS:,} in {_MOST_LAYERS}."
+        )
+    heads = sizes.num_attention_heads
+    if not heads or not width or width % heads or sizes.hidden_act not in ACT2FN:
+        raise DamagedFileError(
+            f"{path} asks for {heads} heads over {width} features and the activation {sizes.hidden_act!r}; the features "
+            "have to be a multiple of the heads, and the activation one that transformers has."
+        )
 
 
 @final

@@ -13,6 +13,7 @@ import torch
 
 from ...errors import DamagedFileError, UnsafeFileError, WeightsMismatchError
 from ...storage import check_hash, file_sha256, read_tensors
+from ...tensor_files import check_torch_archive
 from .._records import StateDict
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
@@ -40,6 +41,7 @@ def read_state_dict(path: Path, *, sha256: str | None = None) -> tuple[StateDict
 
 
 def _load_torch(path: Path, content: bytes) -> Any:
+    check_torch_archive(content, str(path))
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
