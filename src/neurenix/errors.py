@@ -140,6 +140,10 @@ class NeurenixWarning(UserWarning):
     """Root of all warnings issued by neurenix."""
 
 
+class WeightsWarning(NeurenixWarning):
+    """Loaded weights can hardly be meant as they are: some hold NaN or infinity; the message names them."""
+
+
 class InputMismatchWarning(NeurenixWarning):
     """Inputs look unlike what the weights were trained on; the message names the fix."""
 

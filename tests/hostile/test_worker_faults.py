@@ -134,15 +134,14 @@ def test_samples_that_cost_workers_count_towards_the_limit(counter):
 def test_the_time_is_that_of_a_sample_and_not_of_a_batch():
     class Slow(Faulty):
         def __getitem__(self, index):
-            time.sleep(0.4 * TIMEOUT)
+            time.sleep(0.4 * TIMEOUT if index < 4 else 0)  # the second worker has long done its batch
             return torch.tensor([index]), index
 
         def __len__(self):
-            return 4
+            return 8
 
     slow = Slow(-1, "hang", Path(os.devnull))
-    loader = DataLoader(slow, batch_size=4, num_workers=1, timeout=TIMEOUT)
-    assert [len(batch) for batch in loader] == [4]
+    assert [len(batch) for batch in DataLoader(slow, batch_size=4, num_workers=2, timeout=TIMEOUT)] == [4, 4]
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP])

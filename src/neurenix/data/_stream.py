@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import weakref
@@ -190,9 +191,18 @@ def _end_workers(loader: TorchDataLoader[Any], owner: int) -> None:
         worker.kill()
     for worker in answers._workers:
         worker.join()
+    _drain(answers._worker_result_queue)
     for queue in (*answers._index_queues, answers._worker_result_queue):
         queue.cancel_join_thread()
         queue.close()
+
+
+def _drain(queue: Any) -> None:
+    """Take out what dead workers left: its memory is freed when it is opened, or when this process ends."""
+    queue._writer.close()  # so that a message which was cut off ends, and is not waited for
+    with contextlib.suppress(RuntimeError, OSError, EOFError):
+        while queue._reader.poll():
+            queue.get()
 
 
 @final

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import cast
@@ -10,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ..errors import WeightsMismatchError
+from ..errors import WeightsMismatchError, WeightsWarning
 from ._load_report import LoadReport, TensorFate
 from ._records import Architecture, Parts, StateDict
 
@@ -53,12 +54,25 @@ def fill(parts: Parts, state: StateDict, *, stem: str) -> LoadReport:
     with torch.no_grad():
         for name, target in named_tensors(parts):
             fates.append(_fill_one(parts, name, target, state.get(name), stem))
+    _report_non_finite(state)
     fate_of = {fate.name: fate.fate for fate in fates}
     for name, tensor in sorted(state.items()):
         if fate_of.get(name, "new") == "new":
             reason = "another shape" if name in fate_of else _why_unknown(name, parts, tensor)
             fates.append(TensorFate(name, "dropped", tensor.numel(), reason))
     return LoadReport(tuple(fates))
+
+
+def _report_non_finite(state: StateDict) -> None:
+    wrong = [name for name, tensor in state.items() if tensor.is_floating_point() and not bool(tensor.isfinite().all())]
+    if wrong:
+        names = ", ".join(name.removeprefix("trunk.") for name in wrong[:3])
+        warnings.warn(
+            f"{len(wrong)} tensors of the file hold NaN or infinity ({names}); what reads them gives no numbers. Fetch "
+            "or save the weights again.",
+            WeightsWarning,
+            stacklevel=5,
+        )
 
 
 def untouched(parts: Parts) -> LoadReport:

@@ -101,8 +101,8 @@ def _check_whole(path: Path, sizes: EncoderSizes) -> None:
     heads = sizes.num_attention_heads
     if not heads or not width or width % heads or sizes.hidden_act not in ACT2FN:
         raise DamagedFileError(
-            f"{path} asks for {heads} heads over {width} features and the activation {sizes.hidden_act!r}; the features "
-            "have to be a multiple of the heads, and the activation one that transformers has."
+            f"{path} asks for {heads} heads over {width} features and the activation {sizes.hidden_act!r}; the "
+            "features have to be a multiple of the heads, and the activation one that transformers has."
         )
 
 

@@ -1,0 +1,122 @@
+"""Run in a process of its own: load every file of a folder, and note whatever a loader should never do.
+
+    python watched.py FOLDER ANSWER KIND
+
+KIND: weights (through read_state_dict and load_pretrained_model), tensors (read_tensors), configs (folders of BERTs).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from neurenix.errors import NeurenixError
+
+FORBIDDEN = (
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.spawn",
+    "os.fork",
+    "subprocess.Popen",
+    "pickle.find_class",
+    "socket.connect",
+    "socket.getaddrinfo",
+    "urllib.Request",
+    "ctypes.dlopen",
+    "webbrowser.open",
+    "code.__new__",
+    "pty.spawn",
+    "shutil.rmtree",
+    "marshal.loads",
+)
+_ON = threading.Event()
+SEEN: list[str] = []
+
+
+def watch(event: str, arguments: tuple[Any, ...]) -> None:
+    if not _ON.is_set():
+        return
+    if event in FORBIDDEN and not (event == "marshal.loads" and _importing()):
+        SEEN.append(f"{event} {str(arguments)[:100]}")
+    elif event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wxa+"):
+        SEEN.append(f"open for writing {arguments[0]}")
+
+
+def _importing() -> bool:
+    frame: Any = sys._getframe()
+    while frame is not None:
+        if "importlib" in frame.f_code.co_filename:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def loaders(kind: str) -> list[Callable[[Path], Any]]:
+    if kind == "tensors":
+        from neurenix.storage import read_tensors
+
+        return [read_tensors]
+    from neurenix.transfer import load_pretrained_model
+
+    if kind == "configs":
+        return [lambda path: load_pretrained_model("bert-base-uncased", weights=path, device="cpu")]
+    from neurenix.models.sources import read_state_dict
+
+    return [read_state_dict, lambda path: load_pretrained_model("resnet18", weights=path, device="cpu")]
+
+
+def answers_for(folder: Path, kind: str) -> dict[str, list[str]]:
+    """File -> for each loader "error: message", or "loaded"."""
+    answers: dict[str, list[str]] = {}
+    for path in sorted(folder.iterdir()):
+        answers[path.name] = []
+        for load in loaders(kind):
+            started = time.monotonic()
+            _ON.set()
+            try:
+                load(path)
+                answer = "loaded"
+            except NeurenixError as error:
+                answer = f"{type(error).__name__}: {error}"
+            except BaseException as error:
+                answer = f"UNNAMED {type(error).__name__}: {error}"
+            finally:
+                _ON.clear()
+            if time.monotonic() - started > 5:
+                answer = f"SLOW {answer}"
+            answers[path.name].append(answer)
+    return answers
+
+
+def main(folder: Path, answer: Path, kind: str) -> None:
+    warnings.simplefilter("ignore")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    for load in loaders(kind):  # everything is imported before the watch begins
+        try:
+            load(Path("nowhere.pth"))
+        except (NeurenixError, OSError):
+            pass
+    import timm  # noqa: F401
+    import torchvision  # noqa: F401
+    import transformers  # noqa: F401
+
+    warm = answers_for(folder.parent / "warm", kind) if (folder.parent / "warm").is_dir() else {}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    SEEN.clear()
+    sys.addaudithook(watch)
+    found = answers_for(folder, kind)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    answer.write_text(json.dumps({"answers": found, "seen": SEEN, "grown": grown, "warm": warm}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
