@@ -46,6 +46,11 @@ class Batch:
     def __len__(self) -> int:
         return int(self.indices.numel())
 
+    @property
+    def counted(self) -> int:
+        """Samples that count in losses and metrics: all, or none of a stand-in."""
+        return 0 if self.stand_in else len(self)
+
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on `device`."""
         return replace(self, inputs=move(self.inputs, device), targets=move(self.targets, device))

@@ -38,7 +38,7 @@ def evaluate(
 
     def forward(part: Batch) -> tuple[StepResult, int]:
         with autocast(processes.device, precision):
-            return objective(model, part), len(part)
+            return objective(model, part), part.counted
 
     metrics.reset()
     total, samples = torch.zeros((), device=processes.device), 0
@@ -49,10 +49,11 @@ def evaluate(
             objective.check(batch)
 
             results = in_fitting_parts(batch.to(processes.device), forward)
-            total, samples = total + sum(result.loss * size for result, size in results), samples + len(batch)
+            total, samples = total + sum(result.loss * size for result, size in results), samples + batch.counted
             if results[0][0].outputs is not None:
                 outputs = torch.cat([result.outputs for result, _ in results if result.outputs is not None])
-                metrics.update(*processes.gathered(outputs, labelled(batch).to(processes.device)))
+                targets, counted = labelled(batch).to(processes.device), batch.counted
+                metrics.update(*processes.gathered(outputs[:counted], targets[:counted]))
     return {"loss": processes.mean(total, samples), **metrics.compute()}
 
 

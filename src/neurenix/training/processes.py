@@ -69,7 +69,7 @@ class Processes:
 
     def total_samples(self, window: Sequence[Batch]) -> int:
         """Samples of a step over all processes, whose shares may differ by one."""
-        own = sum(len(batch) for batch in window)
+        own = sum(batch.counted for batch in window)
         return own if self.count == 1 else int(self.summed(torch.tensor(float(own), device=self.device)))
 
     def summed(self, values: Tensor) -> Tensor:

@@ -16,11 +16,10 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
 
-from ..data import Skipped
+from ..data import Skipped, skipped_lines
 from ..errors import DamagedFileError, ResumeError, RunBusyError
 from ..storage import read_json, sweep, write_bytes, write_json
 from .checkpoints import Checkpoints
@@ -117,8 +116,7 @@ class RunFolder:
         """Every epoch so far, and every sample that could not be read."""
         write_json(self.path / "history.json", history.as_json())
         if skipped:
-            lines = [json.dumps(asdict(sample), ensure_ascii=False) for sample in skipped]
-            write_bytes(self.path / "skipped.jsonl", "".join(f"{line}\n" for line in lines).encode())
+            write_bytes(self.path / "skipped.jsonl", skipped_lines(skipped).encode())
 
     def finish(self, save: Callable[[Path], None], state: Any, checkpoints: Checkpoints) -> None:
         """Write the tuned model, and, where the same call may come again, the whole state; remove the rest."""

@@ -90,13 +90,13 @@ class OptimizerStep:
         for position, batch in enumerate(window):
             with self._processes.local_gradients(self._model, last=position == len(window) - 1):
                 result, targets = self._forward(batch)
-                share = result.loss * (len(batch) / count)
+                share = result.loss * (batch.counted / max(1, count))
                 if not bool(torch.isfinite(share)):
                     raise NonFiniteError(self._explained(share.item(), batch, progress, seed))
                 self.scaler.scale(share * self._processes.count).backward()  # their gradients are averaged
             loss = loss + share.detach()
             if result.outputs is not None:
-                results.append((result.outputs.detach(), targets))
+                results.append((result.outputs.detach()[: batch.counted], targets[: batch.counted]))
         self._clip_and_step(window, progress)
         for outputs, targets in results:
             self._metrics.update(*self._processes.gathered(outputs, targets))

@@ -50,9 +50,9 @@ def loader_for(
     outputs are, see with_known_labels; for a prediction they do not matter, and one sample will do.
     """
     check_types({"batch_size": batch_size, "num_workers": num_workers}, {"batch_size": int, "num_workers": int})
-    collate = None
+    own: dict[str, Any] = {}
     if isinstance(data, (DataLoader, TorchDataLoader)):
-        collate, batch_size, num_workers, data = _opened(data, batch_size)
+        own, data = _opened(data, batch_size), data.dataset
     if use == "prediction":
         data = many(data, model.preprocess)
     dataset = ArrayDataset(data) if isinstance(data, torch.Tensor) else as_dataset(data)
@@ -62,11 +62,9 @@ def loader_for(
         dataset = with_known_labels(dataset, categories, num_outputs, use == "training")
     return DataLoader(
         prepare(dataset, model.preprocess, use == "training"),
-        batch_size=batch_size,
         shuffle=use == "training",
-        num_workers=num_workers,
         seed=seed,
-        collate=collate,
+        **{"batch_size": batch_size, "num_workers": num_workers, **own},
     )
 
 
@@ -145,15 +143,19 @@ def _described(inputs: Any) -> str:
     return ", ".join(f"{name} {_described(value)}" for name, value in inputs.items())
 
 
-def _opened(loader: DataLoader | TorchDataLoader[Any], batch_size: int) -> tuple[Any, int, int, Any]:
-    """(collate or None, batch size, workers, dataset) of a loader."""
+def _opened(loader: DataLoader | TorchDataLoader[Any], batch_size: int) -> dict[str, Any]:
+    """What a loader brings: batch size, workers, collate, and how much may go wrong."""
     if isinstance(loader, DataLoader):
-        return loader.collate, loader.batch_size, loader.num_workers, loader.dataset
+        names = ("batch_size", "num_workers", "collate", "bad_limit", "timeout")
+        return {name: getattr(loader, name) for name in names}
     if not isinstance(loader.sampler, (RandomSampler, SequentialSampler)):
         raise ConfigurationError(
             f"this DataLoader draws its samples with {type(loader.sampler).__name__}, which training here would not "
             "follow. Pass its dataset; for unequal classes use class_weights='balanced'."
         )
     default = torch.utils.data.default_collate
-    collate = None if loader.collate_fn is default else loader.collate_fn
-    return collate, loader.batch_size or batch_size, loader.num_workers, loader.dataset
+    return {
+        "batch_size": loader.batch_size or batch_size,
+        "num_workers": loader.num_workers,
+        "collate": None if loader.collate_fn is default else loader.collate_fn,
+    }
