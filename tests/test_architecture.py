@@ -16,7 +16,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # A part imports only from lower floors …
 FLOORS = [
     {"_version", "errors", "registry", "packages", "tensor_files"},
-    {"cuda", "devices", "storage"},
+    {"archives", "cuda", "devices", "storage"},
     {"nn", "metrics", "data", "vision", "audio", "text"},
     {"models"},
     {"training", "callbacks"},
@@ -30,6 +30,7 @@ NEIGHBOURS = {
     ("registry", "errors"),
     ("packages", "errors"),
     ("tensor_files", "errors"),
+    ("archives", "storage"),
     ("vision", "data"),
     ("text", "data"),
     ("audio", "data"),

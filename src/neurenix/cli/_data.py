@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..archives import is_archive, unpacked
 from ..data import TableDataset, as_dataset, split
 from ..demos import CLIPART_SPLITS, clipart_path
 from ..errors import ConfigurationError
@@ -24,7 +25,7 @@ def datasets(
     """The training and the test data.
 
     Args:
-        data: A folder with train/ and val/ (or test/) in it, a folder of class folders, a CSV or Parquet table, or
+        data: A folder with train/ and val/ (or test/) in it, a folder of class folders, a .zip or .tar of one, a CSV or Parquet table, or
             the word clipart for the pictures that come with neurenix.
         val: Test data of its own; without it a fifth of the training data is kept back.
         input: The column of a table that holds paths or texts.
@@ -36,7 +37,8 @@ def datasets(
         raise ConfigurationError("no data was given; --data takes a folder, a table, or the word clipart.")
     if data == "clipart":
         return tuple(as_dataset(clipart_path(name)) for name in CLIPART_SPLITS)
-    train_path, val_path = _paths(Path(data), val)
+    folder = unpacked(Path(data)) if is_archive(Path(data)) and Path(data).is_file() else Path(data)
+    train_path, val_path = _paths(folder, val)
     train = open_data(train_path, input, target, kind)
     if val_path is not None:
         return train, open_data(val_path, input, target, kind)

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import IterableDataset
 
+from ..archives import is_archive, unpacked
 from ..errors import ConfigurationError
 from ._dataset import Dataset, OnBad, check_on_bad, innermost
 from .image_files import EXTENSIONS, ImageFiles, ImageFolder
@@ -27,8 +28,8 @@ def as_dataset(data: Any, on_bad: str | None = None) -> Any:
     - an array or tensor (n, …); `(inputs, targets)`, inputs an array or a list; a list of `(input, target)`;
     - a list of texts, image paths or PIL images. Strings are image paths when every one of them ends like an
       image file and the first one exists; otherwise they are texts;
-    - a path: a folder of class folders, or a .csv or .parquet table; a pandas frame; a Hugging Face dataset.
-      Columns are guessed where they have usual names; TableDataset and HuggingFaceDataset take their names.
+    - a path: a folder of class folders, a .zip or .tar of one, or a .csv or .parquet table; a pandas frame; a Hugging
+      Face dataset. Columns are guessed where they have usual names; TableDataset and HuggingFaceDataset take their names.
 
     on_bad: "raise" or "skip", for a dataset that is made here; None is its default.
     Raises ConfigurationError for data that can only be read from start to end, and for an on_bad that contradicts
@@ -67,7 +68,7 @@ def _as_dataset(data: Any, on_bad: OnBad) -> Any:
 def _from_path(path: Path, on_bad: OnBad) -> Dataset:
     if path.suffix.lower() in (".csv", ".parquet"):
         return TableDataset(path, on_bad=on_bad)
-    return ImageFolder(path, on_bad=on_bad)
+    return ImageFolder(unpacked(path) if is_archive(path) and path.is_file() else path, on_bad=on_bad)
 
 
 def _from_sequence(data: Sequence[Any], on_bad: OnBad) -> Dataset:
