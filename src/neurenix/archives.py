@@ -119,6 +119,17 @@ def _tar_members(archive: Path, packed: tarfile.TarFile) -> Iterator[_Member]:
         if not (entry.isreg() or entry.isdir()):
             raise _unsafe(archive, entry.name, "is a link or a device")
         yield _Member(entry.name, entry.size, entry.isdir(), entry)
+    _check_the_end(archive, packed)
+
+
+def _check_the_end(archive: Path, packed: tarfile.TarFile) -> None:
+    """Read what follows the last member, as tarfile does not: there a compressed stream has its checksum."""
+    assert packed.fileobj is not None  # open for reading
+    rest = 0
+    while block := packed.fileobj.read(_BLOCK):
+        rest += len(block)
+        if rest > _FREE_BYTES:
+            raise _too_much(archive, rest)
 
 
 def _target(archive: Path, folder: Path, member: _Member, seen: dict[str, str]) -> Path:

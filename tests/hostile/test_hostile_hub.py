@@ -36,7 +36,7 @@ def hub(tmp_path: Path) -> Iterator[LocalHub]:
 def publish(hub: LocalHub, name: str, seed: int = 0) -> None:
     folder = hub.folder / "someone" / name
     folder.mkdir(parents=True, exist_ok=True)
-    values = torch.randn(8, 8, generator=torch.Generator().manual_seed(seed))
+    values = torch.randn(160, 160, generator=torch.Generator().manual_seed(seed))  # large: the hub states its hash
     save_file({"conv1.weight": values}, folder / "model.safetensors")
     hub.commit(f"someone/{name}")
 

@@ -25,8 +25,8 @@ def datasets(
     """The training and the test data.
 
     Args:
-        data: A folder with train/ and val/ (or test/) in it, a folder of class folders, a .zip or .tar of one, a CSV or Parquet table, or
-            the word clipart for the pictures that come with neurenix.
+        data: A folder with train/ and val/ (or test/) in it, a folder of class folders, a .zip or .tar of either, a
+            CSV or Parquet table, or the word clipart for the pictures that come with neurenix.
         val: Test data of its own; without it a fifth of the training data is kept back.
         input: The column of a table that holds paths or texts.
         target: The column of a table that holds the answers.
@@ -34,7 +34,7 @@ def datasets(
         seed: Of the split.
     """
     if data is None:
-        raise ConfigurationError("no data was given; --data takes a folder, a table, or the word clipart.")
+        raise ConfigurationError("no data was given; --data takes a folder, an archive, a table, or the word clipart.")
     if data == "clipart":
         return tuple(as_dataset(clipart_path(name)) for name in CLIPART_SPLITS)
     folder = unpacked(Path(data)) if is_archive(Path(data)) and Path(data).is_file() else Path(data)

@@ -44,6 +44,7 @@ __all__ = [
     "ArrayDataset",
     "Batch",
     "DataLoader",
+    "DataManifest",
     "Dataset",
     "Finding",
     "HuggingFaceDataset",
@@ -76,4 +77,5 @@ __all__ = [
     "skipped_lines",
     "split",
     "to_rgb",
+    "write_data_manifest",
 ]

@@ -28,8 +28,9 @@ def as_dataset(data: Any, on_bad: str | None = None) -> Any:
     - an array or tensor (n, …); `(inputs, targets)`, inputs an array or a list; a list of `(input, target)`;
     - a list of texts, image paths or PIL images. Strings are image paths when every one of them ends like an
       image file and the first one exists; otherwise they are texts;
-    - a path: a folder of class folders, a .zip or .tar of one, or a .csv or .parquet table; a pandas frame; a Hugging
-      Face dataset. Columns are guessed where they have usual names; TableDataset and HuggingFaceDataset take their names.
+    - a path: a folder of class folders, a .zip or .tar of one, or a .csv or .parquet table; a pandas frame; a
+      Hugging Face dataset. Columns are guessed where they have usual names; TableDataset and HuggingFaceDataset
+      take their names.
 
     on_bad: "raise" or "skip", for a dataset that is made here; None is its default.
     Raises ConfigurationError for data that can only be read from start to end, and for an on_bad that contradicts
