@@ -15,15 +15,23 @@ import numpy
 import pytest
 
 SCRIPT = Path(__file__).with_name("fit_in_two.py")
+LAUNCHERS = {
+    "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
+    # --multi_gpu means "several processes"; with --cpu alone accelerate starts one, whatever --num_processes says
+    "accelerate": [
+        *("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"),
+        *("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"),
+    ],
+    "none": [],
+}
 
 
-def launch(folder: Path, processes: int, batch_size: int, accumulation: int, pause: float = 0.0) -> Any:
+def launch(folder: Path, launcher: str, accumulation: int = 1, pause: float = 0.0) -> Any:
     folder.mkdir(exist_ok=True)
-    arguments = [str(SCRIPT), str(folder), str(batch_size), str(accumulation), str(pause)]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    arguments = [str(SCRIPT), str(folder), "4", str(accumulation), str(pause)]
     with (folder / "output").open("a") as output:
         return subprocess.Popen(
-            [sys.executable, *(launcher if processes > 1 else []), *arguments],
+            [sys.executable, *LAUNCHERS[launcher], *arguments],
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -34,19 +42,19 @@ def answers(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob("answer-*.json"))]
 
 
-def run(folder: Path, processes: int, batch_size: int, accumulation: int) -> list[dict[str, Any]]:
-    process = launch(folder, processes, batch_size, accumulation)
+def run(folder: Path, launcher: str, accumulation: int = 1) -> list[dict[str, Any]]:
+    process = launch(folder, launcher, accumulation)
     assert process.wait(100) == 0, (folder / "output").read_text()[-3000:]
     return answers(folder)
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return run(tmp_path_factory.mktemp("two"), 2, 4, 1)
+    return run(tmp_path_factory.mktemp("two"), "accelerate")
 
 
 def test_two_processes_give_the_weights_of_one(two: list[dict[str, Any]], tmp_path: Path) -> None:
-    [one] = run(tmp_path, 1, 4, 2)
+    [one] = run(tmp_path, "none", accumulation=2)
     assert two[0]["digest"] == two[1]["digest"]
     for name, weights in one["weights"].items():
         numpy.testing.assert_allclose(two[0]["weights"][name], weights, rtol=1e-6, atol=1e-6)
@@ -54,7 +62,7 @@ def test_two_processes_give_the_weights_of_one(two: list[dict[str, Any]], tmp_pa
 
 
 def test_one_is_killed_and_the_run_goes_on(two: list[dict[str, Any]], tmp_path: Path) -> None:
-    process = launch(tmp_path, 2, 4, 1, pause=0.02)
+    process = launch(tmp_path, "torchrun", pause=0.02)
     ended = time.monotonic() + 60
     while len(list((tmp_path / "run").glob("checkpoints/step-*"))) < 2:
         assert process.poll() is None and time.monotonic() < ended, (tmp_path / "output").read_text()[-3000:]
@@ -64,6 +72,6 @@ def test_one_is_killed_and_the_run_goes_on(two: list[dict[str, Any]], tmp_path: 
     assert process.wait(60) != 0
     print(f"the other process ended after {time.monotonic() - killed:.1f} s")
     assert (tmp_path / "error-0").read_text() in ("ProcessLostError", "SystemExit")
-    resumed = run(tmp_path, 2, 4, 1)
+    resumed = run(tmp_path, "torchrun")
     assert "going on after step" in (tmp_path / "output").read_text()
     assert [answer["digest"] for answer in resumed] == [answer["digest"] for answer in two]
