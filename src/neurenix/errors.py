@@ -168,6 +168,10 @@ class SaveFailedWarning(NeurenixWarning):
     """A checkpoint could not be written; training goes on and the previous one stays."""
 
 
+class TrackerFailedWarning(NeurenixWarning):
+    """An experiment tracker took no numbers; training goes on and they are offered again after the next epoch."""
+
+
 class SmallerBatchWarning(NeurenixWarning):
     """A batch did not fit into memory and is computed in parts; the result is that of the whole batch."""
 

@@ -24,7 +24,14 @@ from neurenix.callbacks import (
     ProgressBar,
     Tracker,
 )
-from neurenix.errors import ConfigurationError, DamagedFileError, MissingPackageError, NeurenixWarning, UnknownNameError
+from neurenix.errors import (
+    ConfigurationError,
+    DamagedFileError,
+    MissingPackageError,
+    NeurenixWarning,
+    TrackerFailedWarning,
+    UnknownNameError,
+)
 
 
 class FakeRun:
@@ -500,3 +507,29 @@ def test_a_tracker_gets_every_number_and_rate() -> None:
 def test_trackers_that_cannot_work(tracker: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         Tracker(tracker)
+
+
+def test_tensorboard_holds_every_epoch(tmp_path: Path) -> None:
+    """The real one, through accelerate; read back with its own reader."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    FakeRun(2).fit(Tracker("tensorboard", folder=tmp_path), losses(0.5, 0.25))
+    events = EventAccumulator(str(tmp_path / "neurenix")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("val_loss")] == [(1, 0.5), (2, 0.25)]
+    assert [event.value for event in events.Scalars("lr_head")] == pytest.approx([1e-3, 1e-3])
+
+
+def test_a_tracker_that_is_away_ends_no_fit_and_gets_what_it_missed() -> None:
+    class Flaky(SilentTracker):
+        def log(self, values: dict[str, float], step: int) -> None:
+            if step == 2 and not self.failed:
+                self.failed = True
+                raise ConnectionError("no route")
+            super().log(values, step)
+
+        failed = False
+
+    tracker = Flaky()
+    with pytest.warns(TrackerFailedWarning, match="no route.*history has them"):
+        FakeRun(3).fit(Tracker(tracker), losses(3, 2, 1))
+    assert [(step, values["val_loss"]) for step, values in tracker.logged] == [(1, 3), (2, 2), (3, 1)]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, final
 
-from ..errors import ConfigurationError, MissingPackageError, UnknownNameError
+from ..errors import ConfigurationError, MissingPackageError, TrackerFailedWarning, UnknownNameError
 from ._base import CALLBACKS, Callback, Logs
 
 
@@ -17,6 +18,8 @@ class Tracker(Callback):
     tracker: tensorboard, wandb, mlflow, trackio, aim, comet_ml, clearml, dvclive or swanlab, none of which is needed
     otherwise; or an object with `log(values, step)`, such as accelerate's own trackers once they were started.
     folder: for those that write files. project: the name under which the runs are collected.
+    A tracker that cannot start ends the fit at once; one that fails later does not: a TrackerFailedWarning says so,
+    and what it did not take is offered again after the next epoch.
     """
 
     def __init__(self, tracker: Any, folder: str | Path = "runs/trackers", project: str = "neurenix") -> None:
@@ -26,6 +29,7 @@ class Tracker(Callback):
         elif not hasattr(tracker, "log"):
             raise ConfigurationError(f"tracker={tracker!r} has no log(values, step); give a tracker or its name.")
         self._started: Any = None
+        self._unsent: list[tuple[int, dict[str, float]]] = []
 
     def on_train_begin(self, logs: Logs) -> None:
         """Start the tracker, once for all fits."""
@@ -39,13 +43,26 @@ class Tracker(Callback):
             return
         values = {name: value for name, value in logs.items() if isinstance(value, (int, float))}
         rates = {f"lr_{group}": rate for group, rate in self.run.learning_rates.items()}
-        self._started.log({**values, **rates}, step=epoch + 1)
+        self._unsent.append((epoch + 1, {**values, **rates}))
+        self._send()
 
     def on_train_end(self, logs: Logs) -> None:
         """Let a tracker that was started here write what it holds."""
         if isinstance(self.tracker, str) and self._started is not None:
-            self._started.finish()
+            try:
+                self._started.finish()
+            except Exception as error:
+                _warn("did not finish", error)
             self._started = None
+
+    def _send(self) -> None:
+        while self._unsent:
+            step, values = self._unsent[0]
+            try:
+                self._started.log(values, step=step)
+            except Exception as error:  # a server that is away must not end a night's work
+                return _warn(f"took no numbers of {len(self._unsent)} epochs, from {step} on", error)
+            del self._unsent[0]
 
     def _start(self) -> Any:
         kind = _tracker_class(str(self.tracker))
@@ -56,6 +73,11 @@ class Tracker(Callback):
             tracker = kind(self.project)
         tracker.start()
         return tracker
+
+
+def _warn(what: str, error: Exception) -> None:
+    message = f"the tracker {what} ({type(error).__name__}: {error}); the run's own history has them all."
+    warnings.warn(message, TrackerFailedWarning, stacklevel=2)
 
 
 def _tracker_class(name: str) -> Any:
