@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from neurenix.cli import main
+from neurenix.cli._data import Part, part_of
+from neurenix.errors import ConfigurationError
 
 
 def shell(*words: str, folder: Path, wait: bool = True) -> subprocess.Popen[str]:
@@ -172,3 +175,31 @@ def test_doctor_tells_the_machine_and_forecasts_a_job(pictures: Path, capsys: py
     assert "precision" in found["machine"] and "torch" in found["packages"]
     assert main(["doctor"]) == 0
     assert "forecast" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("part", "folder"), [("train", "train"), ("val", "val"), ("test", "test")])
+def test_data_is_spelled_alike_in_every_command(pictures: Path, part: Part, folder: str) -> None:
+    (pictures / "val").mkdir()
+    shutil.copytree(pictures / "test" / "red", pictures / "val" / "red")
+    assert {Path(path).parent.parent.name for path in part_of(str(pictures), part).paths} == {folder}
+    archive = shutil.make_archive(str(pictures.parent / "packed"), "zip", pictures)
+    assert {Path(path).parent.parent.name for path in part_of(archive, part).paths} == {folder}
+    whole = part_of(str(pictures / "train"), part)
+    assert {Path(path).parent.parent.name for path in whole.paths} == {"train"}
+    expected = "train" if part == "train" else "test"
+    assert {Path(path).parent.parent.name for path in part_of("clipart", part).paths} == {expected}
+
+
+def test_nothing_is_measured_on_what_was_trained_on_by_accident(pictures: Path) -> None:
+    shutil.rmtree(pictures / "test")
+    with pytest.raises(ConfigurationError, match=r"has train/ and none of test/, val/.*give .*train\."):
+        part_of(str(pictures), "test")
+
+
+def test_extract_and_evaluate_take_the_word_clipart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model", "resnet18", "--weights", "null", "--layers", "layer1", "--pooling", "avg"]
+    output = tmp_path / "features.safetensors"
+    extract = ["extract", "--data", "clipart", *words, "--output", str(output), "--cache_dir", str(tmp_path / "cache")]
+    assert main(extract) == 0
+    assert "160 samples, 64 columns" in capsys.readouterr().out
+    assert main(["evaluate", "--model", str(tmp_path / "nowhere"), "--data", "clipart"]) == 2

@@ -211,10 +211,10 @@ def test_the_command_line_with_a_small_test_set_and_a_folder_to_predict(folder, 
 
 
 def test_a_table_needs_no_kind_and_no_columns_with_usual_names(tmp_path):
-    from neurenix.cli._data import open_data
+    from neurenix.cli._data import part_of
 
     pandas.DataFrame({"text": ["good", "bad"], "label": [1, 0]}).to_csv(tmp_path / "t.csv", index=False)
-    assert open_data(tmp_path / "t.csv", None, None, None).kind == "text"
+    assert part_of(str(tmp_path / "t.csv"), "train").kind == "text"
     pandas.DataFrame({"text": ["good", "bad"], "stars": [1, 0]}).to_csv(tmp_path / "u.csv", index=False)
     with pytest.raises(errors.ConfigurationError, match="--target: text, stars"):
-        open_data(tmp_path / "u.csv", None, None, None)
+        part_of(str(tmp_path / "u.csv"), "train")

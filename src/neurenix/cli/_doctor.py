@@ -26,7 +26,7 @@ from ..storage import cache_folder
 from ..training import runs_root
 from ..transfer import Finetuner, load_pretrained_model
 from ._arguments import Options, take
-from ._data import open_data
+from ._data import part_of
 
 if TYPE_CHECKING:
     import jsonargparse
@@ -58,7 +58,8 @@ def forecast(
     """A job to try a few steps of, in a copy.
 
     Args:
-        data: A folder of class folders or a table; without it only the machine is looked at.
+        data: A folder of class folders, an archive of one, a table, or the word clipart; without it only the machine
+            is looked at.
         model: A pretrained model.
         weights: Which weights.
         strategy: full, partial, head, progressive, lp_ft or auto.
@@ -66,7 +67,7 @@ def forecast(
         epochs: Passes over the data.
         num_workers: Processes that read data.
     """
-    dataset = open_data(_training_folder(Path(str(data))), None, None, None)
+    dataset = part_of(data, "train")
     loaded = load_pretrained_model(model, weights=None if weights in ("null", "none") else weights)
     tuner = Finetuner(loaded, num_classes=len(label_names(dataset)) or 1, strategy=strategy)
     stopwatch = _Stopwatch()
@@ -161,10 +162,6 @@ def _advice(job: dict[str, Any]) -> dict[str, str]:
         "memory": "enough" if fits else "too little: take a smaller --batch_size with more --accumulation_steps",
         "disk": "enough" if room else f"too little for checkpoints at {runs_root()}: make room, or choose --output",
     }
-
-
-def _training_folder(path: Path) -> Path:
-    return path / "train" if (path / "train").is_dir() else path
 
 
 def _memory() -> tuple[float, float]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..transfer import Finetuner
 from ._arguments import Options, take
-from ._data import open_data
+from ._data import part_of
 
 if TYPE_CHECKING:
     import jsonargparse
@@ -25,13 +24,14 @@ def evaluation(
 
     Args:
         model: The folder that `neurenix fit` or Finetuner.save wrote.
-        data: A folder of class folders, or a CSV or Parquet table.
+        data: A folder of class folders, an archive of one, a CSV or Parquet table, or the word clipart; of a folder
+            that holds val/ or test/ beside train/, that part.
         input: The column of a table that holds paths or texts.
         target: The column of a table that holds the answers.
         kind: What a table's input column holds: image (paths) or text; by default what its first value looks like.
         batch_size: Samples per batch.
     """
-    dataset = open_data(Path(data), input, target, kind)
+    dataset = part_of(data, "test", input, target, kind)
     for name, value in Finetuner.load(model).evaluate(dataset, batch_size).items():
         print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
 

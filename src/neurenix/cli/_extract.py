@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigurationError
 from ..storage import write_json, write_tensors
 from ..transfer import FeatureExtractor, load_pretrained_model
 from ._arguments import Options, take
-from ._data import open_data
+from ._data import part_of
 
 if TYPE_CHECKING:
     import jsonargparse
@@ -34,7 +33,8 @@ def extraction(
     """What to read and what to write.
 
     Args:
-        data: A folder of class folders, or a CSV or Parquet table.
+        data: A folder of class folders, an archive of one, a CSV or Parquet table, or the word clipart; of a folder
+            that holds train/, that part.
         model: A pretrained model; `neurenix models` lists them.
         weights: Which weights: a name or a file.
         layers: Layers to read, by name or glob; by default what enters the head.
@@ -48,11 +48,9 @@ def extraction(
         target: The column of a table that holds the answers.
         kind: What a table's input column holds: image (paths) or text.
     """
-    if data is None:
-        raise ConfigurationError("no data was given; --data takes a folder or a table.")
+    dataset = part_of(data, "train", input, target, kind)
     loaded = load_pretrained_model(model, weights=None if weights in ("null", "none") else weights)
     extractor = FeatureExtractor(loaded, layers=layers, pooling=pooling, normalize=normalize)
-    dataset = open_data(Path(data), input, target, kind)
     cached = extractor.cache_features(dataset, batch_size, num_workers, cache_dir)
     tensors = {"features": cached.features, "indices": cached.indices}
     if cached.targets is not None:
