@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from neurenix.data import DataLoader
+from neurenix.data import DataLoader, _stream
 from neurenix.errors import SkippedSamplesWarning, TooManyBadSamplesError, UnreadableSampleError, WorkerLostError
 
 COUNT = 60
@@ -154,3 +154,31 @@ def test_a_worker_that_is_lost_while_it_waits_is_replaced_under_skip(sent, count
         os.kill(child, sent)
     assert len(read([*seen, *batches])) == COUNT
     assert loader.skipped == []
+
+
+class Interrupted:
+    """A killed worker, while torch's signal handler raises for another loader's."""
+
+    def __init__(self):
+        self.exitcode, self.joins = None, 0
+
+    def join(self):
+        self.joins += 1
+        if self.joins == 1:
+            raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
+        self.exitcode = -9
+
+
+def test_a_worker_is_reaped_though_torch_speaks_of_another():
+    worker = Interrupted()
+    _stream._reap(worker)
+    assert worker.joins == 2
+
+
+def test_a_worker_that_dies_as_it_starts_is_a_lost_worker(counter, monkeypatch):
+    def dies(answers):
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
+
+    monkeypatch.setattr(_stream, "deaths_are_found_here", dies)
+    with pytest.raises(WorkerLostError, match="died while reading"):
+        list(loader_of(Faulty(58, "killed", counter, times=1)).batches(0))

@@ -64,7 +64,7 @@ class Stream:
         self.busy = True
         try:
             self._plan.keys = keys
-            for answer in self._guarded(iter(self._torch)):
+            for answer in self._guarded(self._begun()):
                 if isinstance(answer, Failure):
                     self.end()
                     raise answer.error()
@@ -77,8 +77,16 @@ class Stream:
         self.lost = True
         self._workers_end()
 
+    def _begun(self) -> Iterator[Any]:
+        try:
+            answers = iter(self._torch)
+            deaths_are_found_here(answers)
+        except RuntimeError as error:  # by torch's handler, of a worker that died as soon as it was started
+            self.end()
+            raise self._lost("died", self._data.reading[:, 1].tolist(), error) from error
+        return answers
+
     def _guarded(self, answers: Iterator[Any]) -> Iterator[Any]:
-        deaths_are_found_here(answers)
         while True:
             try:
                 answer = self._next(answers)
@@ -190,11 +198,18 @@ def _end_workers(loader: TorchDataLoader[Any], owner: int) -> None:
     for worker in answers._workers:
         worker.kill()
     for worker in answers._workers:
-        worker.join()
+        _reap(worker)
     _drain(answers._worker_result_queue)
     for queue in (*answers._index_queues, answers._worker_result_queue):
         queue.cancel_join_thread()
         queue.close()
+
+
+def _reap(worker: Any) -> None:
+    """Wait for a killed worker. Torch's signal handler may raise meanwhile for another loader, once for each."""
+    while worker.exitcode is None:
+        with contextlib.suppress(RuntimeError):
+            worker.join()
 
 
 def _drain(queue: Any) -> None:
