@@ -96,6 +96,15 @@ def cpu_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def free_memory() -> float:
+    """Bytes of main memory that can be had without swapping; infinite where the system does not say."""
+    listing = Path("/proc/meminfo")
+    if not listing.is_file():
+        return float("inf")
+    lines = dict(line.split(":", 1) for line in listing.read_text().splitlines() if ":" in line)
+    return float(lines["MemAvailable"].split()[0]) * 1024
+
+
 def _best_device() -> str:
     return available_devices()[0]
 

@@ -7,12 +7,14 @@ from ._batch import Skipped as Skipped
 from ._batch import skipped_lines as skipped_lines
 from ._dataset import Dataset as Dataset
 from ._dataset import all_targets as all_targets
+from ._dataset import innermost as innermost
 from ._dataset import known_targets as known_targets
 from ._dataset import label_names as label_names
 from ._dataset import sample_name as sample_name
 from .collation import collate as collate
 from .conversion import as_dataset as as_dataset
 from .description import describe as describe
+from .determinism import is_random as is_random
 from .findings import Finding as Finding
 from .findings import report as report
 from .image_files import ImageFiles as ImageFiles
@@ -65,6 +67,8 @@ __all__ = [
     "describe",
     "epoch_order",
     "images_directly_in",
+    "innermost",
+    "is_random",
     "known_targets",
     "label_names",
     "open_image",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import numpy.random  # here, and not by each worker process for itself: an import after a fork may fail
 import torch
@@ -28,3 +29,10 @@ def own_random_state() -> Iterator[None]:
         torch.default_generator.set_state(state)
         numpy.random.set_state(numpy_state)
         random.setstate(python_state)
+
+
+def generator_states() -> tuple[Any, ...]:
+    """The state of each generator that seed_everything seeds, to be compared with another one."""
+    numpy_state: Any = numpy.random.get_state()
+    own = torch.default_generator.get_state().numpy().tobytes()
+    return own, numpy_state[1].tobytes(), numpy_state[2], random.getstate()

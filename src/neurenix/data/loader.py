@@ -44,6 +44,7 @@ class DataLoader:
         dataset here; a dataset has its own.
     bad_limit: share of the dataset that may be unreadable under on_bad="skip": at least one sample, unless it is 0.
     lengths: of every sample; batches samples of similar length, unshuffled ones longest first.
+    views: augmented versions of each sample, which come in turn, one in each epoch; None for a new one each time.
     timeout: seconds that a worker may spend on one sample. Only workers can be watched: with num_workers=0 a decoder
         that does not return holds up the program, and one that crashes ends it.
     skipped: the samples found unreadable so far, each once.
@@ -65,9 +66,13 @@ class DataLoader:
         lengths: Sequence[int] | np.ndarray | None = None,
         timeout: float = 60.0,
         on_bad: str | None = None,
+        views: int | None = None,
     ) -> None:
         self.dataset = as_dataset(dataset, on_bad)
         _check_arguments(len(self.dataset), batch_size, num_workers, bad_limit)
+        if views is not None and views < 1:
+            raise ConfigurationError(f"views={views}; it is a number of versions of each sample, at least 1, or None.")
+        self.views = views
         self.batch_size, self.shuffle, self.num_workers = batch_size, shuffle, num_workers
         self.seed, self.collate, self.drop_last = seed, collate, drop_last
         self.bad_limit, self.timeout = bad_limit, timeout
@@ -96,7 +101,7 @@ class DataLoader:
         plan = self.plan(epoch, rank, world_size)
         self._check_limit()
         passed_over = 0
-        for place, batch in enumerate(self._read(_keys(plan[start:], epoch)), start + 1):
+        for place, batch in enumerate(self._read(_keys(plan[start:], self._seen_in(epoch))), start + 1):
             passed_over += len(batch.skipped)
             self._account(batch.skipped)
             if not len(batch) and world_size > 1:
@@ -117,6 +122,14 @@ class DataLoader:
         else:
             batches = length_batches(order, self._lengths, size, self.seed, epoch, shuffle=self.shuffle)
         return share_batches(batches, rank, world_size, drop_last=self.drop_last, size=size)
+
+    def view(self, epoch: int) -> int:
+        """Which of its `views` each sample is seen in; 0 where there are none."""
+        return epoch % self.views if self.views else 0
+
+    def _seen_in(self, epoch: int) -> int:
+        """The epoch whose randomness the samples of `epoch` have."""
+        return self.view(epoch) if self.views else epoch
 
     def _read(self, keys: list[list[Key]]) -> Iterator[Batch]:
         delivered = 0
@@ -161,7 +174,7 @@ class DataLoader:
     def _stand_in(self, plan: list[Tensor], place: int, epoch: int) -> Batch:
         """The first readable sample after batch `place` in this process's plan, beginning anew at its end."""
         order = torch.cat([*plan[place:], *plan[:place]]).split(1)
-        for batch in self._read(_keys(order, epoch)):
+        for batch in self._read(_keys(order, self._seen_in(epoch))):
             if len(batch):
                 return batch
         return batch

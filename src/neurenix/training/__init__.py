@@ -27,6 +27,7 @@ from .objective import labelled as labelled
 from .optimizers import OPTIMIZERS as OPTIMIZERS
 from .optimizers import build_optimizer as build_optimizer
 from .optimizers import resolve_rates as resolve_rates
+from .prefix import ReuseOptions as ReuseOptions
 from .run_folder import MODEL_FOLDER as MODEL_FOLDER
 from .run_folder import RUN_FILE as RUN_FILE
 from .run_folder import START as START
@@ -50,6 +51,7 @@ __all__ = [
     "Objective",
     "Phase",
     "RUN_FILE",
+    "ReuseOptions",
     "RunFolder",
     "RunOptions",
     "SCHEDULES",

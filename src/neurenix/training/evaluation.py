@@ -14,6 +14,7 @@ from ..devices import autocast
 from ..metrics import MetricSet
 from .faults import in_fitting_parts
 from .objective import Objective, StepResult, labelled
+from .prefix import Feed
 from .processes import Processes
 
 
@@ -24,7 +25,7 @@ class EvaluationInterrupted(Exception):
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
-    loader: DataLoader,
+    feed: Feed,
     objective: Objective,
     metrics: MetricSet,
     processes: Processes,
@@ -33,17 +34,18 @@ def evaluate(
 ) -> dict[str, Any]:
     """`loss` and every metric, each sample counted once; the model's mode is put back afterwards.
 
+    feed: gives the batches, and what to call with them: the model, or a part of it.
     interrupted: looked at before each batch; raises EvaluationInterrupted when it says so.
     """
 
     def forward(part: Batch) -> tuple[StepResult, int]:
         with autocast(processes.device, precision):
-            return objective(model, part), part.counted
+            return objective(feed.module, part), part.counted
 
     metrics.reset()
     total, samples = torch.zeros((), device=processes.device), 0
     with inference_mode_of(model):
-        for batch in processes.epoch(loader, 0):
+        for batch in feed.epoch(0):
             if interrupted():
                 raise EvaluationInterrupted
             objective.check(batch)

@@ -38,6 +38,10 @@ class FreezeSchedule:
             return self.phases[min(plateaus, len(self.phases) - 1)]
         return self.phases[sum(start <= epoch for start in self.starts) - 1]
 
+    def end(self, epoch: int, epochs: int) -> int:
+        """The first epoch after the phase of `epoch`, at most, in a fit of so many epochs."""
+        return min([start for start in self.starts or () if start > epoch], default=epochs)
+
 
 def expanded(model: nn.Module, patterns: Sequence[str] | str) -> tuple[str, ...]:
     """Qualified names of the layers that patterns name and of everything below them, so that parts can be released."""

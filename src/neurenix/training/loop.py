@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, final
 
@@ -27,6 +27,7 @@ from .freezing import FreezeSchedule, Phase, set_training_mode
 from .history import History
 from .objective import Objective
 from .phases import PhaseKeeper
+from .prefix import Feeds, OrdinaryFeed
 from .processes import Processes
 from .progress import Progress
 from .run_folder import RunFolder
@@ -74,6 +75,13 @@ class Loop:
         )
         self._average: MovingAverage | None = None
         self._phases = PhaseKeeper(model, optimizer, self.processes)
+        self._feeds = Feeds(
+            model,
+            self.processes,
+            settings.reuse,
+            precision=self._step.precision,
+            reads_inputs=objective.reads_inputs,
+        )
         self._progress = Progress()
         self._total = torch.zeros((), device=self._device)  # sum of this epoch's losses, each times its samples
         self._signals = Signals()
@@ -174,6 +182,7 @@ class Loop:
         """(learning rate, loss) for rates growing geometrically over `steps` steps. Smith, WACV 2017, section 3.3."""
         self._phases.enter(self.freezing.phase(0), 0)
         self._training_mode()
+        self._step.begin(OrdinaryFeed(self.processes.wrapped(self.model), train, self.processes))
         points: list[tuple[float, float]] = []
         largest = max(group["base_lr"] for group in self.optimizer.param_groups)
         with self.processes.own_random_state():
@@ -193,8 +202,9 @@ class Loop:
     def evaluate(self, loader: DataLoader, interrupted: Callable[[], bool] = lambda: False) -> dict[str, Any]:
         """Loss and metrics over a loader, every sample once."""
         self._tell(lambda callback: callback.on_test_begin({}))
+        feed = self._feeds.validation(loader)
         logs = evaluate(
-            self.model, loader, self.objective, self.metrics, self.processes, self._step.precision, interrupted
+            self.model, feed, self.objective, self.metrics, self.processes, self._step.precision, interrupted
         )
         self._tell(lambda callback: callback.on_test_end(logs))
         return logs
@@ -215,7 +225,7 @@ class Loop:
         self._tell(lambda callback: callback.attach(self))
         self._tell(lambda callback: callback.on_train_begin({}))
         if state is not None:
-            self._phases.enter(self._next_phase(), self.steps, resumed=True)
+            self._enter_phase(resumed=True)
             if self._progress.is_inside_epoch:
                 self._tell(lambda callback: callback.on_epoch_begin(self.epoch, {}))
             restore_callbacks(self.callbacks, state)
@@ -223,7 +233,7 @@ class Loop:
 
     def _run_epoch(self, train: DataLoader, validation: DataLoader | None, parts: Parts, run: RunFolder | None) -> None:
         started, progress = time.perf_counter(), self._progress
-        self._phases.enter(self._next_phase(), self.steps)
+        self._enter_phase()
         if not progress.is_inside_epoch:
             self._begin_epoch()
         if progress.trained is None:
@@ -260,7 +270,9 @@ class Loop:
     def _train_epoch(self, train: DataLoader, parts: Parts) -> dict[str, Any]:
         progress = self._progress
         self._training_mode()
-        batches = self.processes.epoch(train, len(self.history), start=progress.place)
+        feed = self._feeds.training(train)
+        self._step.begin(feed)
+        batches = feed.epoch(len(self.history), start=progress.place)
         try:
             for window in _windows(batches, self.settings.accumulate):
                 self._train_on(window)
@@ -326,13 +338,21 @@ class Loop:
             train=train,
         )
 
+    def _enter_phase(self, resumed: bool = False) -> None:
+        """Freeze what the epoch's phase says; a phase that is new moves the boundary of what is frozen."""
+        phase = self._next_phase()
+        if self._phases.enter(phase, self.steps, resumed=resumed):
+            done = self.history.epochs[len(self.history) - self.epoch :]  # of this fit
+            same = len(list(takewhile(lambda record: record["phase"] == phase.name, reversed(done))))
+            passes = self.freezing.end(self.epoch, self.epochs) - (self.epoch - same)
+            self._feeds.begin_phase(len(self.history) - same, passes)
+
     def _next_phase(self) -> Phase:
         return self.freezing.phase(self.epoch, self._progress.plateaus)
 
     def _training_mode(self) -> None:
         phase = self._phases.current or self._next_phase()
         set_training_mode(self.model, phase, keep_statistics=self.settings.keep_statistics)
-        self._step.begin()
 
     def _set_rates(self) -> None:
         total = self.epochs * self.steps_per_epoch

@@ -25,7 +25,15 @@ class StepResult:
 
 
 class Objective(Protocol):
-    """objective(model, batch) -> StepResult; `check` raises for a batch that it cannot use, before it is moved."""
+    """objective(model, batch) -> StepResult; `check` raises for a batch that it cannot use, before it is moved.
+
+    reads_inputs: while training it does more with the batch's inputs than to call the model with them.
+    """
+
+    @property
+    def reads_inputs(self) -> bool:
+        """See above."""
+        ...
 
     def __call__(self, model: nn.Module, batch: Batch) -> StepResult:
         """Forward and loss for one batch."""
@@ -51,6 +59,11 @@ class Supervised:
         self.options = options or LossOptions()
         self.mixup_alpha = mixup_alpha
         self._check_options()
+
+    @property
+    def reads_inputs(self) -> bool:
+        """Mixup mixes them."""
+        return self.mixup_alpha > 0
 
     def __call__(self, model: nn.Module, batch: Batch) -> StepResult:
         """Forward and loss; the loss is computed in float32 whatever the precision of the forward pass."""

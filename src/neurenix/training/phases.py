@@ -26,16 +26,20 @@ class PhaseKeeper:
         self._began = 0
         self._resumed = False
 
-    def enter(self, phase: Phase, steps: int, *, resumed: bool = False) -> None:
-        """Make `phase` the current one, after `steps` optimizer steps. resumed: an earlier process trained in it."""
+    def enter(self, phase: Phase, steps: int, *, resumed: bool = False) -> bool:
+        """Make `phase` the current one, after `steps` optimizer steps, and tell whether it was not.
+
+        resumed: an earlier process trained in it.
+        """
         if phase is self.current:
-            return
+            return False
         self.leave(steps)
         self.current = phase
         apply_phase(self._model, phase)
         self._processes.wrap(self._model)
         self._watch, self._began = StateWatch(self._model, phase, self._optimizer), steps
         self._resumed = resumed
+        return True
 
     def leave(self, steps: int) -> None:
         """Check what the ending phase promised."""

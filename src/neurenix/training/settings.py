@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..devices import PRECISIONS, Precision
 from ..errors import ConfigurationError
+from .prefix import ReuseOptions
 from .schedules import check_schedule
 
 
@@ -17,6 +18,7 @@ class LoopSettings:
     warmup: share of all steps (< 1) or number of steps. ema_decay: None for no moving average.
     keep_statistics: batch norms keep the running statistics that they were loaded with.
     plateau_patience: epochs without a better validation loss before a plateau is called.
+    reuse: whether and how what frozen layers give is kept between epochs.
     """
 
     precision: Precision = "auto"
@@ -28,6 +30,7 @@ class LoopSettings:
     keep_statistics: bool = False
     plateau_patience: int = 2
     seed: int = 0
+    reuse: ReuseOptions = ReuseOptions()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "schedule", check_schedule(self.schedule))

@@ -24,6 +24,7 @@ from .faults import (
 )
 from .objective import Objective, StepResult, labelled
 from .optimizers import trainable_parameters
+from .prefix import Feed
 from .processes import Processes
 from .progress import Progress
 from .settings import LoopSettings
@@ -53,10 +54,11 @@ class OptimizerStep:
         self._settings, self._metrics, self._processes = settings, metrics, processes
         self._device = processes.device
         self._buffers = Buffers(model)
+        self._feed: Feed | None = None
 
-    def begin(self) -> None:
-        """Look which layers are in training mode now."""
-        self._buffers = Buffers(self._model)
+    def begin(self, feed: Feed) -> None:
+        """Take batches from a feed, and look which layers are in training mode now."""
+        self._feed, self._buffers = feed, Buffers(self._model)
 
     def __call__(self, window: list[Batch], progress: Progress, epoch: int) -> tuple[Tensor, int]:
         """-> (mean loss, samples), both over all processes.
@@ -106,8 +108,9 @@ class OptimizerStep:
     def _forward(self, batch: Batch) -> tuple[StepResult, Tensor]:
         self._objective.check(batch)
         moved = batch.to(self._device)
+        module = self._processes.wrapped(self._model) if self._feed is None else self._feed.module
         with autocast(self._device, self.precision):
-            return self._objective(self._processes.wrapped(self._model), moved), labelled(moved)
+            return self._objective(module, moved), labelled(moved)
 
     def _clip_and_step(self, window: list[Batch], progress: Progress) -> None:
         parameters = trainable_parameters(self._optimizer)

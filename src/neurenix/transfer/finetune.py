@@ -80,6 +80,11 @@ class Finetuner:
         norm_statistics: what batch norms that are trained normalise with: the "batch", or their "pretrained"
             statistics, which suits small batches and data; "auto" is pretrained for lp_ft, whose head was solved on
             features made with them, and batch otherwise.
+        augmented_views: how many augmented versions of each training image there are, which come in turn; None makes
+            a new one in every epoch, which learns more and leaves nothing to keep from one epoch to the next.
+        frozen_prefix: whether what the frozen layers give is computed once for each sample and kept: "auto" where
+            that pays, "always" where it can be done, "never". The result is the same.
+        prefix_storage: how that is kept: "auto" as it comes, "fp32", "bf16" or "int8", which take less room and round.
         seed: of the head's start, sample order, augmentation, dropout. The same seed gives the same run.
 
     Raises:
@@ -113,6 +118,9 @@ class Finetuner:
         mixup_alpha: float = 0.0,
         class_weights: Sequence[float] | str | None = None,
         norm_statistics: str = "auto",
+        augmented_views: int | None = None,
+        frozen_prefix: str = "auto",
+        prefix_storage: str = "auto",
         seed: int = 0,
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "model")}
@@ -325,6 +333,7 @@ class Finetuner:
             batch_size=batch_size,
             num_workers=num_workers,
             seed=self.settings.seed,
+            views=self.settings.augmented_views,
         )
 
     def _checked(self, loader: DataLoader | None) -> Batch | None:

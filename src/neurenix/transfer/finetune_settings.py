@@ -11,7 +11,7 @@ import torch
 from ..data import all_targets
 from ..devices import Precision
 from ..errors import ConfigurationError
-from ..training import LOSSES, LoopSettings, LossOptions, Supervised, balanced_class_weights
+from ..training import LOSSES, LoopSettings, LossOptions, ReuseOptions, Supervised, balanced_class_weights
 from .arguments import as_list, check_types, plain
 from .strategies import STRATEGIES
 
@@ -45,6 +45,9 @@ class FinetuneSettings:
     mixup_alpha: float
     class_weights: Sequence[float] | str | None
     norm_statistics: str
+    augmented_views: int | None
+    frozen_prefix: str
+    prefix_storage: str
     seed: int
 
     @classmethod
@@ -73,6 +76,10 @@ class FinetuneSettings:
             raise ConfigurationError(
                 f"norm_statistics={self.norm_statistics!r}; possible: 'auto', 'batch', 'pretrained'."
             )
+        if self.augmented_views is not None and self.augmented_views < 1:
+            raise ConfigurationError(
+                f"augmented_views={self.augmented_views}; it is a number of versions of each image, or None."
+            )
         self.loop()
 
     def loop(self, solved_head: bool = False) -> LoopSettings:
@@ -86,6 +93,7 @@ class FinetuneSettings:
             ema_decay=self.ema_decay,
             keep_statistics=self.norm_statistics == "pretrained" or (self.norm_statistics == "auto" and solved_head),
             seed=self.seed,
+            reuse=ReuseOptions(use=self.frozen_prefix, storage=self.prefix_storage),
         )
 
     def logged(self, metrics: Sequence[str], validated: bool) -> list[str]:

@@ -43,6 +43,7 @@ def loader_for(
     batch_size: int,
     num_workers: int,
     seed: int,
+    views: int | None = None,
 ) -> DataLoader:
     """A loader over `data`, shuffled for training, with the model's preprocessing where samples are raw.
 
@@ -64,6 +65,7 @@ def loader_for(
         prepare(dataset, model.preprocess, use == "training"),
         shuffle=use == "training",
         seed=seed,
+        views=views if use == "training" else None,
         **{"batch_size": batch_size, "num_workers": num_workers, **own},
     )
 

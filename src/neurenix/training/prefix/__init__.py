@@ -1,0 +1,14 @@
+"""The frozen prefix: what lies below the first trained layer gives one answer for one sample, and is asked once."""
+
+from __future__ import annotations
+
+from .choice import Feeds as Feeds
+from .feeds import Feed as Feed
+from .feeds import OrdinaryFeed as OrdinaryFeed
+from .feeds import ReuseOptions as ReuseOptions
+from .graph import NotSplittable as NotSplittable
+from .reusing import ReusingFeed as ReusingFeed
+from .split import Split as Split
+from .split import split as split
+
+__all__ = ["Feed", "Feeds", "NotSplittable", "OrdinaryFeed", "ReuseOptions", "ReusingFeed", "Split", "split"]

@@ -1,0 +1,94 @@
+"""Which feed each loader of a fit has in each phase of it."""
+
+from __future__ import annotations
+
+from typing import final
+
+from torch import nn
+
+from ...data import DataLoader, is_random
+from ...models import PretrainedModel
+from ..processes import Processes
+from .feeds import Feed, OrdinaryFeed, ReuseOptions
+from .reusing import ReusingFeed
+
+
+@final
+class Feeds:
+    """The feeds of a fit; made anew in each phase, because the boundary of what is frozen moves with it.
+
+    reads_inputs: the objective looks at the batch's inputs themselves while training, so they cannot be replaced.
+    """
+
+    def __init__(
+        self,
+        model: PretrainedModel,
+        processes: Processes,
+        options: ReuseOptions,
+        *,
+        precision: str,
+        reads_inputs: bool,
+    ) -> None:
+        self._model, self._processes, self._options = model, processes, options
+        self._precision, self._reads_inputs = precision, reads_inputs
+        self._first, self._passes = 0, 1
+        self._made: dict[int, Feed] = {}
+        self._said: set[str] = set()
+
+    def begin_phase(self, first: int, passes: int) -> None:
+        """A new set of layers is frozen. first: epoch in which that began; passes: epochs for which it lasts."""
+        self._first, self._passes = first, passes
+        self._made = {}
+
+    def training(self, loader: DataLoader) -> Feed:
+        """The feed of the batches that steps are made with."""
+        called = self._processes.wrapped(self._model)
+        return self._feed(loader, called, training=True)
+
+    def validation(self, loader: DataLoader) -> Feed:
+        """The feed of the batches that are only looked at."""
+        return self._feed(loader, self._model, training=False)
+
+    def _feed(self, loader: DataLoader, called: nn.Module, *, training: bool) -> Feed:
+        if id(loader) not in self._made:
+            reason = self._hindrance(loader, training)
+            if reason:
+                self._say(f"the frozen layers run in every epoch: {reason}")
+            self._made[id(loader)] = (
+                OrdinaryFeed(called, loader, self._processes)
+                if reason is not None
+                else ReusingFeed(
+                    self._model,
+                    loader,
+                    self._processes,
+                    options=self._options,
+                    precision=self._precision,
+                    first=self._first if training else 0,
+                    passes=self._passes,
+                    training=training,
+                    say=self._say,
+                )
+            )
+        return self._made[id(loader)]
+
+    def _hindrance(self, loader: DataLoader, training: bool) -> str | None:
+        """Why frozen layers have to run for each batch: "" where nobody would expect otherwise, None for no reason."""
+        if self._options.use == "never" or self._passes < 2 or not self._has_frozen_trunk():
+            return ""
+        if self._processes.count > 1:
+            return "several processes share the data, and each would need the others' rows"
+        if training and self._reads_inputs:
+            return "mixup mixes the inputs themselves"
+        if loader.views is None and is_random(loader.dataset):
+            return (
+                "each epoch sees every sample in a new way. augmented_views=4 would keep four views of each" * training
+            )
+        return None
+
+    def _has_frozen_trunk(self) -> bool:
+        return any(not parameter.requires_grad for parameter in self._model.trunk.parameters())
+
+    def _say(self, message: str) -> None:
+        if message not in self._said and self._processes.is_main:
+            self._said.add(message)
+            print(f"neurenix: {message}")

@@ -1,0 +1,221 @@
+"""Batches that have been through the frozen layers, each sample once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from ...data import Batch, DataLoader, innermost
+from ...devices import autocast, free_memory
+from ...models import PretrainedModel
+from ...storage import cache_folder
+from ..faults import Buffers, in_fitting_parts
+from ..processes import Processes
+from .feeds import ReuseOptions
+from .graph import NotSplittable, NotWorthIt
+from .split import Split, split
+from .store import Boundary, RowStore, bytes_per_sample, columns_of
+from .worth import BACKWARD, ENOUGH, Estimate, operations
+
+_SECONDS = 5.0  # saved at least, for models that have to be traced
+_MEMORY_SHARE, _DISK_SHARE = 0.25, 0.25  # of what is free
+_TRIED = 4  # samples that are replayed before a store is trusted
+_CLOSE = {"fp32": 1e-4, "bf16": 3e-2, "fp16": 1e-2}  # relative, between batches of different sizes
+
+
+@final
+class ReusingFeed:
+    """Batches that have been through the frozen layers, each sample once; then the rest of the model is called.
+
+    The store is filled in the first epoch, in its batches. Where a later process goes on with the fit, it fills it
+    again from that epoch's batches, so that every bit is what it was. Where a model cannot be cut or nothing would be
+    gained, this is an OrdinaryFeed that says so.
+
+    first: the epoch in which the frozen layers became what they are. passes: how often the data will be read.
+    training: steps are made with the batches, in the mode that the modules are in.
+    """
+
+    def __init__(
+        self,
+        model: PretrainedModel,
+        loader: DataLoader,
+        processes: Processes,
+        *,
+        options: ReuseOptions,
+        precision: str,
+        first: int,
+        passes: int,
+        training: bool,
+        say: Callable[[str], None],
+    ) -> None:
+        self.module: nn.Module = model
+        self._model, self._loader, self._device = model, loader, processes.device
+        self._options, self._precision = options, precision
+        self._first, self._passes, self._training, self._say = first, passes, training, say
+        self._split: Split | None = None
+        self._store: RowStore | None = None
+        self._targets: Tensor | None = None
+        self._views = loader.views or 1
+        self._decided = False
+        self._complete: set[int] = set()  # views of which every row has been computed
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch; what is not stored yet is computed."""
+        if not self._decided:
+            self._decide()
+        if self._store is None:
+            yield from self._loader.batches(epoch, start)
+            return
+        view = self._loader.view(epoch)
+        filling = self._first + (view - self._first) % self._views
+        rows = view * len(self._loader.dataset)
+        if epoch == filling and view not in self._complete:
+            for batch in self._loader.batches(epoch, start):
+                self._keep(batch, rows)
+                yield replace(batch, inputs=self._store.get(batch.indices + rows))
+            self._complete |= {view} if start == 0 else set()
+            return
+        if view not in self._complete:  # an earlier process had them; in its batches, so that every bit is the same
+            for batch in self._loader.batches(filling):
+                self._keep(batch, rows)
+            self._complete.add(view)
+        for place, indices in enumerate(self._loader.plan(epoch)[start:], start + 1):
+            known = indices[self._store.written(indices + rows)]
+            if len(known):
+                targets = None if self._targets is None else self._targets[known + rows]
+                yield Batch(self._store.get(known + rows), targets, known, place=place)
+
+    def _keep(self, batch: Batch, rows: int, boundary: Boundary | None = None) -> None:
+        """Store a batch's rows and targets, unless they are there. rows: where those of its view begin."""
+        assert self._store is not None
+        places = batch.indices + rows
+        if bool(self._store.written(places).all()):
+            return
+        self._store.put(places, self._boundary(batch) if boundary is None else boundary)
+        if batch.targets is not None:
+            if self._targets is None:
+                self._targets = batch.targets.new_zeros(len(self._store), *batch.targets.shape[1:])
+            self._targets[places] = batch.targets
+
+    @torch.no_grad()
+    def _boundary(self, batch: Batch) -> Boundary:
+        assert self._split is not None
+        prefix = self._split.prefix
+
+        def forward(part: Batch) -> Boundary:
+            with autocast(self._device, self._precision):
+                return {name: tensor.cpu() for name, tensor in prefix(part.to(self._device).inputs).items()}
+
+        parts = in_fitting_parts(batch, forward)
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _decide(self) -> None:
+        """Cut the model, look whether it pays, make the store. Always by the same batch, so always with one answer."""
+        self._decided = True
+        try:
+            batch = next(iter(self._loader.batches(self._first)))
+            few = batch.parts(_TRIED)[0].to(self._device)
+            self._check_worth_tracing(few)
+            self._split = split(self._model, batch.to(self._device).inputs)
+            boundary = self._boundary(batch)
+            self._check_replay(self._split, few, boundary)
+            self._store = self._new_store(self._split, few, boundary)
+            self._keep(batch, self._loader.view(self._first) * len(self._loader.dataset), boundary)
+            self.module = self._split.suffix
+        except NotSplittable as reason:
+            self._split = None
+            if not isinstance(reason, NotWorthIt):
+                self._say(f"the frozen layers run in every pass: {reason}")
+
+    def _check_worth_tracing(self, few: Batch) -> None:
+        if self._passes <= self._views:
+            raise NotWorthIt("no sample is read twice")
+        if self._options.use == "always" or not any(p.requires_grad for p in self._model.trunk.parameters()):
+            return
+        whole = self._operations(self._model, few.inputs) / len(few)
+        if Estimate(whole, 0.0, 0.0, self._passes, self._views).seconds_saved(len(self._loader.dataset)) < _SECONDS:
+            raise NotWorthIt("there is too little to save")
+
+    def _check_replay(self, halves: Split, few: Batch, boundary: Boundary) -> None:
+        """The two parts have to give what the whole gives, and a sample the same beside others."""
+        tolerance = _CLOSE[self._precision]
+        alone = self._boundary(few)
+        for name, tensor in alone.items():
+            if not close(tensor, boundary[name][: len(few)], tolerance):
+                raise NotSplittable("what its frozen layers give for a sample depends on the others in the batch")
+        on_device = {name: tensor.to(self._device) for name, tensor in alone.items()}
+        whole, parts = self._tried(self._model, few.inputs), self._tried(halves.suffix, on_device)
+        if not close(parts, whole, tolerance):
+            raise NotSplittable("its two parts do not give what the whole gives")
+
+    def _new_store(self, halves: Split, few: Batch, boundary: Boundary) -> RowStore:
+        count = len(self._loader.dataset) * self._views
+        columns = columns_of(boundary, halves.tokens, self._options.storage)
+        lengths = self._lengths() if halves.tokens else None
+        size = bytes_per_sample(columns, 1.0 if lengths is None else float(lengths.float().mean()))
+        above = self._operations(halves.suffix, {name: rows[: len(few)] for name, rows in boundary.items()})
+        below = self._operations(halves.prefix, few.inputs)
+        above *= BACKWARD if self._training else 1.0
+        estimate = Estimate(below / len(few), above / len(few), size, self._passes, self._views)
+        if self._options.use != "always" and estimate.gain < ENOUGH:
+            raise NotSplittable(f"storing what they give would make it {estimate.gain:.1f} times as fast")
+        folder = self._folder(size * count)
+        where = "in memory" if folder is None else f"in {folder}"
+        try:
+            store = RowStore(columns, count, lengths=lengths, folder=folder)
+        except OSError as error:
+            raise NotSplittable(f"there is no room for {size * count / 2**20:,.0f} MiB {where} ({error})") from error
+        self._say(
+            f"the frozen layers run once for each of {count:,} {self._what()}: {size / 1024:,.1f} KiB each, "
+            f"{size * count / 2**20:,.1f} MiB {where}; {self._passes} passes about {estimate.gain:.1f} times as fast"
+        )
+        return store
+
+    def _what(self) -> str:
+        return "samples" if self._views == 1 else f"views ({self._views} of each sample)"
+
+    def _operations(self, module: nn.Module, inputs: Any) -> float:
+        return operations(lambda: self._tried(module, inputs))
+
+    @torch.no_grad()
+    def _tried(self, module: nn.Module, inputs: Any) -> Any:
+        """What a module gives; running statistics and the generators are put back."""
+        buffers = Buffers(self._model)
+        buffers.keep()
+        try:
+            with torch.random.fork_rng(), autocast(self._device, self._precision):
+                torch.manual_seed(0)
+                return module(inputs)
+        finally:
+            buffers.put_back()
+
+    def _folder(self, size: float) -> Path | None:
+        """None for memory; else where there is room on the disk."""
+        if size <= (_MEMORY_SHARE * free_memory() if self._options.memory is None else self._options.memory):
+            return None
+        folder = cache_folder() / "prefix"
+        folder.mkdir(parents=True, exist_ok=True)
+        if size > _DISK_SHARE * shutil.disk_usage(folder).free:
+            raise NotSplittable(f"what they give is {size / 2**30:,.1f} GiB, too much for memory and for {folder}")
+        return folder
+
+    def _lengths(self) -> Tensor:
+        known = innermost(self._loader.dataset, "lengths")
+        if known is None or len(known) != len(self._loader.dataset):
+            raise NotSplittable("the data do not tell how many tokens each sample has")
+        return torch.as_tensor(known, dtype=torch.long).repeat(self._views)
+
+
+def close(one: Tensor, other: Tensor, tolerance: float) -> bool:
+    """Whether two tensors are equal but for rounding: relative to the size of the whole; texts by common tokens."""
+    if one.shape != other.shape:
+        other = other[tuple(slice(size) for size in one.shape)]
+        one = one[tuple(slice(size) for size in other.shape)]
+    gap, size = (one.float() - other.float()).norm(), other.float().norm()
+    return bool(gap <= tolerance * size) or bool(gap == 0)

@@ -1,0 +1,275 @@
+"""A model in two: what gives the same answer for a sample in every epoch, and what is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, fx, nn
+
+from ...models import PretrainedModel
+from ...nn import Pool
+from .cut import Step, minimum_cut
+from .graph import (
+    Inputs,
+    NotSplittable,
+    Traced,
+    bytes_of,
+    hint,
+    is_symbolic,
+    nodes_between,
+    price_of_repeating,
+    symbol_of,
+    trace,
+)
+from .store import Boundary
+
+FEATURES = "features"
+_MASK = "attention_mask"
+_STORED = 4.0  # price of a stored byte, in bytes written: it takes memory, and is written, read and gathered
+
+
+@final
+@dataclass(frozen=True)
+class Split:
+    """prefix: a batch's inputs -> its boundary, tensors (n, …) by name. suffix: boundary -> what the model gives.
+
+    The suffix holds the model's own parameters and buffers, so training it trains the model. tokens: names of the
+    boundary's tensors (n, tokens, …), which are as long as the batch's longest text.
+    """
+
+    prefix: nn.Module
+    suffix: PretrainedModel
+    tokens: frozenset[str]
+
+
+def split(model: PretrainedModel, inputs: Inputs) -> Split:
+    """Cut the model, in the mode that its modules are in now, where all below gives one answer for one sample.
+
+    inputs: a batch of at least two samples to trace with. Raises NotSplittable, saying why.
+    """
+    if not any(parameter.requires_grad for parameter in model.trunk.parameters()) and not _has_states(model.trunk):
+        return Split(_Embedding(model), _suffix(model, _Stored(FEATURES), Pool("none")), frozenset())
+    if isinstance(inputs, Tensor) and len(inputs) < 2 or not isinstance(inputs, Tensor) and _smallest(inputs) < 2:
+        raise NotSplittable("one sample in a batch does not show which sizes are the batch's")
+    _refuse_hooks(model.trunk)
+    traced = trace(model.trunk, inputs)
+    stored = _stored_nodes(traced, reads_mask=isinstance(inputs, Mapping) and _MASK in inputs)
+    prefix, suffix = _first_part(traced, stored), _second_part(traced, stored)
+    tokens = frozenset(node.name for node in stored if _is_text(node, traced))
+    masks = {node.name: key for node in stored if (key := traced.inputs.get(node.name)) == _MASK}
+    names = {node.name: masks.get(node.name, node.name) for node in stored}
+    return Split(
+        _Prefix(prefix, traced.inputs, list(names.values())),
+        _suffix(model, _Suffix(suffix, list(names.values())), model.pool),
+        frozenset(names[name] for name in tokens),
+    )
+
+
+@final
+class _Embedding(nn.Module):
+    """Inputs -> what enters the head."""
+
+    def __init__(self, model: PretrainedModel) -> None:
+        super().__init__()
+        self._model = [model]  # in a list: its modules are not this one's
+
+    def forward(self, inputs: Inputs) -> Boundary:
+        return {FEATURES: self._model[0].embed(inputs)}
+
+
+@final
+class _Stored(nn.Module):
+    """Boundary -> one tensor of it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    def forward(self, boundary: Boundary) -> Tensor:
+        return boundary[self._name]
+
+
+@final
+class _Prefix(nn.Module):
+    """Runs the graph below the cut on a batch's inputs."""
+
+    def __init__(self, graph: fx.GraphModule, inputs: Mapping[str, str], names: Sequence[str]) -> None:
+        super().__init__()
+        self.graph = graph
+        self._keys = list(inputs.values())
+        self._names = names
+
+    def forward(self, inputs: Inputs) -> Boundary:
+        given = [inputs] if isinstance(inputs, Tensor) else [inputs[key] for key in self._keys]
+        return dict(zip(self._names, self.graph(*given), strict=True))
+
+
+@final
+class _Suffix(nn.Module):
+    """Runs the graph above the cut; in a PretrainedModel it is the trunk."""
+
+    def __init__(self, graph: fx.GraphModule, names: Sequence[str]) -> None:
+        super().__init__()
+        self.graph = graph
+        self._names = names
+
+    def forward(self, boundary: Boundary) -> Tensor:
+        answer: Tensor = self.graph(*(boundary[name] for name in self._names))
+        return answer
+
+
+def _suffix(model: PretrainedModel, trunk: nn.Module, pool: Pool) -> PretrainedModel:
+    """The model with another trunk, the same pool and head; only the new modules' modes are set."""
+    suffix = PretrainedModel(
+        trunk=trunk, pool=pool, head=model.head, feature_size=model.feature_size, stages=(), head_name=model.head_name
+    )
+    suffix.training = trunk.training = model.training
+    return suffix
+
+
+def _stored_nodes(traced: Traced, reads_mask: bool) -> list[fx.Node]:
+    """The nodes at the minimum cut, in the order of the graph."""
+    bound, sampled = traced.bound, _of_samples(traced)
+    free = [node for node in traced.graph.nodes if node in sampled]
+    wanted = {traced.output.name} if traced.output.name not in bound else set()
+    wanted |= {place for place, key in traced.inputs.items() if reads_mask and key == _MASK}
+    steps = [
+        Step(
+            name=node.name,
+            needs=tuple(need.name for need in node.all_input_nodes if need in sampled),
+            stored=_bytes_to_store(node, traced),
+            repeated=math.inf if node.op == "placeholder" else price_of_repeating(node) / hint(_batch_of(traced)),
+            wanted=node.name in wanted or any(user.name in bound for user in node.users),
+        )
+        for node in free
+    ]
+    chosen = minimum_cut(steps)
+    if not chosen:
+        raise NotSplittable("nothing between its inputs and what is trained can be stored sample by sample")
+    if all(name in traced.inputs for name in chosen):
+        raise NotSplittable("its first layers are trained, or random, so that nothing stays the same between epochs")
+    return [node for node in free if node.name in chosen]
+
+
+def _of_samples(traced: Traced) -> set[fx.Node]:
+    """The free nodes whose values come from the samples; others (weights, sizes, positions) are there in any pass.
+
+    A number that is made of sizes alone, such as each sample's place in its batch, is no property of the sample.
+    """
+    found: set[fx.Node] = set()
+    for node in traced.graph.nodes:
+        if node.op == "output" or node.name in traced.bound or is_symbolic(node.meta.get("val")):
+            continue
+        if node.name in traced.inputs or found & set(node.all_input_nodes):
+            found.add(node)
+    return found
+
+
+def _bytes_to_store(node: fx.Node, traced: Traced) -> float:
+    value = node.meta.get("val")
+    if not isinstance(value, Tensor) or value.ndim == 0 or not is_symbolic(value.shape[0]):
+        return math.inf
+    if symbol_of(value.shape[0]) not in traced.batch:
+        return math.inf
+    if any(is_symbolic(size) for size in value.shape[1:]) and not _is_text(node, traced):
+        return math.inf
+    return _STORED * bytes_of(value) / hint(value.shape[0])
+
+
+def _is_text(node: fx.Node, traced: Traced) -> bool:
+    """Whether a node holds one token after the other, (n, tokens, fixed sizes…)."""
+    sizes = node.meta["val"].shape
+    symbolic = [place for place, size in enumerate(sizes) if is_symbolic(size)]
+    return symbolic == [0, 1] and symbol_of(sizes[1]) in traced.tokens
+
+
+def _batch_of(traced: Traced) -> Any:
+    place = next(node for node in traced.graph.nodes if node.name in traced.inputs)
+    return place.meta["val"].shape[0]
+
+
+def _first_part(traced: Traced, stored: Sequence[fx.Node]) -> fx.GraphModule:
+    needed = nodes_between(stored, ())
+    graph, copied = fx.Graph(), {}
+    for place in traced.inputs:  # all inputs, so that the call is always the same
+        copied[_named(traced, place)] = graph.placeholder(place)
+    for node in traced.graph.nodes:
+        if node in needed and node not in copied:
+            copied[node] = _copy(graph, node, copied, traced)
+    graph.output(tuple(copied[node] for node in stored))
+    return _module(graph, traced)
+
+
+def _second_part(traced: Traced, stored: Sequence[fx.Node]) -> fx.GraphModule:
+    sizes = _sizes(stored, traced)
+    effects = [node for node in traced.graph.nodes if node.name in traced.bound and not node.users]
+    stop = {*stored, *(node for node in traced.graph.nodes if symbol_of(node.meta.get("val")) in sizes)}
+    needed = nodes_between([traced.output, *(node for node in effects if node.op == "call_function")], stop)
+    graph, copied = fx.Graph(), {}
+    for node in stored:
+        copied[node] = graph.placeholder(node.name)
+    for node in traced.graph.nodes:
+        if symbol_of(node.meta.get("val")) in sizes and any(user in needed for user in node.users):
+            holder, dimension = sizes[symbol_of(node.meta.get("val"))]
+            copied[node] = graph.call_function(torch.ops.aten.sym_size.int, (copied[holder], dimension))
+        elif node in needed and node not in copied:
+            if node.name in traced.inputs:
+                raise NotSplittable(f"what is trained reads the input {traced.inputs[node.name] or node.name!r} itself")
+            copied[node] = _copy(graph, node, copied, traced)
+    graph.output(copied[traced.output])
+    return _module(graph, traced)
+
+
+def _sizes(stored: Iterable[fx.Node], traced: Traced) -> dict[Any, tuple[fx.Node, int]]:
+    """Symbol -> a stored node and its dimension of that size."""
+    found: dict[Any, tuple[fx.Node, int]] = {}
+    for node in stored:
+        found |= {symbol: (node, 0) for symbol in traced.batch}
+        if _is_text(node, traced):
+            found |= {symbol: (node, 1) for symbol in traced.tokens}
+    return found
+
+
+def _copy(graph: fx.Graph, node: fx.Node, copied: Mapping[fx.Node, fx.Node], traced: Traced) -> fx.Node:
+    if node.name in traced.tensors:
+        return graph.get_attr(node.name)
+    return graph.node_copy(node, lambda other: copied[other])
+
+
+def _module(graph: fx.Graph, traced: Traced) -> fx.GraphModule:
+    graph.eliminate_dead_code(lambda node: node.is_impure() or _writes(node))
+    used = {str(node.target) for node in graph.find_nodes(op="get_attr")}
+    module = fx.GraphModule({name: traced.tensors[name] for name in used}, graph)
+    module.training = True  # the mode of each operation is in the graph
+    return module
+
+
+def _writes(node: fx.Node) -> bool:
+    operation = node.target
+    if isinstance(operation, torch._ops.OpOverload):
+        return bool(operation._schema.is_mutable) or operation is torch.ops.aten.batch_norm.default
+    return False
+
+
+def _named(traced: Traced, name: str) -> fx.Node:
+    return next(node for node in traced.graph.nodes if node.name == name)
+
+
+def _has_states(module: nn.Module) -> bool:
+    """Whether a part is in training mode and could be random or keep statistics of batches."""
+    kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+    return any(isinstance(part, kinds) and part.training for part in module.modules())
+
+
+def _smallest(inputs: Mapping[str, Tensor]) -> int:
+    return min(len(tensor) for tensor in inputs.values())
+
+
+def _refuse_hooks(trunk: nn.Module) -> None:
+    for name, module in trunk.named_modules():
+        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+            raise NotSplittable(f"its layer {name!r} has hooks, which would not be called")

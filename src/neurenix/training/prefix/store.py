@@ -1,0 +1,227 @@
+"""Rows of boundary tensors, one per sample, in memory or in a file, at random access."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, final
+
+import torch
+from torch import Tensor
+
+Boundary = dict[str, Tensor]
+STORAGE = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One tensor of the boundary. shape: of a sample, or of one of its tokens. kept: dtype in the store.
+
+    by_token: the column has a row for each token instead of one for each sample.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    kept: torch.dtype
+    by_token: bool = False
+
+    @property
+    def width(self) -> int:
+        """Numbers in one row."""
+        return math.prod(self.shape)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row; int8 has a scale in float32 beside each."""
+        return self.width * self.kept.itemsize + (4 if self.is_scaled else 0)
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether rows are kept as whole numbers and a scale."""
+        return self.kept == torch.int8 and self.dtype != torch.int8
+
+
+def columns_of(boundary: Boundary, tokens: frozenset[str], storage: str = "auto") -> list[Column]:
+    """How the tensors (n, …) of a boundary are laid out; storage: a key of STORAGE, for those that are not whole."""
+    kept = STORAGE[storage]
+    return [
+        Column(
+            name,
+            tuple(tensor.shape[2 if name in tokens else 1 :]),
+            tensor.dtype,
+            kept if kept is not None and tensor.is_floating_point() else tensor.dtype,
+            name in tokens,
+        )
+        for name, tensor in boundary.items()
+    ]
+
+
+def bytes_per_sample(columns: Sequence[Column], tokens: float = 1.0) -> float:
+    """Bytes of a sample with so many tokens."""
+    return sum(column.row_bytes * (tokens if column.by_token else 1.0) for column in columns)
+
+
+class Rows(Protocol):
+    """A table (rows, width) of numbers at random access."""
+
+    def put(self, places: Tensor, rows: Tensor) -> None:
+        """Write rows (n, width) at their places (n,)."""
+        ...
+
+    def take(self, places: Tensor) -> Tensor:
+        """The rows (n, width) at some places (n,)."""
+        ...
+
+
+@final
+class MemoryRows:
+    """Rows in memory."""
+
+    def __init__(self, count: int, width: int, dtype: torch.dtype) -> None:
+        self._rows = torch.zeros(count, width, dtype=dtype)
+
+    def put(self, places: Tensor, rows: Tensor) -> None:
+        """Write rows."""
+        self._rows.index_copy_(0, places, rows)
+
+    def take(self, places: Tensor) -> Tensor:
+        """Copies of some rows."""
+        return self._rows.index_select(0, places)
+
+
+@final
+class FileRows:
+    """Rows in a file without a name, of which nothing is left behind however the process ends.
+
+    Read and written by position and not mapped: this process's memory does not grow with the file, and a failing disk
+    is an OSError and no crash. All room is taken at once, so a disk that fills up later does no harm.
+    Raises OSError when there is no room.
+    """
+
+    def __init__(self, count: int, width: int, dtype: torch.dtype, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._width, self._dtype = width, dtype
+        self._row_bytes = width * dtype.itemsize
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, max(1, count * self._row_bytes))
+            self._file = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._file)
+
+    def put(self, places: Tensor, rows: Tensor) -> None:
+        """Write rows; neighbours in one go."""
+        content = _bytes_of(rows.contiguous())
+        for first, start, count in _runs(places):
+            part = content[first * self._row_bytes : (first + count) * self._row_bytes]
+            while part:
+                done = os.pwrite(self._file, part, start * self._row_bytes + count * self._row_bytes - len(part))
+                part = part[done:]
+
+    def take(self, places: Tensor) -> Tensor:
+        """Some rows; neighbours are read in one go."""
+        rows = torch.empty(len(places), self._width, dtype=self._dtype)
+        content = _bytes_of(rows)
+        for first, start, count in _runs(places):
+            part = content[first * self._row_bytes : (first + count) * self._row_bytes]
+            while part:
+                done = os.preadv(self._file, [part], start * self._row_bytes + count * self._row_bytes - len(part))
+                part = part[done:]
+        return rows
+
+
+@final
+class RowStore:
+    """Boundary tensors of `count` samples, each written once and read in any order.
+
+    lengths: (count,) tokens of each sample, where columns have rows by token. folder: where files are made if the rows
+    shall not be in memory.
+    """
+
+    def __init__(
+        self, columns: Sequence[Column], count: int, *, lengths: Tensor | None = None, folder: Path | None = None
+    ) -> None:
+        self.columns = tuple(columns)
+        self._written = torch.zeros(count, dtype=torch.bool)
+        self._starts = None if lengths is None else torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)])
+        self._rows: dict[str, Rows] = {c.name: self._new_rows(c, folder) for c in columns}
+        self._scales = {c.name: MemoryRows(self._count(c), 1, torch.float32) for c in columns if c.is_scaled}
+
+    def __len__(self) -> int:
+        return len(self._written)
+
+    def written(self, indices: Tensor) -> Tensor:
+        """(n,) whether the rows of each of these samples are there."""
+        return self._written[indices]
+
+    def put(self, indices: Tensor, boundary: Boundary) -> None:
+        """Keep the rows of a batch. indices: (n,) places of its samples."""
+        for column in self.columns:
+            rows, places = boundary[column.name].detach().cpu(), indices
+            if column.by_token:
+                places, real = self._tokens(indices, rows.shape[1])
+                rows, places = rows[real], places[real]
+            rows = rows.reshape(len(places), column.width)
+            if column.is_scaled:
+                scales = rows.float().abs().amax(1, keepdim=True).clamp(min=1e-30) / 127
+                self._scales[column.name].put(places, scales)
+                rows = (rows.float() / scales).round()
+            self._rows[column.name].put(places, rows.to(column.kept))
+        self._written[indices] = True
+
+    def get(self, indices: Tensor) -> Boundary:
+        """The rows of some samples as a batch; texts are padded with zeros to the longest of them."""
+        boundary = {}
+        for column in self.columns:
+            if not column.by_token:
+                boundary[column.name] = self._taken(column, indices).view(len(indices), *column.shape)
+                continue
+            places, real = self._tokens(indices)
+            rows = torch.zeros(*places.shape, column.width, dtype=column.dtype)
+            rows[real] = self._taken(column, places[real])
+            boundary[column.name] = rows.view(*places.shape, *column.shape)
+        return boundary
+
+    def _taken(self, column: Column, places: Tensor) -> Tensor:
+        rows = self._rows[column.name].take(places)
+        if column.is_scaled:
+            rows = rows.float() * self._scales[column.name].take(places)
+        return rows.to(column.dtype)
+
+    def _tokens(self, indices: Tensor, padded: int | None = None) -> tuple[Tensor, Tensor]:
+        """(n, tokens) rows of each sample's tokens, and which of them are there and not padding."""
+        assert self._starts is not None, "columns by token need lengths"
+        first, after = self._starts[indices], self._starts[indices + 1]
+        steps = torch.arange(int((after - first).max()) if padded is None else padded)
+        places = first[:, None] + steps
+        return places, places < after[:, None]
+
+    def _count(self, column: Column) -> int:
+        if not column.by_token:
+            return len(self)
+        assert self._starts is not None, "columns by token need lengths"
+        return int(self._starts[-1])
+
+    def _new_rows(self, column: Column, folder: Path | None) -> Rows:
+        if folder is None:
+            return MemoryRows(self._count(column), column.width, column.kept)
+        return FileRows(self._count(column), column.width, column.kept, folder)
+
+
+def _runs(places: Tensor) -> list[tuple[int, int, int]]:
+    """(position in `places`, first place, count) of each run of consecutive places."""
+    breaks = (places.diff() != 1).nonzero().flatten() + 1
+    starts = [0, *breaks.tolist()]
+    ends = [*starts[1:], len(places)]
+    firsts = places[starts].tolist() if len(places) else []
+    return [(start, first, end - start) for start, first, end in zip(starts, firsts, ends, strict=True)]
+
+
+def _bytes_of(rows: Tensor) -> memoryview:
+    """The bytes of a contiguous tensor, not copied."""
+    content: Any = rows.view(torch.uint8).numpy()
+    return memoryview(content).cast("B")
