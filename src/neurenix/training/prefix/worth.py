@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 ENOUGH = 1.3  # times faster, below which no store is made
-_OPERATIONS_PER_SECOND = 1e11  # of a small machine; only for saying how long something takes
+_OPERATIONS_PER_SECOND = 4e10  # of a small machine with a network of many small layers
 _OPERATIONS_PER_BYTE = 100.0  # floating point operations that take as long as moving one stored byte
 BACKWARD = 3.0  # a step with gradients costs as much as so many forward passes
 
