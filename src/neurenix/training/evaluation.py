@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..backends import Forward, fast_forward, named
 from ..data import Batch, DataLoader
 from ..devices import autocast
 from ..metrics import MetricSet
@@ -59,20 +61,33 @@ def evaluate(
     return {"loss": processes.mean(total, samples), **metrics.compute()}
 
 
-@torch.no_grad()
-def outputs_of(model: nn.Module, loader: DataLoader, device: torch.device, precision: str) -> Tensor:
-    """The model's outputs for every sample of a loader, in order. -> (n, k) float32 on the CPU."""
+def outputs_of(
+    model: nn.Module, loader: DataLoader, device: torch.device, precision: str, backend: str = "eager"
+) -> Tensor:
+    """The model's outputs for every sample of a loader, in the dataset's order. -> (n, k) float32 on the CPU."""
+    forward: Forward | None = None
+    collected, places = [], []
 
-    def forward(part: Batch) -> Tensor:
-        with autocast(device, precision):
-            answer: Tensor = model(part.inputs)
-        return answer.float().cpu()
+    def compute(part: Batch) -> Tensor:
+        assert forward is not None
+        answer = forward(part.inputs)
+        return named(answer)[""].float().cpu()
 
-    collected = []
     with inference_mode_of(model):
         for batch in loader.batches(0):
-            collected += in_fitting_parts(batch.to(device), forward)
-    return torch.cat(collected)
+            moved = batch.to(device)
+            if forward is None:
+                samples = len(loader.dataset)
+                forward = fast_forward(
+                    model, moved.inputs, samples=samples, precision=precision, backend=backend, say=_say
+                )
+            collected += in_fitting_parts(moved, compute)
+            places.append(batch.indices)
+    return torch.cat(collected)[torch.cat(places).argsort()]
+
+
+def _say(message: str) -> None:
+    print(f"neurenix: {message}", file=sys.stderr)  # what is printed to the other may be the answers
 
 
 @contextlib.contextmanager

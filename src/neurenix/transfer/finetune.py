@@ -54,7 +54,7 @@ class Finetuner:
 
     Args:
         model: from load_pretrained_model, or any torch module whose last linear layer is its head.
-        num_classes: outputs of the new head (classes, labels or regression values); None keeps the model's own head.
+        num_classes: outputs of the new head (classes, labels or regression values); None keeps the model's own.
         freeze_layers: names or globs of layers that keep every byte, e.g. ["conv1", "layer1", "blocks.*.norm1"].
         dropout_rate: dropout before each linear layer of the new head.
         head_hidden_sizes: widths of hidden layers in the new head; none for a linear head.
@@ -80,11 +80,11 @@ class Finetuner:
         norm_statistics: what batch norms that are trained normalise with: the "batch", or their "pretrained"
             statistics, which suits small batches and data; "auto" is pretrained for lp_ft, whose head was solved on
             features made with them, and batch otherwise.
-        augmented_views: how many augmented versions of each training image there are, which come in turn; None makes
-            a new one in every epoch, which learns more and leaves nothing to keep from one epoch to the next.
-        frozen_prefix: whether what the frozen layers give is computed once for each sample and kept: "auto" where
-            that pays, "always" where it can be done, "never". The result is the same.
+        augmented_views: augmented versions of each training image, which come in turn; None makes new ones in every
+            epoch, which learns more and leaves nothing to keep from one epoch to the next.
+        frozen_prefix: keep what frozen layers give, computed once per sample: "auto" where it pays, "always", "never".
         prefix_storage: how that is kept: "auto" as it comes, "fp32", "bf16" or "int8", which take less room and round.
+        backend: what runs frozen layers and predictions: "auto" (measured), "eager" or one of backends.BACKENDS.
         seed: of the head's start, sample order, augmentation, dropout. The same seed gives the same run.
 
     Raises:
@@ -121,6 +121,7 @@ class Finetuner:
         augmented_views: int | None = None,
         frozen_prefix: str = "auto",
         prefix_storage: str = "auto",
+        backend: str = "auto",
         seed: int = 0,
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "model")}
@@ -396,4 +397,4 @@ class Finetuner:
 
     def _outputs(self, data: Any, batch_size: int, num_workers: int) -> torch.Tensor:
         loader = self._loader(data, batch_size, num_workers, "prediction")
-        return finite_outputs(self.model, loader, self.settings.precision)
+        return finite_outputs(self.model, loader, self.settings.precision, self.settings.backend)

@@ -48,6 +48,7 @@ class FinetuneSettings:
     augmented_views: int | None
     frozen_prefix: str
     prefix_storage: str
+    backend: str
     seed: int
 
     @classmethod
@@ -93,7 +94,7 @@ class FinetuneSettings:
             ema_decay=self.ema_decay,
             keep_statistics=self.norm_statistics == "pretrained" or (self.norm_statistics == "auto" and solved_head),
             seed=self.seed,
-            reuse=ReuseOptions(use=self.frozen_prefix, storage=self.prefix_storage),
+            reuse=ReuseOptions(use=self.frozen_prefix, storage=self.prefix_storage, backend=self.backend),
         )
 
     def logged(self, metrics: Sequence[str], validated: bool) -> list[str]:

@@ -18,6 +18,7 @@ from ..data import (
     TableDataset,
     TextDataset,
     as_dataset,
+    innermost,
     prepare,
 )
 from ..errors import ConfigurationError, InputMismatchError, LabelMismatchError, NeurenixError
@@ -61,10 +62,12 @@ def loader_for(
         _check_kind(dataset, model.preprocess)
         _check_labelled(dataset)
         dataset = with_known_labels(dataset, categories, num_outputs, use == "training")
+    prepared = prepare(dataset, model.preprocess, use == "training")
     return DataLoader(
-        prepare(dataset, model.preprocess, use == "training"),
+        prepared,
         shuffle=use == "training",
         seed=seed,
+        lengths=innermost(prepared, "lengths"),
         views=views if use == "training" else None,
         **{"batch_size": batch_size, "num_workers": num_workers, **own},
     )

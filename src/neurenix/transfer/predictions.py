@@ -19,7 +19,7 @@ from ..training import outputs_of
 from .loaders import first_batch
 
 
-def finite_outputs(model: PretrainedModel, loader: DataLoader, precision: Precision) -> Tensor:
+def finite_outputs(model: PretrainedModel, loader: DataLoader, precision: Precision, backend: str) -> Tensor:
     """The head's raw outputs for all samples, (n, k) float32 on the CPU.
 
     Raises InputMismatchError for inputs that the model cannot read, NonFiniteError when no sample has an answer; warns
@@ -27,7 +27,7 @@ def finite_outputs(model: PretrainedModel, loader: DataLoader, precision: Precis
     """
     first_batch(loader, model)
     device = next(model.parameters()).device
-    outputs = outputs_of(model, loader, device, resolve_precision(precision, device))
+    outputs = outputs_of(model, loader, device, resolve_precision(precision, device), backend)
     _check_finite(outputs, loader.dataset)
     return outputs
 

@@ -8,6 +8,7 @@ from typing import Protocol, final
 
 from torch import nn
 
+from ...backends import check_backend
 from ...data import Batch, DataLoader
 from ...errors import ConfigurationError
 from ..processes import Processes
@@ -43,11 +44,13 @@ class OrdinaryFeed:
 class ReuseOptions:
     """use: "auto" where it pays, "always" where it can be, "never". storage: a key of STORAGE.
 
+    backend: what runs the frozen layers: "auto", "eager" or a key of neurenix.backends.BACKENDS.
     memory: bytes that rows may take in memory; None for a quarter of what is free.
     """
 
     use: str = "auto"
     storage: str = "auto"
+    backend: str = "auto"
     memory: int | None = None
 
     def __post_init__(self) -> None:
@@ -55,3 +58,4 @@ class ReuseOptions:
             raise ConfigurationError(f"frozen_prefix={self.use!r}; possible: {', '.join(USES)}.")
         if self.storage not in STORAGE:
             raise ConfigurationError(f"prefix_storage={self.storage!r}; possible: {', '.join(STORAGE)}.")
+        object.__setattr__(self, "backend", check_backend(self.backend))

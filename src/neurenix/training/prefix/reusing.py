@@ -11,6 +11,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from ...backends import Forward, eager, fast_forward, named, operations
 from ...data import Batch, DataLoader, innermost
 from ...devices import autocast, free_memory
 from ...models import PretrainedModel
@@ -21,7 +22,7 @@ from .feeds import ReuseOptions
 from .graph import NotSplittable, NotWorthIt
 from .split import Split, split
 from .store import Boundary, RowStore, bytes_per_sample, columns_of
-from .worth import BACKWARD, ENOUGH, Estimate, operations
+from .worth import BACKWARD, ENOUGH, Estimate
 
 _SECONDS = 5.0  # saved at least, for models that have to be traced
 _MEMORY_SHARE, _DISK_SHARE = 0.25, 0.25  # of what is free
@@ -58,7 +59,7 @@ class ReusingFeed:
         self._model, self._loader, self._device = model, loader, processes.device
         self._options, self._precision = options, precision
         self._first, self._passes, self._training, self._say = first, passes, training, say
-        self._split: Split | None = None
+        self._forward: Forward | None = None  # of the frozen layers, while rows are missing
         self._store: RowStore | None = None
         self._targets: Tensor | None = None
         self._views = loader.views or 1
@@ -80,39 +81,43 @@ class ReusingFeed:
                 self._keep(batch, rows)
                 yield replace(batch, inputs=self._store.get(batch.indices + rows))
             self._complete |= {view} if start == 0 else set()
+            self._release()
             return
         if view not in self._complete:  # an earlier process had them; in its batches, so that every bit is the same
             for batch in self._loader.batches(filling):
                 self._keep(batch, rows)
             self._complete.add(view)
+            self._release()
         for place, indices in enumerate(self._loader.plan(epoch)[start:], start + 1):
             known = indices[self._store.written(indices + rows)]
             if len(known):
                 targets = None if self._targets is None else self._targets[known + rows]
                 yield Batch(self._store.get(known + rows), targets, known, place=place)
 
-    def _keep(self, batch: Batch, rows: int, boundary: Boundary | None = None) -> None:
+    def _release(self) -> None:
+        """Give back what the frozen layers were run with, once every row of every view is there."""
+        if len(self._complete) == self._views:
+            self._forward = None
+
+    def _keep(self, batch: Batch, rows: int) -> None:
         """Store a batch's rows and targets, unless they are there. rows: where those of its view begin."""
-        assert self._store is not None
+        assert self._store is not None and self._forward is not None
         places = batch.indices + rows
         if bool(self._store.written(places).all()):
             return
-        self._store.put(places, self._boundary(batch) if boundary is None else boundary)
+        self._store.put(places, self._boundary(batch, self._forward))
         if batch.targets is not None:
             if self._targets is None:
                 self._targets = batch.targets.new_zeros(len(self._store), *batch.targets.shape[1:])
             self._targets[places] = batch.targets
 
-    @torch.no_grad()
-    def _boundary(self, batch: Batch) -> Boundary:
-        assert self._split is not None
-        prefix = self._split.prefix
+    def _boundary(self, batch: Batch, forward: Forward) -> Boundary:
+        """What the frozen layers give for a batch, on the CPU."""
 
-        def forward(part: Batch) -> Boundary:
-            with autocast(self._device, self._precision):
-                return {name: tensor.cpu() for name, tensor in prefix(part.to(self._device).inputs).items()}
+        def compute(part: Batch) -> Boundary:
+            return {name: tensor.cpu() for name, tensor in named(forward(part.to(self._device).inputs)).items()}
 
-        parts = in_fitting_parts(batch, forward)
+        parts = in_fitting_parts(batch, compute)
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def _decide(self) -> None:
@@ -120,16 +125,23 @@ class ReusingFeed:
         self._decided = True
         try:
             batch = next(iter(self._loader.batches(self._first)))
-            few = batch.parts(_TRIED)[0].to(self._device)
+            some = batch.parts(2 * _TRIED)[0].to(self._device)
+            few = some.parts(_TRIED)[0]
             self._check_worth_tracing(few)
-            self._split = split(self._model, batch.to(self._device).inputs)
-            boundary = self._boundary(batch)
-            self._check_replay(self._split, few, boundary)
-            self._store = self._new_store(self._split, few, boundary)
-            self._keep(batch, self._loader.view(self._first) * len(self._loader.dataset), boundary)
-            self.module = self._split.suffix
+            halves = split(self._model, some.inputs)
+            boundary = self._boundary(some, eager(halves.prefix, self._device, self._precision))
+            self._check_replay(halves, few, boundary)
+            self._store = self._new_store(halves, few, boundary)
+            self._forward = fast_forward(
+                halves.prefix,
+                batch.to(self._device).inputs,
+                samples=len(self._store),
+                precision=self._precision,
+                backend=self._options.backend,
+                say=self._say,
+            )
+            self.module = halves.suffix
         except NotSplittable as reason:
-            self._split = None
             if not isinstance(reason, NotWorthIt):
                 self._say(f"the frozen layers run in every pass: {reason}")
 
@@ -145,7 +157,7 @@ class ReusingFeed:
     def _check_replay(self, halves: Split, few: Batch, boundary: Boundary) -> None:
         """The two parts have to give what the whole gives, and a sample the same beside others."""
         tolerance = _CLOSE[self._precision]
-        alone = self._boundary(few)
+        alone = self._boundary(few, eager(halves.prefix, self._device, self._precision))
         for name, tensor in alone.items():
             if not close(tensor, boundary[name][: len(few)], tolerance):
                 raise NotSplittable("what its frozen layers give for a sample depends on the others in the batch")

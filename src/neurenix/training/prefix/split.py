@@ -75,10 +75,11 @@ class _Embedding(nn.Module):
 
     def __init__(self, model: PretrainedModel) -> None:
         super().__init__()
-        self._model = [model]  # in a list: its modules are not this one's
+        self._model = model
+        self.training = model.training
 
     def forward(self, inputs: Inputs) -> Boundary:
-        return {FEATURES: self._model[0].embed(inputs)}
+        return {FEATURES: self._model.embed(inputs)}
 
 
 @final

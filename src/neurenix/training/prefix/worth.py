@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-import torch
 
 ENOUGH = 1.3  # times faster, below which no store is made
 _OPERATIONS_PER_SECOND = 4e10  # of a small machine with a network of many small layers
@@ -38,12 +34,3 @@ class Estimate:
         """Roughly, on a small machine."""
         operations = (self.passes - self.views) * self.prefix - self.passes * self.stored * _OPERATIONS_PER_BYTE
         return max(0.0, operations * samples / _OPERATIONS_PER_SECOND)
-
-
-def operations(forward: Callable[[], Any]) -> float:
-    """Floating point operations of a call, as torch counts them: those of matrix products and convolutions."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        forward()
-    return float(counter.get_total_flops())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
-from ...data import Batch, DataLoader, check_inputs, prepare
+from ...data import Batch, DataLoader, check_inputs, innermost, prepare
 from ...data import as_dataset as dataset_from
 from ...errors import ConfigurationError, EmptyDatasetError
 from ...models._pretrained_model import PretrainedModel
@@ -42,7 +42,8 @@ def as_dataset(value: Any, model: nn.Module) -> Any:
 def loader(dataset: Any, model: nn.Module, batch_size: int = 32, num_workers: int = 0) -> Iterator[Batch]:
     """Batches of a prepared dataset in its own order; the first one is compared with what the weights expect."""
     checked = False
-    for batch in DataLoader(dataset, batch_size=batch_size, shuffle=False, num_workers=num_workers):
+    lengths = innermost(dataset, "lengths")
+    for batch in DataLoader(dataset, batch_size=batch_size, shuffle=False, num_workers=num_workers, lengths=lengths):
         if not checked and len(batch):
             check(batch.inputs, model)
             checked = True

@@ -1,0 +1,34 @@
+"""Ways to run a forward pass that nobody needs gradients of, and the choice of the fastest that is faithful."""
+
+from __future__ import annotations
+
+from . import bfloat16 as _bfloat16  # noqa: F401  (each file registers its backend)
+from . import channels_last as _channels_last  # noqa: F401
+from . import compiled as _compiled  # noqa: F401
+from . import onnx as _onnx  # noqa: F401
+from . import openvino as _openvino  # noqa: F401
+from ._backend import BACKENDS as BACKENDS
+from ._backend import Backend as Backend
+from ._backend import CannotBuild as CannotBuild
+from ._backend import Forward as Forward
+from ._backend import Inputs as Inputs
+from ._backend import Outputs as Outputs
+from ._backend import check_backend as check_backend
+from ._backend import eager as eager
+from ._backend import named as named
+from ._operations import operations as operations
+from .choice import fast_forward as fast_forward
+
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "CannotBuild",
+    "Forward",
+    "Inputs",
+    "Outputs",
+    "check_backend",
+    "eager",
+    "fast_forward",
+    "named",
+    "operations",
+]

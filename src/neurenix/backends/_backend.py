@@ -1,0 +1,96 @@
+"""What a backend is: it makes a callable of a module that is only run forward, for batches like an example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from ..devices import autocast
+from ..errors import NeurenixError
+from ..registry import Registry
+
+Inputs = Tensor | Mapping[str, Tensor]
+Outputs = Tensor | dict[str, Tensor]
+Forward = Callable[[Inputs], Outputs]
+
+
+class CannotBuild(NeurenixError):
+    """A backend cannot run this module; the message says why."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """build: (module in the modes that it is to have, a real batch, "fp32" | "bf16" | "fp16") -> its forward pass.
+
+    A build may copy weights: it is for weights that stay as they are. Raises CannotBuild.
+    usable: (device type, precision) -> whether it is there and can be expected to be faster than eager.
+    expected: how many times faster than eager in fp32 it has been seen at most, for the order in which they are tried.
+    build_seconds: what a build usually takes, to know when it cannot pay.
+    """
+
+    build: Callable[[nn.Module, Inputs, str], Forward]
+    usable: Callable[[str, str], bool]
+    expected: float
+    build_seconds: float
+
+
+BACKENDS: Registry[Backend] = Registry("backend", hint="'auto' measures and takes the fastest, 'eager' is torch as is")
+
+
+def check_backend(name: str) -> str:
+    """The listed name of a backend, or "auto" or "eager"; raises UnknownNameError."""
+    return name if name in ("auto", "eager") else BACKENDS.canonical(name)
+
+
+def eager(module: nn.Module, device: torch.device, precision: str) -> Forward:
+    """The module as it is, in a precision."""
+
+    def forward(inputs: Inputs) -> Outputs:
+        with torch.no_grad(), autocast(device, precision):
+            outputs: Outputs = module(inputs)
+        return outputs
+
+    return forward
+
+
+def device_of(inputs: Inputs) -> torch.device:
+    """Where a batch is."""
+    return (inputs if isinstance(inputs, Tensor) else next(iter(inputs.values()))).device
+
+
+def size_of(inputs: Inputs) -> int:
+    """Samples in a batch."""
+    return len(inputs if isinstance(inputs, Tensor) else next(iter(inputs.values())))
+
+
+def first_of(inputs: Inputs, count: int) -> Inputs:
+    """The first samples of a batch."""
+    if isinstance(inputs, Tensor):
+        return inputs[:count]
+    return {name: tensor[:count] for name, tensor in inputs.items()}
+
+
+def named(outputs: Outputs) -> dict[str, Tensor]:
+    """Outputs by name; "" for a plain tensor."""
+    return {"": outputs} if isinstance(outputs, Tensor) else outputs
+
+
+def in_batches_of(size: int, forward: Forward) -> Forward:
+    """A forward pass that was built for batches of one size, for batches of any: the last sample fills them up."""
+
+    def any_size(inputs: Inputs) -> Outputs:
+        assert isinstance(inputs, Tensor)
+        parts = []
+        for part in inputs.split(size):
+            missing = part[-1:].expand(size - len(part), *part.shape[1:])
+            outputs = named(forward(torch.cat([part, missing]) if len(missing) else part))
+            parts.append({name: tensor[: len(part)] for name, tensor in outputs.items()})
+        whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]} if len(parts) > 1 else parts[0]
+        return whole[""] if list(whole) == [""] else whole
+
+    return any_size

@@ -1,0 +1,73 @@
+"""A module as an exported program with tensors in and tensors out, for runtimes that are not torch's."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from ._backend import CannotBuild, Forward, Inputs, Outputs, in_batches_of, named, size_of
+
+Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]
+
+
+@final
+class Flat(nn.Module):
+    """A module that takes the tensors of its inputs, in the order of `keys`, and gives those of its outputs."""
+
+    def __init__(self, module: nn.Module, example: Inputs) -> None:
+        super().__init__()
+        self.module = module
+        self.keys = list(example) if isinstance(example, Mapping) else None
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        inputs = tensors[0] if self.keys is None else dict(zip(self.keys, tensors, strict=True))
+        return tuple(named(self.module(inputs)).values())
+
+    def tensors(self, inputs: Inputs) -> list[Tensor]:
+        """The tensors of a batch."""
+        return [inputs] if isinstance(inputs, Tensor) else [inputs[key] for key in self.keys or ()]
+
+
+def export(flat: Flat, example: Inputs) -> Any:
+    """Images keep the example's batch size, which builds twice as fast; texts may have any number and length."""
+    free = torch.export.Dim.DYNAMIC
+    shapes = None
+    if not isinstance(example, Tensor):
+        shapes = (tuple({0: free, 1: free} if tensor.ndim > 1 else {0: free} for tensor in flat.tensors(example)),)
+    try:
+        with torch.no_grad(), quiet():
+            return torch.export.export(flat, tuple(flat.tensors(example)), dynamic_shapes=shapes, strict=False)
+    except Exception as error:  # whatever a forward does that cannot be traced
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise CannotBuild(f"torch.export cannot read it ({reason[0][:200]})") from error
+
+
+def forward_of(flat: Flat, example: Inputs, run: Run, like: Outputs) -> Forward:
+    """The call of a built program, for batches of any size. like: what the module gives, whose types are kept."""
+    types = {name: tensor.dtype for name, tensor in named(like).items()}
+
+    def forward(inputs: Inputs) -> Outputs:
+        results = zip(types.items(), run(flat.tensors(inputs)), strict=True)
+        outputs = {name: result.to(kind) for (name, kind), result in results}
+        return outputs[""] if isinstance(like, Tensor) else outputs
+
+    return in_batches_of(size_of(example), forward) if isinstance(example, Tensor) else forward
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the remarks that exporters make about the code they are given."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
