@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 import torch
@@ -26,6 +24,7 @@ class Flat(nn.Module):
         self.keys = list(example) if isinstance(example, Mapping) else None
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The outputs' tensors, in their order."""
         inputs = tensors[0] if self.keys is None else dict(zip(self.keys, tensors, strict=True))
         return tuple(named(self.module(inputs)).values())
 
@@ -60,14 +59,6 @@ def forward_of(flat: Flat, example: Inputs, run: Run, like: Outputs) -> Forward:
     return in_batches_of(size_of(example), forward) if isinstance(example, Tensor) else forward
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> warnings.catch_warnings:  # type: ignore[type-arg]
     """Without the remarks that exporters make about the code they are given."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+    return warnings.catch_warnings(action="ignore")

@@ -26,8 +26,7 @@ def _build(module: nn.Module, example: Inputs, precision: str) -> Forward:
         return forward(channels_last(inputs))
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its own remarks about the code it is given
+        with warnings.catch_warnings(action="ignore"):  # its own remarks about the code it is given
             compiled(example)
     except Exception as error:  # a compiler that is missing, a forward it cannot read
         reason = str(error).strip().splitlines() or [type(error).__name__]

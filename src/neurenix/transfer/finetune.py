@@ -64,8 +64,7 @@ class Finetuner:
         optimizer: adam, adamw, sgd, rmsprop, nadam, radam, adagrad, adafactor.
         loss: cross_entropy, focal, binary_cross_entropy (several labels per sample), mse, mae, huber.
         metrics: names, see neurenix.metrics.METRICS; None takes accuracy, or mse for regression.
-        layer_learning_rates: {"layer3.*": 1e-4, "fc": 1e-3}, the longest match wins; or one number, the factor from
-            each stage to the one below it.
+        layer_learning_rates: {"layer3.*": 1e-4, "fc": 1e-3}, the longest match wins; or the factor from stage to stage.
         strategy: full, partial, head, progressive, lp_ft, auto; None is full, or partial when layers are frozen.
         unfreeze_by: "epoch" or "plateau", for strategy="progressive".
         schedule: constant, cosine, linear, one_cycle, step, plateau; over the epochs of one fit.
