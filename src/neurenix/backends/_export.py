@@ -59,6 +59,6 @@ def forward_of(flat: Flat, example: Inputs, run: Run, like: Outputs) -> Forward:
     return in_batches_of(size_of(example), forward) if isinstance(example, Tensor) else forward
 
 
-def quiet() -> warnings.catch_warnings:  # type: ignore[type-arg]
+def quiet() -> warnings.catch_warnings:
     """Without the remarks that exporters make about the code they are given."""
     return warnings.catch_warnings(action="ignore")
