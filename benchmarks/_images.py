@@ -1,0 +1,113 @@
+"""A thousand image files made of the demo's clip art, and the networks that are trained on them."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageOps
+from torch import nn
+
+from neurenix.demos import clipart_path
+
+COUNT, SIDE = 1000, 400
+
+
+def folder() -> Path:
+    """…/train with 1,000 JPEG files of 400 px in eight classes, turned, scaled and mirrored; …/test as it is."""
+    target = Path(tempfile.gettempdir()) / f"neurenix-benchmark-images-{COUNT}"
+    if target.is_dir():
+        return target
+    made = Path(tempfile.mkdtemp(dir=target.parent))
+    files = sorted(clipart_path("train").glob("*/*.webp"))
+    for number in range(COUNT):
+        file, chance = files[number % len(files)], random.Random(number)
+        image = Image.open(file).convert("RGB").rotate(chance.uniform(-15, 15), fillcolor="white", expand=True)
+        image = ImageOps.mirror(image) if chance.random() < 0.5 else image
+        image = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        place = made / "train" / file.parent.name / f"{number:04d}.jpg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        image.save(place, quality=90)
+    for file in sorted(clipart_path("test").glob("*/*.webp")):
+        place = made / "test" / file.parent.name / f"{file.stem}.jpg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(file).convert("RGB").save(place, quality=95)
+    made.rename(target)
+    return target
+
+
+def datasets(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[Any, Any]:
+    """torchvision's ImageFolder of training and test images with the usual transform, which all contestants share."""
+    from torchvision import transforms
+    from torchvision.datasets import ImageFolder
+
+    steps = [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor(), transforms.Normalize(mean, std)]
+    chain = transforms.Compose(steps)
+    return ImageFolder(str(folder() / "train"), chain), ImageFolder(str(folder() / "test"), chain)
+
+
+class Network(nn.Module):
+    """A network with a new head of eight classes, for the peers: `body` gives vectors, `head` is linear.
+
+    name: efficientnet-lite0 with its real weights, or resnet50 with random ones. trained: names of the body's parameters
+    that learn beside the head begin with it; none by default.
+    """
+
+    def __init__(self, name: str, trained: str | None = None) -> None:
+        super().__init__()
+        model = load(name)
+        self.body = nn.Sequential(model.trunk, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(model.feature_size, 8)
+        for parameter_name, parameter in model.trunk.named_parameters():
+            parameter.requires_grad_(trained is not None and parameter_name.startswith(trained))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (n, 3, h, w) -> logits (n, 8)."""
+        return self.head(self.body(images))
+
+    def set_modes(self) -> None:
+        """Training mode, but frozen batch norms keep their statistics, as careful users of the peers have it."""
+        self.train()
+        for module in self.body.modules():
+            own = list(module.parameters(recurse=False))
+            if own and not any(parameter.requires_grad for parameter in own):
+                module.eval()
+
+    def groups(self, body_rate: float, head_rate: float) -> list[dict[str, Any]]:
+        """Parameter groups for an optimizer."""
+        body = [parameter for parameter in self.body.parameters() if parameter.requires_grad]
+        return [{"params": body, "lr": body_rate}] * bool(body) + [{"params": self.head.parameters(), "lr": head_rate}]
+
+
+def load(name: str) -> Any:
+    """efficientnet-lite0 with real weights, resnet50 with random ones that are always the same."""
+    from neurenix.transfer import load_pretrained_model
+
+    torch.manual_seed(0)
+    return load_pretrained_model(name) if name == "efficientnet-lite0" else load_pretrained_model(name, weights=None)
+
+
+def statistics_of(model: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation that a model's images are normalised with."""
+    return ((0.5,) * 3, (0.5,) * 3) if model == "efficientnet-lite0" else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def loaders(name: str, batch_size: int = 32) -> tuple[Any, Any]:
+    """torch's loaders for the peers, with two workers."""
+    train, test = datasets(*statistics_of(name))
+    options: dict[str, Any] = {"batch_size": batch_size, "num_workers": 2}
+    return (
+        torch.utils.data.DataLoader(train, shuffle=True, **options),
+        torch.utils.data.DataLoader(test, **options),
+    )
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, loader: Any) -> float:
+    """Share of the images that are named rightly, in fp32."""
+    network.eval()
+    right = [(network(images).argmax(1) == classes).float() for images, classes in loader]
+    return float(torch.cat(right).mean())
