@@ -27,6 +27,8 @@ from .objective import labelled as labelled
 from .optimizers import OPTIMIZERS as OPTIMIZERS
 from .optimizers import build_optimizer as build_optimizer
 from .optimizers import resolve_rates as resolve_rates
+from .prefix import FEATURES as FEATURES
+from .prefix import Embedding as Embedding
 from .prefix import ReuseOptions as ReuseOptions
 from .run_folder import MODEL_FOLDER as MODEL_FOLDER
 from .run_folder import RUN_FILE as RUN_FILE
@@ -51,6 +53,8 @@ __all__ = [
     "Objective",
     "Phase",
     "RUN_FILE",
+    "Embedding",
+    "FEATURES",
     "ReuseOptions",
     "RunFolder",
     "RunOptions",

@@ -5,14 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..backends import Forward, fast_forward, named
 from ..data import Batch, DataLoader, sample_name
-from ..devices import Precision, autocast, resolve_precision
+from ..devices import Precision, resolve_precision
 from ..errors import ConfigurationError, NonFiniteError
 from ..models import PretrainedModel
-from ..training import Supervised, classification_head, inference_mode_of, labelled, multi_label_head, ridge_head
+from ..training import (
+    FEATURES,
+    Embedding,
+    Supervised,
+    classification_head,
+    inference_mode_of,
+    labelled,
+    multi_label_head,
+    ridge_head,
+)
 
 
-def solve_head(model: PretrainedModel, loader: DataLoader, objective: Supervised, precision: Precision) -> None:
+def solve_head(
+    model: PretrainedModel, loader: DataLoader, objective: Supervised, precision: Precision, backend: str = "eager"
+) -> None:
     """Set weight and bias of the head's one linear layer; dropout before it stays.
 
     Raises ConfigurationError for heads with hidden layers, which have no closed form; LabelMismatchError for targets
@@ -24,7 +36,7 @@ def solve_head(model: PretrainedModel, loader: DataLoader, objective: Supervised
             "strategy='lp_ft' solves a linear head in closed form; leave head_hidden_sizes empty, or take "
             "strategy='progressive'."
         )
-    features, targets = _features(model, loader, objective, precision)
+    features, targets = _features(model, loader, objective, precision, backend)
     if objective.loss.task == "multi_class":
         solved = classification_head(features, targets, linear.out_features)
     elif objective.loss.task == "multi_label":
@@ -44,15 +56,25 @@ def the_linear_layer(head: nn.Module) -> nn.Linear | None:
 
 @torch.no_grad()
 def _features(
-    model: PretrainedModel, loader: DataLoader, objective: Supervised, precision: Precision
+    model: PretrainedModel, loader: DataLoader, objective: Supervised, precision: Precision, backend: str
 ) -> tuple[Tensor, Tensor]:
     """(n, feature_size) float32 and (n, …) targets of a whole loader, on the CPU."""
     device = next(model.parameters()).device
     features, targets = [], []
-    with inference_mode_of(model), autocast(device, resolve_precision(precision, device)):
+    forward: Forward | None = None
+    with inference_mode_of(model):
         for batch in loader.batches(0):
             objective.check(batch)
-            features.append(model.embed(batch.to(device).inputs).float().cpu())
+            inputs = batch.to(device).inputs
+            if forward is None:
+                forward = fast_forward(
+                    Embedding(model),
+                    inputs,
+                    samples=len(loader.dataset),
+                    precision=resolve_precision(precision, device),
+                    backend=backend,
+                )
+            features.append(named(forward(inputs))[FEATURES].float().cpu())
             targets.append(labelled(batch))
             _check_finite(features[-1], batch, loader)
     return torch.cat(features), torch.cat(targets)

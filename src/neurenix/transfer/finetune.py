@@ -199,7 +199,7 @@ class Finetuner:
         def prepare() -> None:
             if plan.closed_form and not self._head_is_ready:
                 loader = self._loader(train_dataset, batch_size, num_workers)
-                solve_head(self.model, loader, self._objective(None), self.settings.precision)
+                solve_head(self.model, loader, self._objective(None), self.settings.precision, self.settings.backend)
 
         def job() -> dict[str, Any]:
             data = {**describe_data("training", train, first[0]), **describe_data("validation", validation, first[1])}

@@ -8,7 +8,20 @@ from .feeds import OrdinaryFeed as OrdinaryFeed
 from .feeds import ReuseOptions as ReuseOptions
 from .graph import NotSplittable as NotSplittable
 from .reusing import ReusingFeed as ReusingFeed
+from .split import FEATURES as FEATURES
+from .split import Embedding as Embedding
 from .split import Split as Split
 from .split import split as split
 
-__all__ = ["Feed", "Feeds", "NotSplittable", "OrdinaryFeed", "ReuseOptions", "ReusingFeed", "Split", "split"]
+__all__ = [
+    "Embedding",
+    "FEATURES",
+    "Feed",
+    "Feeds",
+    "NotSplittable",
+    "OrdinaryFeed",
+    "ReuseOptions",
+    "ReusingFeed",
+    "Split",
+    "split",
+]

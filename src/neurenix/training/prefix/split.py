@@ -52,7 +52,7 @@ def split(model: PretrainedModel, inputs: Inputs) -> Split:
     inputs: a batch of at least two samples to trace with. Raises NotSplittable, saying why.
     """
     if not any(parameter.requires_grad for parameter in model.trunk.parameters()) and not _has_states(model.trunk):
-        return Split(_Embedding(model), _suffix(model, _Stored(FEATURES), Pool("none")), frozenset())
+        return Split(Embedding(model), _suffix(model, _Stored(FEATURES), Pool("none")), frozenset())
     if isinstance(inputs, Tensor) and len(inputs) < 2 or not isinstance(inputs, Tensor) and _smallest(inputs) < 2:
         raise NotSplittable("one sample in a batch does not show which sizes are the batch's")
     _refuse_hooks(model.trunk)
@@ -70,8 +70,8 @@ def split(model: PretrainedModel, inputs: Inputs) -> Split:
 
 
 @final
-class _Embedding(nn.Module):
-    """Inputs -> what enters the head."""
+class Embedding(nn.Module):
+    """Inputs -> what enters a model's head, under the name FEATURES."""
 
     def __init__(self, model: PretrainedModel) -> None:
         super().__init__()
@@ -79,6 +79,7 @@ class _Embedding(nn.Module):
         self.training = model.training
 
     def forward(self, inputs: Inputs) -> Boundary:
+        """Pooled features (n, feature_size)."""
         return {FEATURES: self._model.embed(inputs)}
 
 
