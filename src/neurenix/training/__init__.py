@@ -29,6 +29,7 @@ from .optimizers import build_optimizer as build_optimizer
 from .optimizers import resolve_rates as resolve_rates
 from .prefix import FEATURES as FEATURES
 from .prefix import Embedding as Embedding
+from .prefix import Features as Features
 from .prefix import ReuseOptions as ReuseOptions
 from .run_folder import MODEL_FOLDER as MODEL_FOLDER
 from .run_folder import RUN_FILE as RUN_FILE
@@ -54,6 +55,7 @@ __all__ = [
     "Phase",
     "RUN_FILE",
     "Embedding",
+    "Features",
     "FEATURES",
     "ReuseOptions",
     "RunFolder",

@@ -27,7 +27,7 @@ from .freezing import FreezeSchedule, Phase, set_training_mode
 from .history import History
 from .objective import Objective
 from .phases import PhaseKeeper
-from .prefix import Feeds, OrdinaryFeed
+from .prefix import Features, Feeds, OrdinaryFeed
 from .processes import Processes
 from .progress import Progress
 from .run_folder import RunFolder
@@ -46,6 +46,7 @@ class Loop:
 
     The model is left in inference mode, with what was learned in place, also when training ends with an error.
     base: digests of the tensors that the model was loaded with, which checkpoints leave out.
+    features: gives what enters the head for the training data, where that is computed before the fit anyway.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Loop:
         save: Callable[[Path], None],
         history: History,
         base: Mapping[str, str],
+        features: Callable[[], Features] | None = None,
     ) -> None:
         self.model, self.objective, self.optimizer = model, objective, optimizer
         self.freezing, self.settings, self.metrics = freezing, settings, metrics
@@ -81,6 +83,7 @@ class Loop:
             settings.reuse,
             precision=self._step.precision,
             reads_inputs=objective.reads_inputs,
+            features=features,
         )
         self._progress = Progress()
         self._total = torch.zeros((), device=self._device)  # sum of this epoch's losses, each times its samples

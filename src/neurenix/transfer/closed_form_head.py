@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +15,7 @@ from ..models import PretrainedModel
 from ..training import (
     FEATURES,
     Embedding,
+    Features,
     Supervised,
     classification_head,
     inference_mode_of,
@@ -22,13 +25,10 @@ from ..training import (
 )
 
 
-def solve_head(
-    model: PretrainedModel, loader: DataLoader, objective: Supervised, precision: Precision, backend: str = "eager"
-) -> None:
+def solve_head(model: PretrainedModel, features_of: Callable[[], Features], objective: Supervised) -> None:
     """Set weight and bias of the head's one linear layer; dropout before it stays.
 
-    Raises ConfigurationError for heads with hidden layers, which have no closed form; LabelMismatchError for targets
-    that the objective cannot use; NonFiniteError naming the samples whose features are NaN or infinite.
+    Raises ConfigurationError for heads with hidden layers, which have no closed form.
     """
     linear = the_linear_layer(model.head)
     if linear is None:
@@ -36,7 +36,8 @@ def solve_head(
             "strategy='lp_ft' solves a linear head in closed form; leave head_hidden_sizes empty, or take "
             "strategy='progressive'."
         )
-    features, targets = _features(model, loader, objective, precision, backend)
+    known = features_of()
+    features, targets = known.features, known.targets
     if objective.loss.task == "multi_class":
         solved = classification_head(features, targets, linear.out_features)
     elif objective.loss.task == "multi_label":
@@ -55,12 +56,16 @@ def the_linear_layer(head: nn.Module) -> nn.Linear | None:
 
 
 @torch.no_grad()
-def _features(
+def head_features(
     model: PretrainedModel, loader: DataLoader, objective: Supervised, precision: Precision, backend: str
-) -> tuple[Tensor, Tensor]:
-    """(n, feature_size) float32 and (n, …) targets of a whole loader, on the CPU."""
+) -> Features:
+    """What enters the head for a whole loader, float32 on the CPU, in inference mode.
+
+    Raises LabelMismatchError for targets that the objective cannot use; NonFiniteError naming the samples whose
+    features are NaN or infinite.
+    """
     device = next(model.parameters()).device
-    features, targets = [], []
+    features, targets, indices = [], [], []
     forward: Forward | None = None
     with inference_mode_of(model):
         for batch in loader.batches(0):
@@ -76,8 +81,9 @@ def _features(
                 )
             features.append(named(forward(inputs))[FEATURES].float().cpu())
             targets.append(labelled(batch))
+            indices.append(batch.indices)
             _check_finite(features[-1], batch, loader)
-    return torch.cat(features), torch.cat(targets)
+    return Features(torch.cat(features), torch.cat(targets), torch.cat(indices))
 
 
 def _check_finite(features: Tensor, batch: Batch, loader: DataLoader) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, final
@@ -19,6 +20,7 @@ from ..metrics import build_metrics
 from ..models import adopt
 from ..training import (
     LOSSES,
+    Features,
     History,
     Loop,
     RunOptions,
@@ -33,7 +35,7 @@ from ..training import (
     topmost,
 )
 from .arguments import check_types, checked_callbacks
-from .closed_form_head import solve_head
+from .closed_form_head import head_features, solve_head
 from .finetune_settings import FinetuneSettings
 from .heads import install_head
 from .job import describe_data, describe_fit
@@ -42,7 +44,7 @@ from .loaders import Use, check_is_no_pair, first_batch, loader_for
 from .predictions import decide, finite_outputs, probabilities
 from .resume_check import ResumeCheck, check_resume
 from .saving import base_digests, load_tuning, save_tuning
-from .strategies import STRATEGIES, Job, Plan
+from .strategies import Plan
 from .summary import Summary, summarise
 
 
@@ -153,7 +155,7 @@ class Finetuner:
         strict: bool = False,
         on_save_error: str = "raise",
     ) -> History:
-        """Train; a second call goes on from here, with the optimizer's moments kept.
+        """Train and give the history of all fits so far; a second call goes on, with the optimizer's moments kept.
 
         Every fit has a run folder with its settings, history, checkpoints and, at the end, the tuned model. Where a
         process was killed in a fit, the same call in a new one goes on from the last checkpoint, to the same bits.
@@ -172,9 +174,6 @@ class Finetuner:
             checkpoint_every: optimizer steps; None is once a minute, for at most a twentieth of the time.
             strict: refuse to go on where the last bits could differ (other versions, threads, device).
             on_save_error: "raise", or "warn" and train on when a checkpoint cannot be written.
-
-        Returns:
-            The history of all fits so far.
 
         Raises:
             ResumeError: there is nothing to resume, or the folder holds another run.
@@ -196,16 +195,24 @@ class Finetuner:
         if self.settings.strategy == "auto":
             print(f"neurenix: {plan.reason}")
 
+        @functools.cache
+        def features() -> Features:
+            loader = self._loader(train_dataset, batch_size, num_workers)
+            return head_features(
+                self.model, loader, self._objective(None), self.settings.precision, self.settings.backend
+            )
+
+        solves_head = plan.closed_form and not self._head_is_ready
+
         def prepare() -> None:
-            if plan.closed_form and not self._head_is_ready:
-                loader = self._loader(train_dataset, batch_size, num_workers)
-                solve_head(self.model, loader, self._objective(None), self.settings.precision, self.settings.backend)
+            if solves_head:
+                solve_head(self.model, features, self._objective(None))
 
         def job() -> dict[str, Any]:
             data = {**describe_data("training", train, first[0]), **describe_data("validation", validation, first[1])}
             return describe_fit(self.model, self.optimizer, self._stored_settings(), data, epochs)
 
-        loop = self._loop(plan, self._objective(train.dataset), callbacks)
+        loop = self._loop(plan, self._objective(train.dataset), callbacks, features=features if solves_head else None)
         fit_in_run(loop, train, validation, epochs, job=job, options=options, prepare=prepare)
         self._head_is_ready = True
         return self.history
@@ -259,8 +266,7 @@ class Finetuner:
         """`loss` and every metric over a labelled dataset; every sample counts once."""
         loader = self._loader(test_dataset, batch_size, num_workers)
         self._checked(loader)
-        plan = self._plan(samples=len(loader.dataset), epochs=1)
-        return self._loop(plan, self._objective(None), ()).evaluate(loader)
+        return self._loop(self._plan(len(loader.dataset), epochs=1), self._objective(None), ()).evaluate(loader)
 
     def predict(self, data: Any, batch_size: int = 32, num_workers: int = 0) -> numpy.ndarray:
         """Class names (numbers where there are no names), label matrices, or regression values, one per sample.
@@ -343,15 +349,7 @@ class Finetuner:
         return {**asdict(self.settings), "freeze_layers": topmost(self.model, self._frozen)}
 
     def _plan(self, samples: int, epochs: int) -> Plan:
-        job = Job(
-            model=self.model,
-            frozen=self._frozen,
-            samples=samples,
-            classes=self.num_outputs,
-            epochs=epochs,
-            unfreeze_by=self.settings.unfreeze_by,
-        )
-        return STRATEGIES[self.settings.strategy](job)
+        return self.settings.plan(self.model, self._frozen, samples, self.num_outputs, epochs)
 
     def _frozen_now(self) -> tuple[str, ...]:
         return self._frozen if self._chooses_layers() else frozen_now(self.model)
@@ -380,6 +378,7 @@ class Finetuner:
         objective: Supervised,
         callbacks: Sequence[Callback],
         optimizer: torch.optim.Optimizer | None = None,
+        features: Callable[[], Features] | None = None,
     ) -> Loop:
         return Loop(
             self.model,
@@ -392,6 +391,7 @@ class Finetuner:
             save=self.save,
             history=self.history if optimizer is None else History(),
             base=self._base,
+            features=features,
         )
 
     def _outputs(self, data: Any, batch_size: int, num_workers: int) -> torch.Tensor:

@@ -11,9 +11,10 @@ import torch
 from ..data import all_targets
 from ..devices import Precision
 from ..errors import ConfigurationError
+from ..models import PretrainedModel
 from ..training import LOSSES, LoopSettings, LossOptions, ReuseOptions, Supervised, balanced_class_weights
 from .arguments import as_list, check_types, plain
-from .strategies import STRATEGIES
+from .strategies import STRATEGIES, Job, Plan
 
 _DEFAULT_METRICS = {"multi_class": "accuracy", "multi_label": "f1_score", "regression": "mse"}
 
@@ -96,6 +97,13 @@ class FinetuneSettings:
             seed=self.seed,
             reuse=ReuseOptions(use=self.frozen_prefix, storage=self.prefix_storage, backend=self.backend),
         )
+
+    def plan(self, model: PretrainedModel, frozen: tuple[str, ...], samples: int, classes: int, epochs: int) -> Plan:
+        """What the strategy makes of a job. frozen: layers that stay frozen in any case."""
+        job = Job(
+            model=model, frozen=frozen, samples=samples, classes=classes, epochs=epochs, unfreeze_by=self.unfreeze_by
+        )
+        return STRATEGIES[self.strategy](job)
 
     def logged(self, metrics: Sequence[str], validated: bool) -> list[str]:
         """Names in the logs of an epoch. metrics: of the training; mixed samples have none."""

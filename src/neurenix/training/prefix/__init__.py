@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .choice import Feeds as Feeds
+from .feeds import Features as Features
 from .feeds import Feed as Feed
 from .feeds import OrdinaryFeed as OrdinaryFeed
 from .feeds import ReuseOptions as ReuseOptions
@@ -17,6 +18,7 @@ __all__ = [
     "Embedding",
     "FEATURES",
     "Feed",
+    "Features",
     "Feeds",
     "NotSplittable",
     "OrdinaryFeed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
 
 from torch import nn
@@ -9,7 +10,7 @@ from torch import nn
 from ...data import DataLoader, is_random
 from ...models import PretrainedModel
 from ..processes import Processes
-from .feeds import Feed, OrdinaryFeed, ReuseOptions
+from .feeds import Features, Feed, OrdinaryFeed, ReuseOptions
 from .reusing import ReusingFeed
 
 
@@ -18,6 +19,7 @@ class Feeds:
     """The feeds of a fit; made anew in each phase, because the boundary of what is frozen moves with it.
 
     reads_inputs: the objective looks at the batch's inputs themselves while training, so they cannot be replaced.
+    features: gives what enters the head for the training data, where that has been asked for before; see ReusingFeed.
     """
 
     def __init__(
@@ -28,9 +30,10 @@ class Feeds:
         *,
         precision: str,
         reads_inputs: bool,
+        features: Callable[[], Features] | None = None,
     ) -> None:
         self._model, self._processes, self._options = model, processes, options
-        self._precision, self._reads_inputs = precision, reads_inputs
+        self._precision, self._reads_inputs, self._features = precision, reads_inputs, features
         self._first, self._passes = 0, 1
         self._made: dict[int, Feed] = {}
         self._said: set[str] = set()
@@ -66,6 +69,7 @@ class Feeds:
                     first=self._first if training else 0,
                     passes=self._passes,
                     training=training,
+                    features=self._features if training else None,
                     say=self._say,
                 )
             )

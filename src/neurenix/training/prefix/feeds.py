@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, final
 
-from torch import nn
+from torch import Tensor, nn
 
 from ...backends import check_backend
 from ...data import Batch, DataLoader
@@ -38,6 +38,16 @@ class OrdinaryFeed:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The loader's batches."""
         return self._processes.epoch(self._loader, epoch, start)
+
+
+@final
+@dataclass(frozen=True)
+class Features:
+    """What enters the head, for a whole dataset. features: (n, d). targets: (n, …). indices: (n,) samples' places."""
+
+    features: Tensor
+    targets: Tensor
+    indices: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,15 +18,16 @@ from ...models import PretrainedModel
 from ...storage import cache_folder
 from ..faults import Buffers, in_fitting_parts
 from ..processes import Processes
-from .feeds import ReuseOptions
+from .feeds import Features, ReuseOptions
 from .graph import NotSplittable, NotWorthIt
-from .split import Split, split
+from .split import FEATURES, Embedding, Split, split
 from .store import Boundary, RowStore, bytes_per_sample, columns_of
 from .worth import BACKWARD, ENOUGH, Estimate
 
 _SECONDS = 5.0  # saved at least, for models that have to be traced
 _MEMORY_SHARE, _DISK_SHARE = 0.25, 0.25  # of what is free
 _TRIED = 4  # samples that are replayed before a store is trusted
+_SAME_SAMPLE = {"fp32": 1e-3, "bf16": 0.14, "fp16": 0.14}  # relative; 0.14 is a cosine of 0.99, as of backends
 _CLOSE = {"fp32": 1e-4, "bf16": 3e-2, "fp16": 1e-2}  # relative, between batches of different sizes
 
 
@@ -40,6 +41,8 @@ class ReusingFeed:
 
     first: the epoch in which the frozen layers became what they are. passes: how often the data will be read.
     training: steps are made with the batches, in the mode that the modules are in.
+    features: gives what enters the head for all samples, in the same bits in any process. Where that is the boundary,
+    and a few samples computed anew agree, the store is filled with it at once.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class ReusingFeed:
         first: int,
         passes: int,
         training: bool,
+        features: Callable[[], Features] | None,
         say: Callable[[str], None],
     ) -> None:
         self.module: nn.Module = model
@@ -63,6 +67,7 @@ class ReusingFeed:
         self._store: RowStore | None = None
         self._targets: Tensor | None = None
         self._views = loader.views or 1
+        self._features = features
         self._decided = False
         self._complete: set[int] = set()  # views of which every row has been computed
 
@@ -132,6 +137,9 @@ class ReusingFeed:
             boundary = self._boundary(some, eager(halves.prefix, self._device, self._precision))
             self._check_replay(halves, few, boundary)
             self._store = self._new_store(halves, few, boundary)
+            self.module = halves.suffix
+            if isinstance(halves.prefix, Embedding) and self._take_features(few, boundary):
+                return
             self._forward = fast_forward(
                 halves.prefix,
                 batch.to(self._device).inputs,
@@ -140,10 +148,25 @@ class ReusingFeed:
                 backend=self._options.backend,
                 say=self._say,
             )
-            self.module = halves.suffix
         except NotSplittable as reason:
             if not isinstance(reason, NotWorthIt):
                 self._say(f"the frozen layers run in every pass: {reason}")
+
+    def _take_features(self, few: Batch, boundary: Boundary) -> bool:
+        """Fill the store with features that are known; False where there are none, or they are of other samples."""
+        if self._features is None or self._views > 1 or self._store is None:
+            return False
+        known = self._features()
+        places = {int(index): row for row, index in enumerate(known.indices)}
+        rows = [places.get(int(index), -1) for index in few.indices]
+        tolerance = _SAME_SAMPLE[self._precision]
+        if min(rows) < 0 or not close(known.features[rows], boundary[FEATURES][: len(few)], tolerance):
+            return False
+        self._store.put(known.indices, {FEATURES: known.features})
+        self._targets = known.targets.new_zeros(len(self._store), *known.targets.shape[1:])
+        self._targets[known.indices] = known.targets
+        self._complete = {0}
+        return True
 
     def _check_worth_tracing(self, few: Batch) -> None:
         if self._passes <= self._views:
