@@ -52,8 +52,8 @@ def datasets(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[Any, Any]
 class Network(nn.Module):
     """A network with a new head of eight classes, for the peers: `body` gives vectors, `head` is linear.
 
-    name: efficientnet-lite0 with its real weights, or resnet50 with random ones. trained: names of the body's parameters
-    that learn beside the head begin with it; none by default.
+    name: efficientnet-lite0 with its real weights, or resnet50 with random ones. trained: beginning of the
+    names of the body's parameters that learn beside the head; none by default.
     """
 
     def __init__(self, name: str, trained: str | None = None) -> None:

@@ -67,7 +67,9 @@ def _run(contestant: str, seed: int, timeout: float) -> dict[str, float]:
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if not lines:
-        sys.exit(f"{contestant} gave no result (exit status {done.returncode}):\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+        sys.exit(
+            f"{contestant} gave no result (exit status {done.returncode}):\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+        )
     return json.loads(lines[-1].removeprefix("RESULT "))
 
 
@@ -99,8 +101,8 @@ def _write(name: str, title: str, measured: Mapping[str, list[dict[str, float]]]
         "measured": measured,
     }
     (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
-    text = f"### {title}\n\n{record['date']}, {record['machine']}, medians of {rounds} rounds.\n\n{_table(measured, ours)}\n"
-    (RESULTS / f"{name}.md").write_text(text)
+    heading = f"### {title}\n\n{record['date']}, {record['machine']}, medians of {rounds} rounds."
+    (RESULTS / f"{name}.md").write_text(f"{heading}\n\n{_table(measured, ours)}\n")
 
 
 def _machine() -> str:

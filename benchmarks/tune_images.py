@@ -151,9 +151,14 @@ def keras(name: str, part: str, bf16: bool) -> dict[str, float]:
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    name = os.environ.setdefault("NEURENIX_BENCH_NETWORK", sys.argv.pop(1) if len(sys.argv) > 1 and sys.argv[1] in LAST_STAGE else "efficientnet-lite0")
+    name = os.environ.setdefault(
+        "NEURENIX_BENCH_NETWORK",
+        sys.argv.pop(1) if len(sys.argv) > 1 and sys.argv[1] in LAST_STAGE else "efficientnet-lite0",
+    )
     parts = ("head", "last_stage")
-    part = os.environ.setdefault("NEURENIX_BENCH_PART", sys.argv.pop(1) if len(sys.argv) > 1 and sys.argv[1] in parts else "head")
+    part = os.environ.setdefault(
+        "NEURENIX_BENCH_PART", sys.argv.pop(1) if len(sys.argv) > 1 and sys.argv[1] in parts else "head"
+    )
     race(
         f"tune-{name}-{part}",
         f"{name}, {part.replace('_', ' ')} trained, {EPOCHS} epochs on 1,000 image files of 400 px",

@@ -1,0 +1,144 @@
+"""Backends: the same answers as eager torch, for any batch size; the choice is by work, kept, and checked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from neurenix.backends import BACKENDS, Backend, CannotBuild, fast_forward, operations
+from neurenix.backends import choice as choosing
+from neurenix.errors import UnknownNameError
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.norm, self.last = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.last(self.norm(self.first(images)).relu().mean((2, 3)))
+
+
+class Texts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.last = nn.Embedding(20, 8), nn.Linear(8, 5)
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        mask = inputs["attention_mask"].unsqueeze(-1)
+        return {"features": (self.last(self.words(inputs["input_ids"])) * mask).sum(1) / mask.sum(1)}
+
+
+def images(count: int) -> Tensor:
+    return torch.randn(count, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def texts(count: int, tokens: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "input_ids": torch.randint(0, 20, (count, tokens), generator=generator),
+        "attention_mask": torch.ones(count, tokens, dtype=torch.long),
+    }
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NEURENIX_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["channels_last", "openvino"])
+@pytest.mark.parametrize("count", [1, 3, 8, 19])
+def test_images_get_the_answers_of_eager_torch_at_any_batch_size(name: str, count: int) -> None:
+    network = Network().eval()
+    forward = fast_forward(network, images(8), samples=8, precision="fp32", backend=name)
+    with torch.no_grad():
+        torch.testing.assert_close(forward(images(count)), network(images(count)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["channels_last", "openvino"])
+@pytest.mark.parametrize(("count", "tokens"), [(2, 3), (4, 7), (5, 2)])
+def test_texts_of_other_number_and_length_get_them_too(name: str, count: int, tokens: int) -> None:
+    network = Texts().eval()
+    forward = fast_forward(network, texts(4, 5), samples=8, precision="fp32", backend=name)
+    answer = forward(texts(count, tokens))
+    with torch.no_grad():
+        torch.testing.assert_close(answer, network(texts(count, tokens)), rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_weights_answer_in_the_types_of_eager_torch() -> None:
+    network = Network().eval()
+    forward = fast_forward(network, images(8), samples=8, precision="bf16", backend="bfloat16")
+    eager = fast_forward(network, images(8), samples=8, precision="bf16", backend="eager")
+    one, other = forward(images(8)), eager(images(8))
+    assert isinstance(one, Tensor) and isinstance(other, Tensor) and one.dtype == other.dtype
+    assert torch.cosine_similarity(one.float(), other.float()).min() > 0.999
+    assert network.first.weight.dtype == torch.float32
+
+
+def test_bfloat16_weights_are_refused_in_fp32() -> None:
+    with pytest.raises(CannotBuild, match="fewer digits"):
+        fast_forward(Network().eval(), images(8), samples=8, precision="fp32", backend="bfloat16")
+
+
+def test_an_unknown_backend_gets_near_names() -> None:
+    with pytest.raises(UnknownNameError, match="openvino"):
+        fast_forward(Network(), images(2), samples=2, precision="fp32", backend="openvin")
+
+
+def wrong_backend() -> Backend:
+    def build(module: nn.Module, example: object, precision: str) -> object:
+        return lambda inputs: -module(inputs).detach()
+
+    return Backend(build=build, usable=lambda *_: True, expected=1e9, build_seconds=0.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("backend", ["auto", "wrong"])
+def test_a_backend_that_answers_differently_is_not_used(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    monkeypatch.setattr(choosing, "_SECONDS", 0.0)
+    monkeypatch.setitem(BACKENDS._entries, "wrong", wrong_backend())
+    monkeypatch.setitem(BACKENDS._canonical, "wrong", "wrong")
+    said: list[str] = []
+    network = Network().eval()
+    forward = fast_forward(network, images(8), samples=10**6, precision="fp32", backend=backend, say=said.append)
+    with torch.no_grad():
+        torch.testing.assert_close(forward(images(4)), network(images(4)), rtol=1e-4, atol=1e-5)
+    assert any("wrong" in message and "cosine of -1" in message for message in said)
+
+
+def test_a_small_job_is_run_as_it_is_and_measures_nothing(own_cache: Path) -> None:
+    fast_forward(Network().eval(), images(8), samples=100, precision="fp32")
+    assert not (own_cache / "backends").exists()
+
+
+def test_what_was_measured_is_kept_and_decides_the_next_time(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "_SECONDS", 0.0)
+    fast_forward(Network().eval(), images(8), samples=10**7, precision="fp32")
+    (record,) = (own_cache / "backends").glob("*.json")
+    known = json.loads(record.read_text())
+    assert {"eager", "openvino"} <= set(known) and all(seconds > 0 for seconds in known.values())
+    record.write_text(json.dumps({name: 1.0 for name in BACKENDS} | {"eager": 1e-9}))
+    said: list[str] = []
+    fast_forward(Network().eval(), images(8), samples=10**7, precision="fp32", say=said.append)
+    assert not said  # eager is the fastest by the record, and nothing was measured anew
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"eager": "fast"}', '{"eager": -1.0}'])
+def test_a_damaged_record_is_measured_again(own_cache: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    monkeypatch.setattr(choosing, "_SECONDS", 0.0)
+    fast_forward(Network().eval(), images(8), samples=10**7, precision="fp32")
+    (record,) = (own_cache / "backends").glob("*.json")
+    record.write_text(content)
+    fast_forward(Network().eval(), images(8), samples=10**7, precision="fp32")
+    assert json.loads(record.read_text())["eager"] > 0
+
+
+def test_operations_of_a_linear_layer() -> None:
+    layer = nn.Linear(7, 11)
+    assert operations(lambda: layer(torch.zeros(3, 7))) == 2 * 3 * 7 * 11
