@@ -54,12 +54,12 @@ def replacing(target: Path, size: int | None = None) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> list[Path]:
-    """Remove what dead processes left half written in `folder`, and return it; files of live ones stay.
+    """Remove what dead processes left half written in `folder` and below it, and return it; files of live ones stay.
 
     Of other machines, whose processes cannot be seen, only files that were untouched for a day are removed.
     """
     removed = []
-    for path in folder.glob(".*"):
+    for path in folder.rglob(".*"):
         match = _TEMPORARY.match(path.name)
         with contextlib.suppress(FileNotFoundError):  # its writer has just finished it
             if match and _is_abandoned(path, match["machine"], int(match["process"])):

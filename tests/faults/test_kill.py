@@ -55,8 +55,10 @@ def test_leftovers_of_live_processes_stay(tmp_path: Path) -> None:
     live = tmp_path / f".a.json.{_machine()}-{os.getpid()}.abcdefgh"
     foreign = tmp_path / ".a.json.00000000-1.abcdefgh"
     old = tmp_path / ".a.json.00000000-2.abcdefgh"
-    for path in (dead, live, foreign, old):
+    below = tmp_path / "best" / dead.name  # a model that was being saved when its process died
+    below.parent.mkdir()
+    for path in (dead, live, foreign, old, below):
         path.touch()
     os.utime(old, (1, 1))
-    assert sorted(sweep(tmp_path)) == sorted([dead, old])
+    assert sorted(sweep(tmp_path)) == sorted([dead, old, below])
     assert live.exists() and foreign.exists()

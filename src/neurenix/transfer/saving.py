@@ -114,6 +114,7 @@ def save_tuning(
         "history": history,
     }
     write_json(folder / MANIFEST, manifest)
+    sweep(folder)
     for stale in folder.glob("weights*.safetensors"):
         if stale.name != file:
             stale.unlink(missing_ok=True)
