@@ -25,6 +25,7 @@ from ..storage import (
     inside,
     read_json,
     read_tensors,
+    sweep,
     tensor_digest,
     write_json,
     write_tensors,
