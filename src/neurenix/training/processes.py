@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, cast, final
 
@@ -25,6 +27,8 @@ class Processes:
 
         self._accelerator = Accelerator(cpu=device.type == "cpu")
         self.count = self._accelerator.num_processes
+        if self.count > 1:
+            _leave_at_exit()
         self.rank = self._accelerator.process_index
         self.is_main = self._accelerator.is_main_process
         # A single process stays on the device that the model was loaded on; several get theirs from accelerate.
@@ -120,3 +124,14 @@ class Processes:
     def seed(self, seed: int) -> None:
         """Make this step's randomness a function of `seed` and of the process; only inside own_random_state."""
         torch.manual_seed((seed + self.rank) % 2**63)
+
+
+@functools.cache
+def _leave_at_exit() -> None:
+    """Leave the group before the interpreter ends: its threads, met at work by the end, abort the process."""
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -220,7 +220,8 @@ CASES = {
     "T5 encoder, last layer": Case(
         make=partial(encoder, t5),
         frozen=T5,
-        boundary=(_MASK, _TOKENS),
+        # with the root mean square of its first norm, four bytes a token instead of a pass over the block's input
+        boundary=(_MASK, _TOKENS, (_FLOAT, ("t", 1))),
         text=True,
         random=True,
     ),
