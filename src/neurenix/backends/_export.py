@@ -9,8 +9,9 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from ._backend import CannotBuild, Forward, Inputs, Outputs, in_batches_of, named, size_of
+from ._backend import CannotBuild, Forward, Inputs, Outputs, named
 
+TYPED = 2  # samples that show the types of a module's outputs
 Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 
 
@@ -47,8 +48,26 @@ def export(flat: Flat, example: Inputs) -> Any:
         raise CannotBuild(f"torch.export cannot read it ({reason[0][:200]})") from error
 
 
-def forward_of(flat: Flat, example: Inputs, run: Run, like: Outputs) -> Forward:
-    """The call of a built program, for batches of any size. like: what the module gives, whose types are kept."""
+def is_traceable(flat: Flat, example: Tensor) -> bool:
+    """Whether the calls that a module makes depend on no value that it computes: tried on tensors without values."""
+    from torch._subclasses import FakeTensorMode
+
+    with torch.no_grad(), quiet(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        try:
+            flat(mode.from_tensor(example))
+        except Exception:  # a value that is looked at, or anything that only real tensors can do
+            return False
+    return True
+
+
+def traced(flat: Flat, example: Tensor) -> Any:
+    """The calls that a module makes for images of this number and size."""
+    with torch.no_grad(), quiet():
+        return torch.jit.trace(flat, (example,), check_trace=False)
+
+
+def forward_of(flat: Flat, run: Run, like: Outputs) -> Forward:
+    """The call of a built program. like: what the module gives, whose types are kept."""
     types = {name: tensor.dtype for name, tensor in named(like).items()}
 
     def forward(inputs: Inputs) -> Outputs:
@@ -56,7 +75,7 @@ def forward_of(flat: Flat, example: Inputs, run: Run, like: Outputs) -> Forward:
         outputs = {name: result.to(kind) for (name, kind), result in results}
         return outputs[""] if isinstance(like, Tensor) else outputs
 
-    return in_batches_of(size_of(example), forward) if isinstance(example, Tensor) else forward
+    return forward
 
 
 def quiet() -> warnings.catch_warnings:

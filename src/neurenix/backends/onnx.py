@@ -11,8 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from ..packages import require
-from ._backend import BACKENDS, Backend, CannotBuild, Forward, Inputs, device_of, eager
-from ._export import Flat, export, forward_of, quiet
+from ._backend import (
+    BACKENDS,
+    Backend,
+    CannotBuild,
+    Forward,
+    Inputs,
+    device_of,
+    eager,
+    first_of,
+    in_batches_of,
+    size_of,
+)
+from ._export import TYPED, Flat, export, forward_of, quiet
 
 
 def _build(module: nn.Module, example: Inputs, precision: str) -> Forward:
@@ -21,7 +32,7 @@ def _build(module: nn.Module, example: Inputs, precision: str) -> Forward:
     if device_of(example).type != "cpu":
         raise CannotBuild(f"onnx runs on the CPU, not on {device_of(example)}")
     flat = Flat(module, example)
-    like = eager(module, device_of(example), precision)(example)
+    like = eager(module, device_of(example), precision)(first_of(example, TYPED))
     program = export(flat, example)
     try:
         with quiet():
@@ -32,7 +43,8 @@ def _build(module: nn.Module, example: Inputs, precision: str) -> Forward:
     except Exception as error:  # an operation that it has no rule for, a model above 2 GiB
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CannotBuild(f"onnx cannot convert it ({reason[0][:200]})") from error
-    return forward_of(flat, example, _runner(session), like)
+    forward = forward_of(flat, _runner(session), like)
+    return in_batches_of(size_of(example), forward) if isinstance(example, Tensor) else forward
 
 
 def _session(content: bytes) -> Any:

@@ -20,9 +20,9 @@ from ..registry import Registry
 Groups = list[dict[str, Any]]
 OPTIMIZERS: Registry[Callable[[Groups], torch.optim.Optimizer]] = Registry("optimizer")
 
-OPTIMIZERS.add("adam", lambda groups: torch.optim.Adam(groups))
-OPTIMIZERS.add("adamw", lambda groups: torch.optim.AdamW(groups))
-OPTIMIZERS.add("sgd", lambda groups: torch.optim.SGD(groups, momentum=0.9, nesterov=True))
+OPTIMIZERS.add("adam", lambda groups: torch.optim.Adam(groups, fused=_can_fuse(groups)))
+OPTIMIZERS.add("adamw", lambda groups: torch.optim.AdamW(groups, fused=_can_fuse(groups)))
+OPTIMIZERS.add("sgd", lambda groups: torch.optim.SGD(groups, momentum=0.9, nesterov=True, fused=_can_fuse(groups)))
 OPTIMIZERS.add("rmsprop", lambda groups: torch.optim.RMSprop(groups))
 OPTIMIZERS.add("nadam", lambda groups: torch.optim.NAdam(groups))
 OPTIMIZERS.add("radam", lambda groups: torch.optim.RAdam(groups))
@@ -86,6 +86,13 @@ def build_optimizer(model: PretrainedModel, name: str, rates: Rates, weight_deca
         )
         group["params"].append(parameter)
     return builder(list(groups.values()))
+
+
+def _can_fuse(groups: Groups) -> bool | None:
+    """True for one kernel over all parameters; None leaves the choice to torch."""
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    fits = all(part.is_floating_point() and part.device.type in ("cpu", "cuda") for part in parameters)
+    return True if fits else None
 
 
 def _default_body_rate(model: PretrainedModel) -> float:

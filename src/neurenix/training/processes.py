@@ -123,7 +123,11 @@ class Processes:
 
     def seed(self, seed: int) -> None:
         """Make this step's randomness a function of `seed` and of the process; only inside own_random_state."""
-        torch.manual_seed((seed + self.rank) % 2**63)
+        own = (seed + self.rank) % 2**63
+        # not torch.manual_seed, which formats a traceback for each kind of device that has not been used yet
+        torch.default_generator.manual_seed(own)
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).manual_seed(own)
 
 
 @functools.cache
