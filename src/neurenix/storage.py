@@ -34,11 +34,12 @@ _DAY = 86_400.0  # seconds
 
 
 @contextlib.contextmanager
-def replacing(target: Path, size: int | None = None) -> Iterator[Path]:
+def replacing(target: Path, size: int | None = None, synced: bool = True) -> Iterator[Path]:
     """Yield a temporary path in the target's folder; on success sync it and rename it over the target.
 
     The temporary file is beside the target, so the rename never crosses a file system; on any error it is
     removed and the previous target is untouched. size: bytes that will be written, where that is known.
+    synced: outlives a loss of power; without, the file may then be there and not whole.
     Raises DiskFullError when there is no room.
     """
     with _naming_full_disks(target, size):
@@ -46,9 +47,11 @@ def replacing(target: Path, size: int | None = None) -> Iterator[Path]:
         temporary = _new_temporary(target)
         try:
             yield temporary
-            _sync(temporary)
+            if synced:
+                _sync(temporary)
             os.replace(temporary, target)
-            _sync(target.parent)
+            if synced:
+                _sync(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -68,9 +71,9 @@ def sweep(folder: Path) -> list[Path]:
     return removed
 
 
-def write_bytes(target: Path, content: bytes) -> None:
-    """Replace `target` by `content`, atomically."""
-    with replacing(target, len(content)) as temporary:
+def write_bytes(target: Path, content: bytes, synced: bool = True) -> None:
+    """Replace `target` by `content`, atomically. synced: see replacing."""
+    with replacing(target, len(content), synced) as temporary:
         temporary.write_bytes(content)
 
 
@@ -88,12 +91,19 @@ def read_json(path: Path) -> Any:
 
 
 def write_hashed(
-    folder: Path, stem: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
+    folder: Path,
+    stem: str,
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, str] | None = None,
+    synced: bool = True,
 ) -> Path:
-    """Write `stem.<sha256>.safetensors` into `folder`: a file that says itself whether it is whole."""
+    """Write `stem.<sha256>.safetensors` into `folder`: a file that says itself whether it is whole.
+
+    synced: see replacing; what can be computed again need not be.
+    """
     content = _packed(tensors, metadata)
     target = folder / f"{stem}.{hashlib.sha256(content).hexdigest()}.safetensors"
-    write_bytes(target, content)
+    write_bytes(target, content, synced)
     return target
 
 

@@ -30,7 +30,7 @@ from ._backend import (
 from ._operations import operations
 
 _FAITHFUL = {"fp32": 0.99999, "bf16": 0.99, "fp16": 0.99}  # least cosine to fp32, per sample
-_COMPARED = 8  # samples
+_COMPARED = 4  # samples
 _SECONDS = 3.0  # a job of fewer, run eagerly on a small machine, is not worth a measurement
 _OPERATIONS_PER_SECOND = 4e10
 _WORTH = 1.1  # times faster than eager, below which eager is taken
@@ -103,7 +103,7 @@ def _built(name: str, job: _Job) -> Forward:
 def _fastest(job: _Job) -> Forward:
     """Try backends, those with the largest expected gain first, as long as one can still pay."""
     known = _Measurements(job)
-    eager_seconds = known.of(_EAGER, lambda: _seconds(job.eager(), first_of(job.example, _COMPARED)))
+    eager_seconds = known.of(_EAGER, lambda: _seconds(job.eager(), first_of(job.example, _COMPARED), runs=3))
     best, best_seconds, best_name = job.eager(), eager_seconds, _EAGER
     candidates = [name for name in BACKENDS if BACKENDS[name].usable(job.device.type, job.precision)]
     for name in sorted(candidates, key=lambda name: -BACKENDS[name].expected):
@@ -114,7 +114,7 @@ def _fastest(job: _Job) -> Forward:
         forward = _tried(name, job, known)
         if forward is None:
             continue
-        seconds = known.of(name, lambda: _seconds(forward, job.example))  # noqa: B023  (called at once)
+        seconds = known.of(name, lambda: _seconds(forward, job.example, runs=2))  # noqa: B023  (called at once)
         if seconds < best_seconds / (_WORTH if best_name == _EAGER else 1.0):
             best, best_seconds, best_name = forward, seconds, name
     known.write()
@@ -152,16 +152,16 @@ def _agreement(found: Tensor, expected: Tensor) -> float:
     return float(torch.cosine_similarity(one, other).min()) if len(one) and bool(other.any()) else 1.0
 
 
-def _seconds(forward: Forward, batch: Inputs) -> float:
-    """Per sample, the better of two runs after a first one."""
+def _seconds(forward: Forward, batch: Inputs, runs: int) -> float:
+    """Per sample, the best of some runs."""
     times = []
-    for _ in range(3):
+    for _ in range(runs):
         started = time.perf_counter()
         forward(batch)
         if device_of(batch).type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
-    return min(times[1:]) / size_of(batch)
+    return min(times) / size_of(batch)
 
 
 @final

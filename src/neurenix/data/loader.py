@@ -111,6 +111,14 @@ class DataLoader:
         if passed_over:
             warnings.warn(self._skipped_message(passed_over), SkippedSamplesWarning, stacklevel=2)
 
+    def first(self, epoch: int) -> Batch:
+        """The first batch of an epoch, for a look at the data: nothing is read ahead."""
+        for batch in self._read(_keys(self.plan(epoch)[:1], self._seen_in(epoch))):
+            self._account(batch.skipped)
+            if len(batch):
+                return replace(batch, place=1)
+        return next(self.batches(epoch))
+
     def plan(self, epoch: int, rank: int = 0, world_size: int = 1) -> list[Tensor]:
         """The places in the dataset that each batch of an epoch holds, before any sample is read."""
         if not 0 <= rank < world_size:

@@ -30,6 +30,7 @@ from .optimizers import resolve_rates as resolve_rates
 from .prefix import FEATURES as FEATURES
 from .prefix import Embedding as Embedding
 from .prefix import Features as Features
+from .prefix import FrozenLayers as FrozenLayers
 from .prefix import ReuseOptions as ReuseOptions
 from .run_folder import MODEL_FOLDER as MODEL_FOLDER
 from .run_folder import RUN_FILE as RUN_FILE
@@ -56,6 +57,7 @@ __all__ = [
     "RUN_FILE",
     "Embedding",
     "Features",
+    "FrozenLayers",
     "FEATURES",
     "ReuseOptions",
     "RunFolder",

@@ -7,15 +7,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..backends import Forward, fast_forward, named
 from ..data import Batch, DataLoader, sample_name
-from ..devices import Precision, resolve_precision
+from ..devices import resolve_precision
 from ..errors import ConfigurationError, NonFiniteError
 from ..models import PretrainedModel
 from ..training import (
     FEATURES,
     Embedding,
     Features,
+    FrozenLayers,
+    LoopSettings,
     Supervised,
     classification_head,
     inference_mode_of,
@@ -57,7 +58,10 @@ def the_linear_layer(head: nn.Module) -> nn.Linear | None:
 
 @torch.no_grad()
 def head_features(
-    model: PretrainedModel, loader: DataLoader, objective: Supervised, precision: Precision, backend: str
+    model: PretrainedModel,
+    loader: DataLoader,
+    objective: Supervised,
+    settings: LoopSettings,
 ) -> Features:
     """What enters the head for a whole loader, float32 on the CPU, in inference mode.
 
@@ -66,23 +70,27 @@ def head_features(
     """
     device = next(model.parameters()).device
     features, targets, indices = [], [], []
-    forward: Forward | None = None
+    frozen: FrozenLayers | None = None
     with inference_mode_of(model):
         for batch in loader.batches(0):
             objective.check(batch)
-            inputs = batch.to(device).inputs
-            if forward is None:
-                forward = fast_forward(
+            if frozen is None:
+                frozen = FrozenLayers(
                     Embedding(model),
-                    inputs,
+                    batch,
+                    device,
                     samples=len(loader.dataset),
-                    precision=resolve_precision(precision, device),
-                    backend=backend,
+                    size=4.0 * model.feature_size * len(loader.dataset),
+                    precision=resolve_precision(settings.precision, device),
+                    options=settings.reuse,
+                    say=_say,
                 )
-            features.append(named(forward(inputs))[FEATURES].float().cpu())
+            features.append(frozen(batch)[FEATURES].float())
             targets.append(labelled(batch))
             indices.append(batch.indices)
             _check_finite(features[-1], batch, loader)
+    if frozen is not None:
+        frozen.finish()
     return Features(torch.cat(features), torch.cat(targets), torch.cat(indices))
 
 
@@ -94,3 +102,7 @@ def _check_finite(features: Tensor, batch: Batch, loader: DataLoader) -> None:
             f"the body gives NaN or infinite features for {len(wrong)} samples of a batch ({names}), so no head can be "
             "solved on them; look for NaN in these samples."
         )
+
+
+def _say(message: str) -> None:
+    print(f"neurenix: {message}")

@@ -168,7 +168,8 @@ class Finetuner:
             epochs: passes over the training data.
             callbacks: see neurenix.callbacks.
             num_workers: processes that read data; 0 reads in this one.
-            run: the run's folder; None for one named by time in $NEURENIX_RUNS or ./runs, False for none.
+            run: the run's folder; None for one named by time in $NEURENIX_RUNS or ./runs, False for none, and
+                nothing kept for later ones.
             resume: None goes on with an unfinished run of this very fit where there is one; True demands one; a
                 folder demands it there; False begins anew.
             checkpoint_every: optimizer steps; None is once a minute, for at most a twentieth of the time.
@@ -198,11 +199,9 @@ class Finetuner:
         @functools.cache
         def features() -> Features:
             loader = self._loader(train_dataset, batch_size, num_workers)
-            return head_features(
-                self.model, loader, self._objective(None), self.settings.precision, self.settings.backend
-            )
+            return head_features(self.model, loader, self._objective(None), self.settings.loop(keep=keep))
 
-        solves_head = plan.closed_form and not self._head_is_ready
+        solves_head, keep = plan.closed_form and not self._head_is_ready, run is not False
 
         def prepare() -> None:
             if solves_head:
@@ -212,7 +211,8 @@ class Finetuner:
             data = {**describe_data("training", train, first[0]), **describe_data("validation", validation, first[1])}
             return describe_fit(self.model, self.optimizer, self._stored_settings(), data, epochs)
 
-        loop = self._loop(plan, self._objective(train.dataset), callbacks, features=features if solves_head else None)
+        known = features if solves_head else None
+        loop = self._loop(plan, self._objective(train.dataset), callbacks, features=known, keep=keep)
         fit_in_run(loop, train, validation, epochs, job=job, options=options, prepare=prepare)
         self._head_is_ready = True
         return self.history
@@ -379,13 +379,14 @@ class Finetuner:
         callbacks: Sequence[Callback],
         optimizer: torch.optim.Optimizer | None = None,
         features: Callable[[], Features] | None = None,
+        keep: bool = False,
     ) -> Loop:
         return Loop(
             self.model,
             objective,
             optimizer or self.optimizer,
             freezing=plan.freezing,
-            settings=self.settings.loop(plan.closed_form),
+            settings=self.settings.loop(plan.closed_form, keep),
             metrics=self._metrics,
             callbacks=callbacks,
             save=self.save,

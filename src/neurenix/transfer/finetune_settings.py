@@ -84,8 +84,11 @@ class FinetuneSettings:
             )
         self.loop()
 
-    def loop(self, solved_head: bool = False) -> LoopSettings:
-        """The part that concerns the loop. solved_head: the head was solved on the body's pretrained features."""
+    def loop(self, solved_head: bool = False, keep: bool = False) -> LoopSettings:
+        """The part that concerns the loop.
+
+        solved_head: the head was solved on the body's pretrained features. keep: see ReuseOptions.
+        """
         return LoopSettings(
             precision=self.precision,
             schedule=self.schedule,
@@ -95,7 +98,7 @@ class FinetuneSettings:
             ema_decay=self.ema_decay,
             keep_statistics=self.norm_statistics == "pretrained" or (self.norm_statistics == "auto" and solved_head),
             seed=self.seed,
-            reuse=ReuseOptions(use=self.frozen_prefix, storage=self.prefix_storage, backend=self.backend),
+            reuse=ReuseOptions(use=self.frozen_prefix, storage=self.prefix_storage, backend=self.backend, keep=keep),
         )
 
     def plan(self, model: PretrainedModel, frozen: tuple[str, ...], samples: int, classes: int, epochs: int) -> Plan:

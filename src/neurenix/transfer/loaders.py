@@ -78,7 +78,7 @@ def first_batch(loader: DataLoader, model: PretrainedModel, objective: Supervise
 
     objective: what will be asked of the batch; None where its labels do not matter.
     """
-    batch = next(iter(loader.batches(0)))
+    batch = loader.first(0)
     if hasattr(model.preprocess, "check"):
         model.preprocess.check(batch.inputs)
     if objective is not None:

@@ -7,6 +7,7 @@ from .feeds import Features as Features
 from .feeds import Feed as Feed
 from .feeds import OrdinaryFeed as OrdinaryFeed
 from .feeds import ReuseOptions as ReuseOptions
+from .frozen import FrozenLayers as FrozenLayers
 from .graph import NotSplittable as NotSplittable
 from .reusing import ReusingFeed as ReusingFeed
 from .split import FEATURES as FEATURES
@@ -20,6 +21,7 @@ __all__ = [
     "Feed",
     "Features",
     "Feeds",
+    "FrozenLayers",
     "NotSplittable",
     "OrdinaryFeed",
     "ReuseOptions",

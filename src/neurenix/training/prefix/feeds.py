@@ -56,12 +56,14 @@ class ReuseOptions:
 
     backend: what runs the frozen layers: "auto", "eager" or a key of neurenix.backends.BACKENDS.
     memory: bytes that rows may take in memory; None for a quarter of what is free.
+    keep: leave on disk what the frozen layers give, for later runs, and take what earlier ones left.
     """
 
     use: str = "auto"
     storage: str = "auto"
     backend: str = "auto"
     memory: int | None = None
+    keep: bool = False
 
     def __post_init__(self) -> None:
         if self.use not in USES:

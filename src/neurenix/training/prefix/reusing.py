@@ -11,14 +11,15 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from ...backends import Forward, eager, fast_forward, named, operations
+from ...backends import eager, operations
 from ...data import Batch, DataLoader, innermost
 from ...devices import autocast, free_memory
 from ...models import PretrainedModel
 from ...storage import cache_folder
-from ..faults import Buffers, in_fitting_parts
+from ..faults import Buffers
 from ..processes import Processes
 from .feeds import Features, ReuseOptions
+from .frozen import SAME_SAMPLE, TRIED, FrozenLayers, boundary_of, close
 from .graph import NotSplittable, NotWorthIt
 from .split import FEATURES, Embedding, Split, split
 from .store import Boundary, RowStore, bytes_per_sample, columns_of
@@ -26,8 +27,6 @@ from .worth import BACKWARD, ENOUGH, Estimate
 
 _SECONDS = 5.0  # saved at least, for models that have to be traced
 _MEMORY_SHARE, _DISK_SHARE = 0.25, 0.25  # of what is free
-_TRIED = 4  # samples that are replayed before a store is trusted
-_SAME_SAMPLE = {"fp32": 1e-3, "bf16": 0.14, "fp16": 0.14}  # relative; 0.14 is a cosine of 0.99, as of backends
 _CLOSE = {"fp32": 1e-4, "bf16": 3e-2, "fp16": 1e-2}  # relative, between batches of different sizes
 
 
@@ -36,8 +35,9 @@ class ReusingFeed:
     """Batches that have been through the frozen layers, each sample once; then the rest of the model is called.
 
     The store is filled in the first epoch, in its batches. Where a later process goes on with the fit, it fills it
-    again from that epoch's batches, so that every bit is what it was. Where a model cannot be cut or nothing would be
-    gained, this is an OrdinaryFeed that says so.
+    again from that epoch's batches, so that every bit is what it was; what an earlier run kept on disk for the very
+    same batches is taken from there. Where a model cannot be cut or nothing would be gained, this is an OrdinaryFeed
+    that says so.
 
     first: the epoch in which the frozen layers became what they are. passes: how often the data will be read.
     training: steps are made with the batches, in the mode that the modules are in.
@@ -63,7 +63,7 @@ class ReusingFeed:
         self._model, self._loader, self._device = model, loader, processes.device
         self._options, self._precision = options, precision
         self._first, self._passes, self._training, self._say = first, passes, training, say
-        self._forward: Forward | None = None  # of the frozen layers, while rows are missing
+        self._frozen: FrozenLayers | None = None  # while rows are missing
         self._store: RowStore | None = None
         self._targets: Tensor | None = None
         self._views = loader.views or 1
@@ -101,51 +101,45 @@ class ReusingFeed:
 
     def _release(self) -> None:
         """Give back what the frozen layers were run with, once every row of every view is there."""
-        if len(self._complete) == self._views:
-            self._forward = None
+        if len(self._complete) == self._views and self._frozen is not None:
+            self._frozen.finish()
+            self._frozen = None
 
     def _keep(self, batch: Batch, rows: int) -> None:
         """Store a batch's rows and targets, unless they are there. rows: where those of its view begin."""
-        assert self._store is not None and self._forward is not None
+        assert self._store is not None and self._frozen is not None
         places = batch.indices + rows
         if bool(self._store.written(places).all()):
             return
-        self._store.put(places, self._boundary(batch, self._forward))
+        self._store.put(places, self._frozen(batch))
         if batch.targets is not None:
             if self._targets is None:
                 self._targets = batch.targets.new_zeros(len(self._store), *batch.targets.shape[1:])
             self._targets[places] = batch.targets
 
-    def _boundary(self, batch: Batch, forward: Forward) -> Boundary:
-        """What the frozen layers give for a batch, on the CPU."""
-
-        def compute(part: Batch) -> Boundary:
-            return {name: tensor.cpu() for name, tensor in named(forward(part.to(self._device).inputs)).items()}
-
-        parts = in_fitting_parts(batch, compute)
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
     def _decide(self) -> None:
         """Cut the model, look whether it pays, make the store. Always by the same batch, so always with one answer."""
         self._decided = True
         try:
-            batch = next(iter(self._loader.batches(self._first)))
-            some = batch.parts(2 * _TRIED)[0].to(self._device)
-            few = some.parts(_TRIED)[0]
+            batch = self._loader.first(self._first)
+            some = batch.parts(2 * TRIED)[0].to(self._device)
+            few = some.parts(TRIED)[0]
             self._check_worth_tracing(few)
             halves = split(self._model, some.inputs)
-            boundary = self._boundary(some, eager(halves.prefix, self._device, self._precision))
+            boundary = self._eager(halves.prefix, some)
             self._check_replay(halves, few, boundary)
             self._store = self._new_store(halves, few, boundary)
             self.module = halves.suffix
             if isinstance(halves.prefix, Embedding) and self._take_features(few, boundary):
                 return
-            self._forward = fast_forward(
+            self._frozen = FrozenLayers(
                 halves.prefix,
-                batch.to(self._device).inputs,
+                batch,
+                self._device,
                 samples=len(self._store),
+                size=self._store.size,
                 precision=self._precision,
-                backend=self._options.backend,
+                options=self._options,
                 say=self._say,
             )
         except NotSplittable as reason:
@@ -159,7 +153,7 @@ class ReusingFeed:
         known = self._features()
         places = {int(index): row for row, index in enumerate(known.indices)}
         rows = [places.get(int(index), -1) for index in few.indices]
-        tolerance = _SAME_SAMPLE[self._precision]
+        tolerance = SAME_SAMPLE[self._precision]
         if min(rows) < 0 or not close(known.features[rows], boundary[FEATURES][: len(few)], tolerance):
             return False
         self._store.put(known.indices, {FEATURES: known.features})
@@ -180,7 +174,7 @@ class ReusingFeed:
     def _check_replay(self, halves: Split, few: Batch, boundary: Boundary) -> None:
         """The two parts have to give what the whole gives, and a sample the same beside others."""
         tolerance = _CLOSE[self._precision]
-        alone = self._boundary(few, eager(halves.prefix, self._device, self._precision))
+        alone = self._eager(halves.prefix, few)
         for name, tensor in alone.items():
             if not close(tensor, boundary[name][: len(few)], tolerance):
                 raise NotSplittable("what its frozen layers give for a sample depends on the others in the batch")
@@ -211,6 +205,9 @@ class ReusingFeed:
             f"{size * count / 2**20:,.1f} MiB {where}; {self._passes} passes about {estimate.gain:.1f} times as fast"
         )
         return store
+
+    def _eager(self, prefix: nn.Module, batch: Batch) -> Boundary:
+        return boundary_of(batch, eager(prefix, self._device, self._precision), self._device)
 
     def _what(self) -> str:
         return "samples" if self._views == 1 else f"views ({self._views} of each sample)"
@@ -245,12 +242,3 @@ class ReusingFeed:
         if known is None or len(known) != len(self._loader.dataset):
             raise NotSplittable("the data do not tell how many tokens each sample has")
         return torch.as_tensor(known, dtype=torch.long).repeat(self._views)
-
-
-def close(one: Tensor, other: Tensor, tolerance: float) -> bool:
-    """Whether two tensors are equal but for rounding: relative to the size of the whole; texts by common tokens."""
-    if one.shape != other.shape:
-        other = other[tuple(slice(size) for size in one.shape)]
-        one = one[tuple(slice(size) for size in other.shape)]
-    gap, size = (one.float() - other.float()).norm(), other.float().norm()
-    return bool(gap <= tolerance * size) or bool(gap == 0)

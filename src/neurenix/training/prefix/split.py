@@ -63,7 +63,7 @@ def split(model: PretrainedModel, inputs: Inputs) -> Split:
     masks = {node.name: key for node in stored if (key := traced.inputs.get(node.name)) == _MASK}
     names = {node.name: masks.get(node.name, node.name) for node in stored}
     return Split(
-        _Prefix(prefix, traced.inputs, list(names.values())),
+        Prefix(prefix, traced.inputs, list(names.values())),
         _suffix(model, _Suffix(suffix, list(names.values())), model.pool),
         frozenset(names[name] for name in tokens),
     )
@@ -75,12 +75,12 @@ class Embedding(nn.Module):
 
     def __init__(self, model: PretrainedModel) -> None:
         super().__init__()
-        self._model = model
+        self.model = model
         self.training = model.training
 
     def forward(self, inputs: Inputs) -> Boundary:
         """Pooled features (n, feature_size)."""
-        return {FEATURES: self._model.embed(inputs)}
+        return {FEATURES: self.model.embed(inputs)}
 
 
 @final
@@ -96,7 +96,7 @@ class _Stored(nn.Module):
 
 
 @final
-class _Prefix(nn.Module):
+class Prefix(nn.Module):
     """Runs the graph below the cut on a batch's inputs."""
 
     def __init__(self, graph: fx.GraphModule, inputs: Mapping[str, str], names: Sequence[str]) -> None:
@@ -106,6 +106,7 @@ class _Prefix(nn.Module):
         self._names = names
 
     def forward(self, inputs: Inputs) -> Boundary:
+        """The tensors at the cut, by name."""
         given = [inputs] if isinstance(inputs, Tensor) else [inputs[key] for key in self._keys]
         return dict(zip(self._names, self.graph(*given), strict=True))
 

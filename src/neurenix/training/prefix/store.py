@@ -154,6 +154,11 @@ class RowStore:
     def __len__(self) -> int:
         return len(self._written)
 
+    @property
+    def size(self) -> int:
+        """Bytes of all rows."""
+        return sum(self._count(column) * column.row_bytes for column in self.columns)
+
     def written(self, indices: Tensor) -> Tensor:
         """(n,) whether the rows of each of these samples are there."""
         return self._written[indices]

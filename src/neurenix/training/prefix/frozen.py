@@ -1,0 +1,107 @@
+"""The frozen layers at work: a batch's boundary is found on disk, or computed the fastest way."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from ...backends import Forward, eager, fast_forward, named
+from ...data import Batch
+from ..environment import environment
+from ..faults import in_fitting_parts
+from .feeds import ReuseOptions
+from .kept import KeptBatches
+from .store import Boundary
+
+TRIED = 2  # samples that are computed again before anything that was stored is trusted
+SAME_SAMPLE = {"fp32": 1e-3, "bf16": 0.14, "fp16": 0.14}  # relative; 0.14 is a cosine of 0.99, as of backends
+
+
+@final
+class FrozenLayers:
+    """Batch -> boundary, on the CPU.
+
+    prefix: the layers, in the modes that they are to run in. example: the first batch that will come; the backend is
+    built for batches like it, when it is first needed. samples, size: how many samples will be asked for, and the
+    bytes of all their rows. say: is told what a user should know.
+    """
+
+    def __init__(
+        self,
+        prefix: nn.Module,
+        example: Batch,
+        device: torch.device,
+        *,
+        samples: int,
+        size: float,
+        precision: str,
+        options: ReuseOptions,
+        say: Callable[[str], None],
+    ) -> None:
+        self._prefix, self._device, self._precision, self._say = prefix, device, precision, say
+        self._kept = self._opened(example, size, options) if options.keep else None
+
+        @functools.cache
+        def forward() -> Forward:
+            inputs = example.to(device).inputs
+            return fast_forward(prefix, inputs, samples=samples, precision=precision, backend=options.backend, say=say)
+
+        self._forward = forward
+
+    def __call__(self, batch: Batch) -> Boundary:
+        """From disk where an earlier run kept it, for these very inputs."""
+        boundary = None if self._kept is None else self._kept.find(batch)
+        if boundary is None:
+            boundary = boundary_of(batch, self._forward(), self._device)
+            if self._kept is not None:
+                self._kept.keep(batch, boundary)
+        return boundary
+
+    def finish(self) -> None:
+        """Tell how much was found."""
+        if self._kept is not None and self._kept.found:
+            self._say(f"{self._kept.found} batches had been through the frozen layers before; see {self._kept.folder}")
+
+    def _opened(self, example: Batch, size: float, options: ReuseOptions) -> KeptBatches:
+        """What earlier runs kept, unless it is not what the layers give now for a few samples."""
+        about = {**environment(self._device, self._precision, 1), "backend": options.backend}
+        kept = KeptBatches(self._prefix, about, size, self._say)
+        found = kept.find(example)
+        if found is not None:
+            few = example.parts(TRIED)[0]
+            fresh = boundary_of(few, eager(self._prefix, self._device, self._precision), self._device)
+            if not _agree(found, fresh, SAME_SAMPLE[self._precision]):
+                self._say(f"what an earlier run kept in {kept.folder} is not what the layers give now; it is removed")
+                kept.forget()
+        kept.found = 0
+        return kept
+
+
+def boundary_of(batch: Batch, forward: Forward, device: torch.device) -> Boundary:
+    """What a forward pass gives for a batch, on the CPU; in parts where memory is short."""
+
+    def compute(part: Batch) -> Boundary:
+        return {name: tensor.cpu() for name, tensor in named(forward(part.to(device).inputs)).items()}
+
+    parts = in_fitting_parts(batch, compute)
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _agree(kept: Boundary, fresh: Boundary, tolerance: float) -> bool:
+    """Whether a batch's kept boundary begins as that of its first samples does."""
+    if kept.keys() != fresh.keys():
+        return False
+    return all(close(kept[name][: len(rows)], rows, tolerance) for name, rows in fresh.items())
+
+
+def close(one: Tensor, other: Tensor, tolerance: float) -> bool:
+    """Whether two tensors are equal but for rounding: relative to the size of the whole; texts by common tokens."""
+    if one.shape != other.shape:
+        other = other[tuple(slice(size) for size in one.shape)]
+        one = one[tuple(slice(size) for size in other.shape)]
+    gap, size = (one.float() - other.float()).norm(), other.float().norm()
+    return bool(gap <= tolerance * size) or bool(gap == 0)

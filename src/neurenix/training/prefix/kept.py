@@ -1,0 +1,127 @@
+"""What frozen layers gave in earlier runs, found again by the very content of what they were given.
+
+    <cache>/prefix/<identity of the layers>/<hash of a batch's inputs>.<hash of the file>.safetensors
+
+A file is whole or absent, and its name says what went in and what its bytes are. So a killed process, a full disk, a
+changed image, transform or weight, and several processes at once can lead to work done again, and never to a wrong row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, final
+
+from torch import nn
+
+from ...backends import Inputs
+from ...data import Batch
+from ...errors import DamagedFileError
+from ...models import fingerprint
+from ...storage import cache_folder, read_hashed, sweep, tensor_digest, write_hashed
+from .split import Embedding, Prefix
+from .store import Boundary
+
+_SHARE = 0.25  # of the disk's free room that kept files may take, all of them together
+_DIGITS = 32
+
+
+@final
+class KeptBatches:
+    """The boundaries of batches, on disk.
+
+    prefix: the frozen layers. environment: what else decides the last bits of what they give. size: bytes that will
+    be kept about, for which older files make room. say: is told what a user should know.
+    found, written: batches so far.
+    """
+
+    def __init__(
+        self, prefix: nn.Module, environment: Mapping[str, Any], size: float, say: Callable[[str], None]
+    ) -> None:
+        root = cache_folder() / "prefix"
+        self.folder = root / _identity(prefix, environment)[:_DIGITS]
+        self._say = say
+        self._paths: dict[str, Path] = {}
+        self.found = self.written = 0
+        self._writes = False
+        with contextlib.suppress(OSError):  # a folder that cannot be written to keeps nothing
+            self.folder.mkdir(parents=True, exist_ok=True)
+            sweep(self.folder)
+            self._paths = {path.name.split(".")[0]: path for path in self.folder.glob("*.safetensors")}
+            self._writes = _make_room(root, self.folder, size)
+
+    def find(self, batch: Batch) -> Boundary | None:
+        """What was kept for these inputs; a damaged file is removed, as if it had never been."""
+        path = self._paths.get(_content(batch.inputs))
+        if path is None:
+            return None
+        try:
+            boundary = read_hashed(path)
+            os.utime(path)  # in use: the last to be removed
+        except FileNotFoundError:
+            return None
+        except (DamagedFileError, OSError):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+            return None
+        self.found += 1
+        return boundary
+
+    def keep(self, batch: Batch, boundary: Boundary) -> None:
+        """Write what the layers gave for a batch; where that fails, nothing more is written."""
+        if not self._writes:
+            return
+        try:
+            write_hashed(self.folder, _content(batch.inputs), boundary, synced=False)
+            self.written += 1
+        except OSError as error:
+            self._writes = False
+            self._say(f"what frozen layers give is not kept for later runs: {error}")
+
+    def forget(self) -> None:
+        """Remove what is there, because it is not what the layers give."""
+        for path in self._paths.values():
+            path.unlink(missing_ok=True)
+        self._paths = {}
+
+
+def _identity(prefix: nn.Module, environment: Mapping[str, Any]) -> str:
+    if isinstance(prefix, Embedding):
+        layers: Any = fingerprint.module_digest(prefix.model, leave_out=("head",))
+    else:
+        assert isinstance(prefix, Prefix)
+        tensors = [*prefix.graph.named_parameters(), *prefix.graph.named_buffers()]
+        layers = [prefix.graph.code, {name: tensor_digest(tensor) for name, tensor in tensors}]
+    return fingerprint.key({"layers": layers, **environment, "versions": fingerprint.versions()})
+
+
+def _content(inputs: Inputs) -> str:
+    tensors = inputs if isinstance(inputs, Mapping) else {"": inputs}
+    digests = [f"{name}{tensor_digest(tensor)}" for name, tensor in sorted(tensors.items())]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:_DIGITS]
+
+
+def _make_room(root: Path, folder: Path, size: float) -> bool:
+    """Remove what was used longest ago until `size` bytes more are allowed for; False if they cannot be."""
+    others: list[tuple[float, int, Path]] = []
+    total, own = 0, 0
+    for path in root.glob("*/*.safetensors"):
+        with contextlib.suppress(FileNotFoundError):  # another process is making room too
+            status = path.stat()
+            total += status.st_size
+            if path.parent == folder:
+                own += status.st_size
+            else:
+                others.append((status.st_mtime, status.st_size, path))
+    allowed = _SHARE * (shutil.disk_usage(root).free + total)
+    wanted = total + max(0.0, size - own)
+    for _, taken, path in sorted(others):
+        if wanted <= allowed:
+            break
+        path.unlink(missing_ok=True)
+        wanted -= taken
+    return wanted <= allowed
