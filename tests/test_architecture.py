@@ -46,6 +46,7 @@ HEAVY = {
     "jsonargparse",
     "matplotlib",
     "networkx",
+    "nncf",
     "onnxruntime",
     "openvino",
     "pandas",

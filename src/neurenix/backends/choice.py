@@ -135,6 +135,7 @@ def _tried(name: str, job: _Job, known: _Measurements) -> Forward | None:
     cosine = _cosine(outputs, job)
     if cosine < _FAITHFUL[job.precision]:
         job.say(f"backend {name} is passed over: its answers have a cosine of {cosine:.5f} to fp32")
+        known.seconds[name] = _NEVER  # also for other weights of this shape: a build can take half a minute
         return None
     return forward
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,15 @@ from ._export import TYPED, Flat, Run, export, forward_of, is_traceable, quiet, 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
+Change = Callable[[Any, Flat, Inputs], Any]
+
+
 def _build(module: nn.Module, example: Inputs, precision: str) -> Forward:
+    return build_openvino(module, example, precision, lambda graph, flat, example: graph)
+
+
+def build_openvino(module: nn.Module, example: Inputs, precision: str, change: Change) -> Forward:
+    """The module's forward pass by OpenVINO. change: (graph, module, example) -> the graph that is to be compiled."""
     openvino = require("openvino", purpose="backend='openvino'", install="'neurenix[fast]'")
     if device_of(example).type != "cpu" or precision not in _HINTS:
         raise CannotBuild(f"openvino runs on the CPU in fp32 or bf16, not on {device_of(example)} in {precision}")
@@ -27,7 +35,7 @@ def _build(module: nn.Module, example: Inputs, precision: str) -> Forward:
     part = first_of(example, -(-size_of(example) // (2 * cores))) if isinstance(example, Tensor) else example
     try:
         with quiet():
-            graph = _graph(flat, part)
+            graph = change(_graph(flat, part), flat, example)
             if isinstance(part, Tensor):
                 graph.reshape(openvino.PartialShape(list(part.shape)))
             compiled = openvino.Core().compile_model(graph, "CPU", _settings(precision, cores))
@@ -98,7 +106,7 @@ def _filled(images: Tensor, part: int) -> Tensor:
 
 def _reason(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.startswith(("-- ", "Summary")) or "rule" in line]
-    return (" ".join(lines) or str(error).strip() or type(error).__name__)[:200]
+    return (" ".join(lines) or " ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 def _is_installed() -> bool:

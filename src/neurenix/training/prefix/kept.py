@@ -94,8 +94,8 @@ def _identity(prefix: nn.Module, environment: Mapping[str, Any]) -> str:
         layers: Any = fingerprint.module_digest(prefix.model, leave_out=("head",))
     else:
         assert isinstance(prefix, Prefix)
-        tensors = [*prefix.graph.named_parameters(), *prefix.graph.named_buffers()]
-        layers = [prefix.graph.code, {name: tensor_digest(tensor) for name, tensor in tensors}]
+        tensors = [*prefix.body.named_parameters(), *prefix.body.named_buffers()]
+        layers = [prefix.body.code, {name: tensor_digest(tensor) for name, tensor in tensors}]
     return fingerprint.key({"layers": layers, **environment, "versions": fingerprint.versions()})
 
 

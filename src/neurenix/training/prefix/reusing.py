@@ -200,9 +200,12 @@ class ReusingFeed:
             store = RowStore(columns, count, lengths=lengths, folder=folder)
         except OSError as error:
             raise NotSplittable(f"there is no room for {size * count / 2**20:,.0f} MiB {where} ({error})") from error
+        samples = len(self._loader.dataset)
         self._say(
             f"the frozen layers run once for each of {count:,} {self._what()}: {size / 1024:,.1f} KiB each, "
-            f"{size * count / 2**20:,.1f} MiB {where}; {self._passes} passes about {estimate.gain:.1f} times as fast"
+            f"{size * count / 2**20:,.1f} MiB {where}; {self._passes} passes about {estimate.gain:.1f} times as fast "
+            f"(on a small machine {estimate.seconds_to_fill(samples):,.0f} s to fill, "
+            f"{estimate.seconds_saved(samples):,.0f} s saved)"
         )
         return store
 

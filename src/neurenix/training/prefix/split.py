@@ -97,18 +97,18 @@ class _Stored(nn.Module):
 
 @final
 class Prefix(nn.Module):
-    """Runs the graph below the cut on a batch's inputs."""
+    """Runs the graph below the cut, its body, on a batch's inputs."""
 
     def __init__(self, graph: fx.GraphModule, inputs: Mapping[str, str], names: Sequence[str]) -> None:
         super().__init__()
-        self.graph = graph
+        self.body = graph
         self._keys = list(inputs.values())
         self._names = names
 
     def forward(self, inputs: Inputs) -> Boundary:
         """The tensors at the cut, by name."""
         given = [inputs] if isinstance(inputs, Tensor) else [inputs[key] for key in self._keys]
-        return dict(zip(self._names, self.graph(*given), strict=True))
+        return dict(zip(self._names, self.body(*given), strict=True))
 
 
 @final
@@ -117,11 +117,11 @@ class _Suffix(nn.Module):
 
     def __init__(self, graph: fx.GraphModule, names: Sequence[str]) -> None:
         super().__init__()
-        self.graph = graph
+        self.body = graph
         self._names = names
 
     def forward(self, boundary: Boundary) -> Tensor:
-        answer: Tensor = self.graph(*(boundary[name] for name in self._names))
+        answer: Tensor = self.body(*(boundary[name] for name in self._names))
         return answer
 
 

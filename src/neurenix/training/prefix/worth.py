@@ -30,6 +30,10 @@ class Estimate:
         ordinary = self.passes * (self.prefix + self.suffix)
         return ordinary / (self.views * self.prefix + self.passes * (self.suffix + moved))
 
+    def seconds_to_fill(self, samples: int) -> float:
+        """Roughly, on a small machine with eager torch."""
+        return self.views * self.prefix * samples / _OPERATIONS_PER_SECOND
+
     def seconds_saved(self, samples: int) -> float:
         """Roughly, on a small machine."""
         operations = (self.passes - self.views) * self.prefix - self.passes * self.stored * _OPERATIONS_PER_BYTE
