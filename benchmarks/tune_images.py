@@ -1,44 +1,161 @@
 """Ten epochs on 1,000 image files with most of a network frozen: Lightning, fastai, Keras on torch, and neurenix.
 
-    python benchmarks/tune_images.py efficientnet-lite0 head       (or: last_stage)
-    python benchmarks/tune_images.py resnet50 head
+    python benchmarks/tune_images.py                       two networks, of each the head or the last stage too
+    python benchmarks/tune_images.py resnet50 last_stage   (or: efficientnet-lite0, head) the one named
 
 All read the same files with the same transform, batch size, rates and two data workers. The limit is one reading of the
 files, one pass of the frozen layers by the best backend, and the steps of what is trained on tensors in memory.
+
+There are contestants in bf16 only where the processor multiplies bf16: elsewhere it is emulated, and slower than fp32.
+neurenix by itself takes bf16 where that is so, so its contestant in fp32 comes with them.
+
+NEURENIX_BENCH_PEER_IMAGES, NEURENIX_BENCH_PEER_EPOCHS: what the peers run, where the whole job would take too long; see
+_image_peers.py. NEURENIX_BENCH_OURS_EPOCHS: after how many epochs ours, and the limit, stop where the last stage is
+trained; the epochs after the first are alike, so their median stands for those that are left out.
 """
 
 from __future__ import annotations
 
 import os
+import statistics
 import sys
 import time
 import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from _images import Network, accuracy, datasets, load, loaders, statistics_of
+import torch
+from _image_peers import BODY_RATE, HEAD_RATE, fastai, keras, lightning
+from _images import (
+    COUNT,
+    EPOCHS,
+    PEER_EPOCHS,
+    PEER_IMAGES,
+    accuracy,
+    datasets,
+    import_all,
+    load,
+    loaders,
+    statistics_of,
+)
 from _race import race
+from torch import Tensor, nn
+from torch.nn import functional
 
-EPOCHS = int(os.environ.get("NEURENIX_BENCH_EPOCHS", 10))
+from neurenix.backends import BACKENDS, Forward, eager, fast_forward, named
+from neurenix.callbacks import Callback
+from neurenix.devices import autocast, has_fast_bfloat16, resolve_precision
+
+NETWORKS, PARTS = ("efficientnet-lite0", "resnet50"), ("head", "last_stage")
 LAST_STAGE = {"efficientnet-lite0": "blocks.6", "resnet50": "layer4"}
-BODY_RATE, HEAD_RATE = 1e-4, 1e-3
-
-
-def network_of(name: str, part: str) -> Network:
-    trained = {"efficientnet-lite0": ("blocks.6", "conv_head", "bn2"), "resnet50": ("layer4",)}[name]
-    return Network(name, trained if part == "last_stage" else None)
+OURS_EPOCHS = int(os.environ.get("NEURENIX_BENCH_OURS_EPOCHS", EPOCHS))
+BATCH = 32
+CPU = torch.device("cpu")
 
 
 def ours(name: str, part: str, **options: Any) -> dict[str, float]:
     from neurenix.transfer import Finetuner
 
+    import_all()
     model, (train, test) = load(name), datasets(*statistics_of(name))
     frozen = {"strategy": "head"} if part == "head" else {"freeze_layers": below(model, LAST_STAGE[name])}
+    epochs = epochs_run(part)
     started = time.perf_counter()
     tuner = Finetuner(model, 8, schedule="constant", warmup=0, weight_decay=0.0, **frozen, **options)
-    tuner.fit(train, epochs=EPOCHS, num_workers=2, run=False)
+    tuner.fit(train, epochs=EPOCHS, num_workers=2, run=False, callbacks=[EndAfter(epochs)] if epochs < EPOCHS else [])
     seconds = time.perf_counter() - started
-    first = tuner.history["seconds"][0]
-    return {"seconds": seconds, "accuracy": tuner.evaluate(test)["accuracy"], "first_epoch": first}
+    each = tuner.history["seconds"]
+    figures = {"first_epoch": each[0], "later_epoch": statistics.median(each[1:] or each)}
+    return figures | whole(seconds, each, lambda: tuner.evaluate(test)["accuracy"])
+
+
+class EndAfter(Callback):
+    """Ends a fit that has decided everything as for all its epochs."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_epoch_end(self, epoch: int, logs: Any) -> None:
+        if epoch + 1 == self.epochs:
+            self.run.stop("the other epochs are like these")
+
+
+def limit(name: str, part: str) -> dict[str, float]:
+    import_all()
+    precision = resolve_precision("auto", CPU)
+    model, train = load(name), datasets(*statistics_of(name))[0]
+    example = torch.stack([train[place][0] for place in range(BATCH)])
+    prefix, suffix = halves(model, below(model, LAST_STAGE[name]) if part == "last_stage" else None, example)
+    backend = best_backend(prefix, example, precision)
+    marks = [time.perf_counter()]
+    images, classes = read(train)
+    marks.append(time.perf_counter())
+    forward = built(backend, prefix, example, precision)
+    marks.append(time.perf_counter())
+    rows = passed(forward, images)
+    marks.append(time.perf_counter())
+    each = steps(suffix, rows, classes, precision, epochs_run(part))
+    seconds = time.perf_counter() - marks[0]
+    parts = {kind: end - start for kind, start, end in zip(("read", "build", "prefix"), marks, marks[1:], strict=False)}
+    figures = whole(seconds, each, lambda: accuracy(model, loaders(name)[1]))
+    return {**figures, **parts, "steps": figures["seconds"] - sum(parts.values())}
+
+
+def halves(model: Any, frozen: list[str] | None, example: Tensor) -> tuple[nn.Module, nn.Module]:
+    """What is frozen, and what is trained. frozen: names of stages; None for all but the head."""
+    from neurenix.training import Phase, apply_phase, expanded
+    from neurenix.training.freezing import set_training_mode
+    from neurenix.training.prefix import split
+
+    torch.manual_seed(0)
+    model.replace_head(nn.Linear(model.feature_size, 8))
+    phase = Phase("limit", ("trunk",) if frozen is None else expanded(model, frozen))
+    apply_phase(model, phase)
+    set_training_mode(model, phase)
+    parts = split(model, example[:4])
+    return parts.prefix, parts.suffix
+
+
+def best_backend(prefix: nn.Module, example: Tensor, precision: str) -> str:
+    """The one that neurenix takes; to find it out is not a part of the limit."""
+    said: list[str] = []
+    fast_forward(prefix, example, samples=COUNT, precision=precision, say=said.append)
+    taken = [name for name in BACKENDS for message in said if message.startswith(f"forward passes by {name},")]
+    return taken[0] if taken else "eager"
+
+
+def built(backend: str, prefix: nn.Module, example: Tensor, precision: str) -> Forward:
+    return eager(prefix, CPU, precision) if backend == "eager" else BACKENDS[backend].build(prefix, example, precision)
+
+
+def read(dataset: Any) -> tuple[Tensor, Tensor]:
+    """All images and classes of a dataset, by two workers."""
+    batches = list(torch.utils.data.DataLoader(dataset, batch_size=BATCH, num_workers=2))
+    return torch.cat([images for images, _ in batches]), torch.cat([classes for _, classes in batches])
+
+
+def passed(forward: Forward, images: Tensor) -> Mapping[str, Tensor]:
+    """What the frozen layers give for all images."""
+    parts = [named(forward(batch)) for batch in images.split(BATCH)]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def steps(suffix: nn.Module, rows: Mapping[str, Tensor], classes: Tensor, precision: str, epochs: int) -> list[float]:
+    """Train on rows in memory; seconds of each epoch."""
+    body = [parameter for parameter in suffix.trunk.parameters() if parameter.requires_grad]
+    groups = [{"params": body, "lr": BODY_RATE}] * bool(body) + [{"params": suffix.head.parameters(), "lr": HEAD_RATE}]
+    optimizer, each = torch.optim.Adam(groups, fused=True), []
+    for _ in range(epochs):
+        started = time.perf_counter()
+        for places in torch.randperm(len(classes)).split(BATCH):
+            optimizer.zero_grad()
+            with autocast(CPU, precision):
+                outputs = suffix({name: tensor[places] for name, tensor in rows.items()})
+                loss = functional.cross_entropy(outputs, classes[places])
+            loss.backward()
+            optimizer.step()
+        each.append(time.perf_counter() - started)
+    return each
 
 
 def below(model: Any, stage: str) -> list[str]:
@@ -46,134 +163,63 @@ def below(model: Any, stage: str) -> list[str]:
     return list(model.stages[: model.stages.index(stage)])
 
 
-def lightning(name: str, part: str, precision: str) -> dict[str, float]:
-    import lightning
-    import torch
-    from torch.nn import functional
-
-    class Module(lightning.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network_of(name, part)
-
-        def on_train_epoch_start(self) -> None:
-            self.network.set_modes()
-
-        def training_step(self, batch: Any, place: int) -> torch.Tensor:
-            return functional.cross_entropy(self.network(batch[0]), batch[1])
-
-        def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.Adam(self.network.groups(BODY_RATE, HEAD_RATE))
-
-    module, (train, test) = Module(), loaders(name)
-    started = time.perf_counter()
-    trainer = lightning.Trainer(
-        max_epochs=EPOCHS,
-        precision=precision,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(module, train)
-    return {"seconds": time.perf_counter() - started, "accuracy": accuracy(module.network, test)}
+def epochs_run(part: str) -> int:
+    """Epochs that ours makes. Those of a head alone are short, and always made."""
+    return min(EPOCHS, max(2, OURS_EPOCHS)) if part == "last_stage" else EPOCHS
 
 
-def fastai(name: str, part: str, bf16: bool) -> dict[str, float]:
-    import torch
-    from fastai.callback.core import Callback
-    from fastai.data.core import DataLoaders
-    from fastai.learner import Learner
-    from torch.nn import functional
-
-    class Modes(Callback):
-        def before_train(self) -> None:
-            self.learn.model.set_modes()
-
-        def before_batch(self) -> None:
-            self.context = torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16)
-            self.context.__enter__()
-
-        def after_loss(self) -> None:
-            self.context.__exit__(None, None, None)
-
-    network, (train, test) = network_of(name, part), loaders(name)
-
-    def optimizer(parameters: Any, lr: float, **_: Any) -> Any:
-        from fastai.optimizer import OptimWrapper
-
-        return OptimWrapper(opt=torch.optim.Adam(network.groups(BODY_RATE, HEAD_RATE)))
-
-    started = time.perf_counter()
-    learner = Learner(
-        DataLoaders(train, test, device="cpu"), network, functional.cross_entropy, opt_func=optimizer, cbs=[Modes()]
-    )
-    learner.dls.valid = []
-    with learner.no_bar(), learner.no_logging():
-        learner.fit(EPOCHS)
-    return {"seconds": time.perf_counter() - started, "accuracy": accuracy(network, test)}
+def whole(seconds: float, epochs: list[float], quality: Callable[[], float]) -> dict[str, float]:
+    """The figures of a job whose first epochs were run; accuracy only where all were."""
+    if len(epochs) == EPOCHS:
+        return {"seconds": seconds, "accuracy": quality()}
+    later = epochs[1:]
+    return {"seconds": seconds - sum(later) + (EPOCHS - 1) * statistics.median(later), "measured_seconds": seconds}
 
 
-def keras(name: str, part: str, bf16: bool) -> dict[str, float]:
-    os.environ["KERAS_BACKEND"] = "torch"
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    import keras
-    import torch
-    from keras.layers import TorchModuleWrapper
+def contestants(name: str, part: str) -> dict[str, Callable[[int], dict[str, float]]]:
+    fast = has_fast_bfloat16(CPU)
+    found: dict[str, Callable[[int], dict[str, float]]] = {
+        "neurenix": lambda seed: ours(name, part, seed=seed),
+        "limit": lambda seed: limit(name, part),
+    }
+    if fast:
+        found["neurenix, fp32"] = lambda seed: ours(name, part, seed=seed, precision="fp32")
+    for label, peer in {"lightning": lightning, "fastai": fastai, "keras": keras}.items():
+        found[label] = lambda seed, peer=peer: peer(name, part)
+        if fast:
+            found[f"{label}, bf16"] = lambda seed, peer=peer: peer(name, part, bf16=True)
+    return found
 
-    if bf16:
-        keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    network, (train, test) = network_of(name, part), loaders(name)
-    network.set_modes()
-    network.train = lambda mode=True: network  # Keras sets the mode of all layers alike, which moves frozen statistics
 
-    class Model(keras.Model):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = TorchModuleWrapper(network)
+def note(part: str) -> str:
+    """What was not run in full."""
+    told = []
+    if (PEER_IMAGES, PEER_EPOCHS) != (COUNT, EPOCHS):
+        epochs = f"{PEER_EPOCHS} epoch{'s' * (PEER_EPOCHS > 1)}"
+        told.append(f"Lightning, fastai and Keras ran {epochs} of {PEER_IMAGES:,} images, and are scaled to the whole.")
+    if epochs_run(part) < EPOCHS:
+        told.append(f"neurenix and the limit ran {epochs_run(part)} epochs; their median stands for the others.")
+    return " ".join(told)
 
-        def call(self, images: Any) -> Any:
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-                return self.network(images)
 
-    started = time.perf_counter()
-    model = Model()
-    model.compile(
-        optimizer=keras.optimizers.Adam(HEAD_RATE if part == "head" else BODY_RATE),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    model.fit(train, epochs=EPOCHS, verbose=0)
-    seconds = time.perf_counter() - started
-    del network.train
-    return {"seconds": seconds, "accuracy": accuracy(network, test)}
+def named_or_all(choices: tuple[str, ...]) -> tuple[str, ...]:
+    """The choice that the command line begins with, taken from it, or all."""
+    return (sys.argv.pop(1),) if len(sys.argv) > 1 and sys.argv[1] in choices else choices
 
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    name = os.environ.setdefault(
-        "NEURENIX_BENCH_NETWORK",
-        sys.argv.pop(1) if len(sys.argv) > 1 and sys.argv[1] in LAST_STAGE else "efficientnet-lite0",
-    )
-    parts = ("head", "last_stage")
-    part = os.environ.setdefault(
-        "NEURENIX_BENCH_PART", sys.argv.pop(1) if len(sys.argv) > 1 and sys.argv[1] in parts else "head"
-    )
-    race(
-        f"tune-{name}-{part}",
-        f"{name}, {part.replace('_', ' ')} trained, {EPOCHS} epochs on 1,000 image files of 400 px",
-        {
-            "neurenix": lambda seed: ours(name, part, seed=seed),
-            "neurenix, fp32": lambda seed: ours(name, part, seed=seed, precision="fp32"),
-            "lightning": lambda seed: lightning(name, part, "32-true"),
-            "lightning, bf16": lambda seed: lightning(name, part, "bf16-mixed"),
-            "fastai": lambda seed: fastai(name, part, bf16=False),
-            "fastai, bf16": lambda seed: fastai(name, part, bf16=True),
-            "keras": lambda seed: keras(name, part, bf16=False),
-            "keras, bf16": lambda seed: keras(name, part, bf16=True),
-        },
-        ours="neurenix",
-    )
+    networks, parts = named_or_all(NETWORKS), named_or_all(PARTS)
+    for name in networks:
+        for part in parts:
+            race(
+                f"tune-{name}-{part}",
+                f"{name}, {part.replace('_', ' ')} trained, {EPOCHS} epochs on {COUNT:,} image files of 400 px",
+                contestants(name, part),
+                ours="neurenix",
+                arguments=(name, part),
+                note=note(part),
+            )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ OPTIMIZERS: Registry[Callable[[Groups], torch.optim.Optimizer]] = Registry("opti
 
 OPTIMIZERS.add("adam", lambda groups: torch.optim.Adam(groups, fused=_can_fuse(groups)))
 OPTIMIZERS.add("adamw", lambda groups: torch.optim.AdamW(groups, fused=_can_fuse(groups)))
-OPTIMIZERS.add("sgd", lambda groups: torch.optim.SGD(groups, momentum=0.9, nesterov=True, fused=_can_fuse(groups)))
+OPTIMIZERS.add("sgd", lambda groups: torch.optim.SGD(groups, momentum=0.9, nesterov=True))
 OPTIMIZERS.add("rmsprop", lambda groups: torch.optim.RMSprop(groups))
 OPTIMIZERS.add("nadam", lambda groups: torch.optim.NAdam(groups))
 OPTIMIZERS.add("radam", lambda groups: torch.optim.RAdam(groups))

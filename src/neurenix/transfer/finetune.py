@@ -168,8 +168,7 @@ class Finetuner:
             epochs: passes over the training data.
             callbacks: see neurenix.callbacks.
             num_workers: processes that read data; 0 reads in this one.
-            run: the run's folder; None for one named by time in $NEURENIX_RUNS or ./runs, False for none, and
-                nothing kept for later ones.
+            run: the run's folder; None for one named by time in $NEURENIX_RUNS or ./runs, False keeps nothing at all.
             resume: None goes on with an unfinished run of this very fit where there is one; True demands one; a
                 folder demands it there; False begins anew.
             checkpoint_every: optimizer steps; None is once a minute, for at most a twentieth of the time.
