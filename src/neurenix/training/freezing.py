@@ -147,11 +147,16 @@ class StateWatch:
             )
 
     def unmoved(self) -> list[str]:
-        """Displayed names of trainable parameters, with a learning rate above 0, whose bytes did not change."""
+        """Displayed names of trainable parameters, with a learning rate above 0, whose bytes did not change.
+
+        A gradient too small to move a parameter (of a bias before a batch norm, which is rounding alone) is one.
+        """
         still = [
             name
             for name, parameter in self._model.named_parameters()
-            if self._rates.get(id(parameter)) and self._trained.get(name) == tensor_digest(parameter)
+            if self._rates.get(id(parameter))
+            and (parameter.grad is None or not bool(parameter.grad.any()))
+            and self._trained.get(name) == tensor_digest(parameter)
         ]
         return [display_name(self._model, name) for name in still]
 
