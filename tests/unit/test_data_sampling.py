@@ -81,3 +81,14 @@ def test_length_batches_hold_every_sample_once_and_only_neighbours_in_length():
 def test_length_batches_unshuffled_go_from_long_to_short():
     batches = length_batches(torch.arange(4), torch.tensor([3, 9, 1, 9]), 2, 0, 0, shuffle=False)
     assert [batch.tolist() for batch in batches] == [[1, 3], [0, 2]]
+
+
+def test_short_samples_share_larger_batches_of_no_more_tokens_and_hardly_more_padding():
+    lengths = torch.randint(3, 200, (5000,), generator=torch.Generator().manual_seed(0)).sort(descending=True).values
+    batches = length_batches(torch.arange(5000), lengths, 8, 0, 0, shuffle=False)
+    assert torch.cat(batches).tolist() == list(range(5000))
+    assert len(batches[0]) == 8 and max(map(len, batches)) > 100
+    assert all(len(batch) >= 8 for batch in batches[:-1])
+    for batch in batches:
+        assert len(batch) * int(lengths[batch[0]]) <= 8 * int(lengths[0])
+        assert len(batch) == 8 or int(lengths[batch[-1]]) >= 0.95 * int(lengths[batch[0]])

@@ -43,7 +43,8 @@ class DataLoader:
     on_bad: "raise" stops at an unreadable sample, "skip" leaves it out, counts and lists it. For data that become a
         dataset here; a dataset has its own.
     bad_limit: share of the dataset that may be unreadable under on_bad="skip": at least one sample, unless it is 0.
-    lengths: of every sample; batches samples of similar length, unshuffled ones longest first.
+    lengths: of every sample; batches samples of similar length, unshuffled ones longest first and short ones in
+        larger batches.
     views: augmented versions of each sample, which come in turn, one in each epoch; None for a new one each time.
     timeout: seconds that a worker may spend on one sample. Only workers can be watched: with num_workers=0 a decoder
         that does not return holds up the program, and one that crashes ends it.
@@ -84,6 +85,8 @@ class DataLoader:
         self._deadly: dict[int, str] = {}  # why samples that cost two workers are not read again
 
     def __len__(self) -> int:
+        if self._lengths is not None and not self.shuffle:
+            return len(self.plan(0))
         count, size = len(self.dataset), self.batch_size
         return count // size if self.drop_last else -(-count // size)
 

@@ -14,6 +14,7 @@ from ..errors import ConfigurationError
 _MASK = (1 << 64) - 1
 _ORDER, _BATCHES = 0x6F72646572, 0x62617463686573  # keep the streams of different uses apart
 WINDOW = 50  # batches that are sorted by length together
+_ALIKE = 0.95  # of a batch's longest sample, for those beyond the batch size
 
 
 def mix(value: int) -> int:
@@ -50,12 +51,13 @@ def length_batches(order: Tensor, lengths: Tensor, size: int, seed: int, epoch: 
 
     Shuffled: the order is cut into windows of 50 batches, each window is sorted by length and cut into
     batches, and its batches are shuffled; each batch is then a random draw among samples of one length.
-    Unshuffled: all samples are sorted, longest first, so that the largest memory need comes first.
+    Unshuffled: all samples are sorted, longest first, so that the largest memory need comes first; batches of shorter
+    samples hold more of them, up to the tokens of that first one, so that small ones do not idle a wide machine.
     order: (n,)   lengths: (number of samples,), in tokens   returns: batches that hold each sample of `order`
         once.
     """
     if not shuffle:
-        return plain_batches(order[lengths[order].argsort(descending=True, stable=True)], size)
+        return token_batches(order[lengths[order].argsort(descending=True, stable=True)], lengths, size)
     generator = _generator(seed, epoch, _BATCHES)
     batches: list[Tensor] = []
     for window in plain_batches(order, WINDOW * size):
@@ -64,16 +66,34 @@ def length_batches(order: Tensor, lengths: Tensor, size: int, seed: int, epoch: 
     return batches
 
 
+def token_batches(order: Tensor, lengths: Tensor, size: int) -> list[Tensor]:
+    """Cut `order` (n,), longest first, into batches of `size`, or of more while they stay short and alike.
+
+    Up to the tokens that the first batch has, padded, and beyond `size` only samples of at least 95 % of the batch's
+    longest, so that hardly more is padded.
+    """
+    sizes = lengths[order].clamp(min=1)
+    falling = -sizes
+    batches, start = [], 0
+    while start < len(sizes):
+        longest = int(sizes[start])
+        alike = int(torch.searchsorted(falling, -_ALIKE * longest, right=True)) - start
+        count = max(size, min(size * int(sizes[0]) // longest, alike))
+        batches.append(order[start : start + count])
+        start += count
+    return batches
+
+
 def share_batches(batches: list[Tensor], rank: int, world_size: int, *, drop_last: bool, size: int) -> list[Tensor]:
     """The part of each batch that process `rank` of `world_size` reads: every world_size-th sample.
 
-    batches: of `size` samples for all processes together; at most one is incomplete.
+    batches: of at least `size` samples for all processes together; at most one is incomplete.
     Every process gets the same number of batches, none of them empty, and no sample is read twice. An
     incomplete batch with fewer samples than processes takes the missing ones from a neighbour; only where the
     neighbour has none to spare (one sample per process and batch) is it left out.
     """
     if drop_last:
-        batches = [batch for batch in batches if batch.numel() == size]
+        batches = [batch for batch in batches if batch.numel() >= size]
     return [batch[rank::world_size] for batch in _every_process_served(batches, world_size)]
 
 
