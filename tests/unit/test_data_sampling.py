@@ -87,7 +87,7 @@ def test_short_samples_share_larger_batches_of_no_more_tokens_and_hardly_more_pa
     lengths = torch.randint(3, 200, (5000,), generator=torch.Generator().manual_seed(0)).sort(descending=True).values
     batches = length_batches(torch.arange(5000), lengths, 8, 0, 0, shuffle=False)
     assert torch.cat(batches).tolist() == list(range(5000))
-    assert len(batches[0]) == 8 and max(map(len, batches)) > 100
+    assert len(batches[0]) == 8 and max(map(len, batches)) > 30
     assert all(len(batch) >= 8 for batch in batches[:-1])
     for batch in batches:
         assert len(batch) * int(lengths[batch[0]]) <= 8 * int(lengths[0])
