@@ -81,9 +81,13 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 
 def move(value: Any, device: torch.device) -> Any:
-    """Copy every tensor in nested dicts, lists and tuples to `device`; everything else stays as it is."""
+    """Copy every tensor in nested dicts, lists and tuples to `device`; everything else stays as it is.
+
+    To a GPU by way of pinned memory, from which it copies while this process goes on.
+    """
     if isinstance(value, torch.Tensor):
-        return value.to(device, non_blocking=True)
+        pinned = value.pin_memory() if device.type == "cuda" and value.device.type == "cpu" else value
+        return pinned.to(device, non_blocking=True)
     if isinstance(value, Mapping):
         return {key: move(item, device) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

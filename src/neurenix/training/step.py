@@ -87,23 +87,21 @@ class OptimizerStep:
         seed = sample_seed(self._settings.seed, epoch, progress.steps)
         self._processes.seed(seed)
         self._optimizer.zero_grad(set_to_none=True)
-        loss = torch.zeros((), device=self._device)
+        shares: list[Tensor] = []
         results: list[tuple[Tensor, Tensor]] = []
         for position, batch in enumerate(window):
             with self._processes.local_gradients(self._model, last=position == len(window) - 1):
                 result, targets = self._forward(batch)
                 share = result.loss * (batch.counted / max(1, count))
-                if not bool(torch.isfinite(share)):
-                    raise NonFiniteError(self._explained(share.item(), batch, progress, seed))
                 self.scaler.scale(share * self._processes.count).backward()  # their gradients are averaged
-            loss = loss + share.detach()
+            shares.append(share.detach())
             if result.outputs is not None:
                 results.append((result.outputs.detach()[: batch.counted], targets[: batch.counted]))
-        self._clip_and_step(window, progress)
+        self._clip_and_step(window, torch.stack(shares), progress, seed)
         for outputs, targets in results:
             self._metrics.update(*self._processes.gathered(outputs, targets))
         progress.measured |= bool(results)
-        return self._processes.summed(loss), count
+        return self._processes.summed(torch.stack(shares).sum()), count
 
     def _forward(self, batch: Batch) -> tuple[StepResult, Tensor]:
         self._objective.check(batch)
@@ -112,13 +110,16 @@ class OptimizerStep:
         with autocast(self._device, self.precision):
             return self._objective(module, moved), labelled(moved)
 
-    def _clip_and_step(self, window: list[Batch], progress: Progress) -> None:
+    def _clip_and_step(self, window: list[Batch], shares: Tensor, progress: Progress, seed: int) -> None:
+        """shares: (batches,) of the loss. Whether all is finite is asked once: a GPU is waited for with each answer."""
         parameters = trainable_parameters(self._optimizer)
         self.scaler.unscale_(self._optimizer)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
-        if not self.scaler.is_enabled() and not bool(torch.isfinite(norm)):
-            raise NonFiniteError(gradient_message(self._model, _place(progress), window))
+        # a scaled gradient may overflow: the scaler leaves that step out, and scales less
+        told = shares.sum() if self.scaler.is_enabled() else shares.sum() + norm
+        if not bool(torch.isfinite(told)):
+            raise NonFiniteError(self._explained(window, shares, progress, seed))
         if self._settings.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(parameters, self._settings.clip_norm, norm)
         self.scaler.step(self._optimizer)
@@ -142,12 +143,15 @@ class OptimizerStep:
             stacklevel=2,
         )
 
-    def _explained(self, loss: float, batch: Batch, progress: Progress, seed: int) -> str:
-        layer = None
+    def _explained(self, window: list[Batch], shares: Tensor, progress: Progress, seed: int) -> str:
+        wrong = (~torch.isfinite(shares)).nonzero().flatten().tolist()
+        if not wrong:
+            return gradient_message(self._model, _place(progress), window)
+        batch, layer = window[wrong[0]], None
         if self._processes.count == 1:  # the others would not take part in a second forward pass
             self._processes.seed(seed)
             layer = first_non_finite_layer(self._model, lambda: self._forward(batch))
-        return loss_message(loss, _place(progress), suspects(batch), layer)
+        return loss_message(float(shares[wrong[0]]), _place(progress), suspects(batch), layer)
 
 
 def _in_parts(window: list[Batch], largest: int | None) -> list[Batch]:
