@@ -9,6 +9,7 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 PYTEST = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 $(VENV)/bin/python -m pytest -q -n 2
 DEVELOPMENT = $(VENV)/.installed-dev
 DEMONSTRATION = $(VENV)/.installed-demo
+BENCHMARKS = $(VENV)/.installed-bench
 
 .PHONY: demo test check format prove bench clean
 .DELETE_ON_ERROR:
@@ -33,10 +34,8 @@ format: $(DEVELOPMENT)
 prove: $(DEVELOPMENT)
 	@NEURENIX_PROVE=1 $(PYTEST) --timeout 3600
 
-bench: $(DEVELOPMENT)
-	@for script in benchmarks/*.py; do \
-		if [ -e "$$script" ]; then echo "$$script"; $(VENV)/bin/python "$$script" || exit 1; fi; \
-	done
+bench: $(BENCHMARKS)
+	@for script in benchmarks/[!_]*.py; do echo "$$script"; $(VENV)/bin/python "$$script" || exit 1; done
 
 clean:
 	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache
@@ -45,6 +44,11 @@ clean:
 $(DEVELOPMENT): pyproject.toml | $(VENV)/bin/python
 	@echo "installing neurenix and its development tools into $(VENV) (once; some minutes, about 6 GB)"
 	@$(PIP) -e ".[dev]"
+	@touch $@
+
+$(BENCHMARKS): pyproject.toml | $(VENV)/bin/python
+	@echo "installing neurenix and what it is measured against into $(VENV) (once; some minutes, about 7 GB)"
+	@$(PIP) -e ".[dev,bench]"
 	@touch $@
 
 $(DEMONSTRATION): pyproject.toml | $(VENV)/bin/python

@@ -16,7 +16,7 @@ from torch import nn
 
 from neurenix.demos import clipart_path
 
-COUNT, SIDE = 1000, 400
+COUNT, SIDE = int(os.environ.get("NEURENIX_BENCH_FILES", 1000)), 400  # at least 160, for trials
 EPOCHS = int(os.environ.get("NEURENIX_BENCH_EPOCHS", 10))
 # What the peers run of that, where all of it would take too long; their seconds are scaled to the whole.
 PEER_IMAGES = int(os.environ.get("NEURENIX_BENCH_PEER_IMAGES", COUNT))

@@ -53,7 +53,7 @@ def race(
             measured[contestant].append(figures)
             print(f"{name} round {place + 1} {contestant}: {_shown(figures)}", flush=True)
         write(name, title, measured, ours, note)
-    write_page()
+        write_page()
     print(table(measured, ours))
 
 

@@ -1,13 +1,13 @@
 """Ten epochs on 1,000 image files with most of a network frozen: Lightning, fastai, Keras on torch, and neurenix.
 
-    python benchmarks/tune_images.py                       two networks, of each the head or the last stage too
+    python benchmarks/tune_images.py                       two networks, of each the head, or the last stage too
     python benchmarks/tune_images.py resnet50 last_stage   (or: efficientnet-lite0, head) the one named
 
 All read the same files with the same transform, batch size, rates and two data workers. The limit is one reading of the
 files, one pass of the frozen layers by the best backend, and the steps of what is trained on tensors in memory.
 
 There are contestants in bf16 only where the processor multiplies bf16: elsewhere it is emulated, and slower than fp32.
-neurenix by itself takes bf16 where that is so, so its contestant in fp32 comes with them.
+neurenix by itself takes bf16 where that is so, and its contestant in fp32 comes with them.
 
 NEURENIX_BENCH_PEER_IMAGES, NEURENIX_BENCH_PEER_EPOCHS: what the peers run, where the whole job would take too long; see
 _image_peers.py. NEURENIX_BENCH_OURS_EPOCHS: after how many epochs ours, and the limit, stop where the last stage is
@@ -51,9 +51,10 @@ LAST_STAGE = {"efficientnet-lite0": "blocks.6", "resnet50": "layer4"}
 OURS_EPOCHS = int(os.environ.get("NEURENIX_BENCH_OURS_EPOCHS", EPOCHS))
 BATCH = 32
 CPU = torch.device("cpu")
+Figures = dict[str, float]
 
 
-def ours(name: str, part: str, **options: Any) -> dict[str, float]:
+def ours(name: str, part: str, **options: Any) -> Figures:
     from neurenix.transfer import Finetuner
 
     import_all()
@@ -66,7 +67,7 @@ def ours(name: str, part: str, **options: Any) -> dict[str, float]:
     seconds = time.perf_counter() - started
     each = tuner.history["seconds"]
     figures = {"first_epoch": each[0], "later_epoch": statistics.median(each[1:] or each)}
-    return figures | whole(seconds, each, lambda: tuner.evaluate(test)["accuracy"])
+    return whole(seconds, each, lambda: tuner.evaluate(test)["accuracy"]) | figures
 
 
 class EndAfter(Callback):
@@ -80,12 +81,12 @@ class EndAfter(Callback):
             self.run.stop("the other epochs are like these")
 
 
-def limit(name: str, part: str) -> dict[str, float]:
+def limit(name: str, part: str) -> Figures:
     import_all()
     precision = resolve_precision("auto", CPU)
     model, train = load(name), datasets(*statistics_of(name))[0]
     example = torch.stack([train[place][0] for place in range(BATCH)])
-    prefix, suffix = halves(model, below(model, LAST_STAGE[name]) if part == "last_stage" else None, example)
+    prefix, suffix = halves(model, part, below(model, LAST_STAGE[name]), example)
     backend = best_backend(prefix, example, precision)
     marks = [time.perf_counter()]
     images, classes = read(train)
@@ -96,20 +97,20 @@ def limit(name: str, part: str) -> dict[str, float]:
     marks.append(time.perf_counter())
     each = steps(suffix, rows, classes, precision, epochs_run(part))
     seconds = time.perf_counter() - marks[0]
-    parts = {kind: end - start for kind, start, end in zip(("read", "build", "prefix"), marks, marks[1:], strict=False)}
+    parts = dict(zip(("read", "build", "prefix"), (marks[i + 1] - marks[i] for i in range(3)), strict=True))
     figures = whole(seconds, each, lambda: accuracy(model, loaders(name)[1]))
     return {**figures, **parts, "steps": figures["seconds"] - sum(parts.values())}
 
 
-def halves(model: Any, frozen: list[str] | None, example: Tensor) -> tuple[nn.Module, nn.Module]:
-    """What is frozen, and what is trained. frozen: names of stages; None for all but the head."""
+def halves(model: Any, part: str, stages: list[str], example: Tensor) -> tuple[nn.Module, nn.Module]:
+    """What is frozen, and what is trained. stages: the frozen ones, where more than the head is trained."""
     from neurenix.training import Phase, apply_phase, expanded
     from neurenix.training.freezing import set_training_mode
     from neurenix.training.prefix import split
 
     torch.manual_seed(0)
     model.replace_head(nn.Linear(model.feature_size, 8))
-    phase = Phase("limit", ("trunk",) if frozen is None else expanded(model, frozen))
+    phase = Phase("limit", ("trunk",) if part == "head" else expanded(model, stages))
     apply_phase(model, phase)
     set_training_mode(model, phase)
     parts = split(model, example[:4])
@@ -140,7 +141,7 @@ def passed(forward: Forward, images: Tensor) -> Mapping[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def steps(suffix: nn.Module, rows: Mapping[str, Tensor], classes: Tensor, precision: str, epochs: int) -> list[float]:
+def steps(suffix: Any, rows: Mapping[str, Tensor], classes: Tensor, precision: str, epochs: int) -> list[float]:
     """Train on rows in memory; seconds of each epoch."""
     body = [parameter for parameter in suffix.trunk.parameters() if parameter.requires_grad]
     groups = [{"params": body, "lr": BODY_RATE}] * bool(body) + [{"params": suffix.head.parameters(), "lr": HEAD_RATE}]
@@ -151,8 +152,7 @@ def steps(suffix: nn.Module, rows: Mapping[str, Tensor], classes: Tensor, precis
             optimizer.zero_grad()
             with autocast(CPU, precision):
                 outputs = suffix({name: tensor[places] for name, tensor in rows.items()})
-                loss = functional.cross_entropy(outputs, classes[places])
-            loss.backward()
+            functional.cross_entropy(outputs, classes[places]).backward()
             optimizer.step()
         each.append(time.perf_counter() - started)
     return each
@@ -168,7 +168,7 @@ def epochs_run(part: str) -> int:
     return min(EPOCHS, max(2, OURS_EPOCHS)) if part == "last_stage" else EPOCHS
 
 
-def whole(seconds: float, epochs: list[float], quality: Callable[[], float]) -> dict[str, float]:
+def whole(seconds: float, epochs: list[float], quality: Callable[[], float]) -> Figures:
     """The figures of a job whose first epochs were run; accuracy only where all were."""
     if len(epochs) == EPOCHS:
         return {"seconds": seconds, "accuracy": quality()}
@@ -176,9 +176,9 @@ def whole(seconds: float, epochs: list[float], quality: Callable[[], float]) -> 
     return {"seconds": seconds - sum(later) + (EPOCHS - 1) * statistics.median(later), "measured_seconds": seconds}
 
 
-def contestants(name: str, part: str) -> dict[str, Callable[[int], dict[str, float]]]:
+def contestants(name: str, part: str) -> dict[str, Callable[[int], Figures]]:
     fast = has_fast_bfloat16(CPU)
-    found: dict[str, Callable[[int], dict[str, float]]] = {
+    found: dict[str, Callable[[int], Figures]] = {
         "neurenix": lambda seed: ours(name, part, seed=seed),
         "limit": lambda seed: limit(name, part),
     }
@@ -195,10 +195,10 @@ def note(part: str) -> str:
     """What was not run in full."""
     told = []
     if (PEER_IMAGES, PEER_EPOCHS) != (COUNT, EPOCHS):
-        epochs = f"{PEER_EPOCHS} epoch{'s' * (PEER_EPOCHS > 1)}"
-        told.append(f"Lightning, fastai and Keras ran {epochs} of {PEER_IMAGES:,} images, and are scaled to the whole.")
+        ran = f"{PEER_EPOCHS} epoch{'s' * (PEER_EPOCHS > 1)} of {PEER_IMAGES:,} images"
+        told.append(f"Lightning, fastai and Keras ran {ran}, and their seconds are scaled to the whole.")
     if epochs_run(part) < EPOCHS:
-        told.append(f"neurenix and the limit ran {epochs_run(part)} epochs; their median stands for the others.")
+        told.append(f"neurenix and the limit ran {epochs_run(part)} epochs; a later one's median stands for the rest.")
     return " ".join(told)
 
 

@@ -1,0 +1,144 @@
+"""Features of images that are decoded already, by three networks: torchvision's and timm's ways, and neurenix.
+
+    python benchmarks/extract_images.py             three networks
+    python benchmarks/extract_images.py resnet50    (or: efficientnet-lite0, vit-small-patch16-224) the one named
+
+EfficientNet-Lite0 has its real weights, the others random ones. `seconds` are those of the whole job: building what
+there is to build, and all images in batches of 32; `images_per_second` are those of all batches but the first, in which
+things are built. `cosine` is the least of 64 images' to timm's features in fp32, computed afterwards.
+
+There are contestants in bf16 only where the processor multiplies bf16: elsewhere it is emulated, and slower than fp32.
+NEURENIX_BENCH_IMAGES: how many images, 256 of them different.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import timm
+import torch
+from _images import datasets, import_all, load, spread, statistics_of
+from _race import race
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from neurenix.devices import has_fast_bfloat16
+
+COUNT = int(os.environ.get("NEURENIX_BENCH_IMAGES", 1024))
+DIFFERENT, COMPARED, BATCH = 256, 64, 32
+NETWORKS = {  # neurenix's name -> timm's, and the node of the pooled features of convolutional ones
+    "efficientnet-lite0": ("tf_efficientnet_lite0", "global_pool.flatten"),
+    "resnet50": ("resnet50", "global_pool.flatten"),
+    "vit-small-patch16-224": ("vit_small_patch16_224", None),
+}
+
+
+class Repeated(Dataset):  # type: ignore[type-arg]
+    """COUNT images, of which DIFFERENT are different. second_batch: when the second batch was begun."""
+
+    def __init__(self, name: str) -> None:
+        files = datasets(*statistics_of(name))[0]
+        self.images = torch.stack([files[place][0] for place in spread(files.targets, min(DIFFERENT, COUNT))])
+        self.second_batch = 0.0
+
+    def __len__(self) -> int:
+        return COUNT
+
+    def __getitem__(self, place: int) -> Tensor:
+        if place == BATCH:
+            self.second_batch = time.perf_counter()
+        return self.images[place % len(self.images)]
+
+    def batches(self) -> Any:
+        """For the peers, cut from the tensor and not put together image by image."""
+        for start in range(0, COUNT, BATCH):
+            if start == BATCH:
+                self.second_batch = time.perf_counter()
+            first = start % len(self.images)
+            yield self.images[first : first + min(BATCH, COUNT - start)]
+
+
+def ours(name: str, precision: str = "fp32") -> dict[str, float]:
+    from neurenix.transfer import FeatureExtractor
+
+    import_all()
+    model, images = load(name), Repeated(name)
+    started = time.perf_counter()
+    features = FeatureExtractor(model, precision=precision).extract(images, batch_size=BATCH, progress=False)[0]
+    return figures(name, started, images, features)
+
+
+def torchvision(name: str, bf16: bool = False) -> dict[str, float]:
+    from timm.layers import get_notrace_functions, get_notrace_modules
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    network, nodes = timms(name), {NETWORKS[name][1]: "features"}
+    # timm knows which of its layers the tracer cannot look into
+    options = {"leaf_modules": get_notrace_modules(), "autowrap_functions": get_notrace_functions()}
+    return by_torch(name, lambda: create_feature_extractor(network, nodes, tracer_kwargs=options), bf16)
+
+
+def by_timm(name: str, bf16: bool = False) -> dict[str, float]:
+    network = timms(name)
+    return by_torch(name, lambda: network, bf16)
+
+
+def by_torch(name: str, build: Callable[[], nn.Module], bf16: bool) -> dict[str, float]:
+    images, parts = Repeated(name), []
+    started = time.perf_counter()
+    network = build()
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        for batch in images.batches():
+            given = network(batch)
+            parts.append(given["features"] if isinstance(given, dict) else given)
+    return figures(name, started, images, torch.cat(parts))
+
+
+def timms(name: str) -> nn.Module:
+    """timm's network with the weights that ours has."""
+    network = timm.create_model(NETWORKS[name][0], num_classes=0)
+    network.load_state_dict(load(name).trunk.state_dict())
+    return network.eval()
+
+
+def figures(name: str, started: float, images: Repeated, features: Tensor) -> dict[str, float]:
+    """What a contestant tells; the job ends now."""
+    ended = time.perf_counter()
+    some = images.images[:COMPARED]
+    with torch.inference_mode():
+        expected = torch.cat([timms(name)(batch) for batch in some.split(BATCH)])
+    cosine = torch.cosine_similarity(features[: len(some)].double(), expected.double())
+    return {
+        "seconds": ended - started,
+        "images_per_second": (COUNT - BATCH) / (ended - images.second_batch),
+        "cosine": float(cosine.min()),
+    }
+
+
+def contestants(name: str) -> dict[str, Callable[[int], dict[str, float]]]:
+    found: dict[str, Callable[[int], dict[str, float]]] = {"neurenix": lambda seed: ours(name)}
+    peers: dict[str, Callable[..., dict[str, float]]] = {"timm eager": by_timm}
+    if NETWORKS[name][1] is not None:
+        peers = {"torchvision create_feature_extractor": torchvision, **peers}
+    found |= {f"{label}, fp32": lambda seed, peer=peer: peer(name) for label, peer in peers.items()}
+    if has_fast_bfloat16(torch.device("cpu")):
+        found["neurenix, bf16"] = lambda seed: ours(name, "bf16")
+        found |= {f"{label}, bf16": lambda seed, peer=peer: peer(name, bf16=True) for label, peer in peers.items()}
+    return found
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    asked = len(sys.argv) > 1 and sys.argv[1] in NETWORKS
+    for name in [sys.argv.pop(1)] if asked else NETWORKS:
+        title = f"{name}, features of {COUNT:,} images of 224 px in memory, batches of {BATCH}"
+        race(f"extract-{name}", title, contestants(name), ours="neurenix", rounds=3, arguments=(name,))
+
+
+if __name__ == "__main__":
+    main()
