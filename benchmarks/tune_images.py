@@ -11,7 +11,8 @@ neurenix by itself takes bf16 where that is so, and its contestant in fp32 comes
 
 NEURENIX_BENCH_PEER_IMAGES, NEURENIX_BENCH_PEER_EPOCHS: what the peers run, where the whole job would take too long; see
 _image_peers.py. NEURENIX_BENCH_OURS_EPOCHS: after how many epochs ours, and the limit, stop where the last stage is
-trained; the epochs after the first are alike, so their median stands for those that are left out.
+trained; the epochs after the first are alike, so their median stands for those that are left out. For trials:
+NEURENIX_BENCH_FILES and NEURENIX_BENCH_EPOCHS make the job smaller, with which the best backend may be another one.
 """
 
 from __future__ import annotations
@@ -217,6 +218,7 @@ def main() -> None:
                 f"{name}, {part.replace('_', ' ')} trained, {EPOCHS} epochs on {COUNT:,} image files of 400 px",
                 contestants(name, part),
                 ours="neurenix",
+                timeout=6 * 3600,
                 arguments=(name, part),
                 note=note(part),
             )

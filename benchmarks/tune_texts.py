@@ -4,7 +4,7 @@
     python benchmarks/tune_texts.py lora     low-rank updates in the last two of six layers and the head, five epochs
 
 All train the same parameters, from the same weights, with the same rates, batch size and longest text, with dropout in
-the layers that are trained and none in those that are not. The texts are tokenised within the time that is told.
+the parts that are trained and none in those that are not. The texts are tokenised within the time that is told.
 
 There are contestants in bf16 only where the processor multiplies bf16: elsewhere it is emulated, and slower than fp32.
 neurenix by itself takes bf16 where that is so, so its contestant in fp32 comes with them.
@@ -34,8 +34,7 @@ from neurenix.devices import has_fast_bfloat16
 
 EPOCHS = {part: int(os.environ.get("NEURENIX_BENCH_EPOCHS", usual)) for part, usual in (("head", 10), ("lora", 5))}
 BATCH, LONGEST, RATE = 32, 128, 1e-3
-TUNED = (4, 5)  # of the encoder's six layers, those with low-rank updates
-LORA: dict[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": ["query", "value"], "layers_to_transform": [*TUNED]}
+LORA: dict[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": ["query", "value"], "layers_to_transform": [4, 5]}
 UNTUNED = ("embeddings", "encoder.layer.[0-3]", "*.base_layer", "*.key", "*.dense", "*.LayerNorm")
 
 
@@ -104,22 +103,20 @@ def network_of(part: str) -> nn.Module:
     """What the peers train, with the parameters that are not trained frozen."""
     from peft import LoraConfig, get_peft_model
 
-    network = Network(tuned=TUNED if part == "lora" else ())
     if part == "head":
-        return network
-    return get_peft_model(network, LoraConfig(**LORA, modules_to_save=["head"]))
+        return Network()
+    return get_peft_model(Network(), LoraConfig(**LORA, modules_to_save=["head"]))
 
 
 class Network(nn.Module):
-    """MiniLM, the mean over the tokens and a linear head. tuned: layers of MiniLM that are not wholly frozen."""
+    """MiniLM, frozen, the mean over the tokens and a linear head."""
 
-    def __init__(self, tuned: tuple[int, ...]) -> None:
+    def __init__(self) -> None:
         from transformers import AutoModel
 
         super().__init__()
         self.encoder = AutoModel.from_pretrained(weights(), add_pooling_layer=False).requires_grad_(False)
         self.head = nn.Linear(self.encoder.config.hidden_size, SECTIONS)
-        self.tuned = tuned
 
     def forward(
         self,
@@ -139,11 +136,12 @@ class Network(nn.Module):
         )
 
     def train(self, mode: bool = True) -> Network:
-        """No dropout in what is frozen, as careful users of the peers have it."""
+        """No dropout in what is wholly frozen, as careful users of the peers have it, and as neurenix has it."""
         super().train(mode)
-        self.encoder.eval()
-        for layer in self.tuned:
-            self.encoder.encoder.layer[layer].train(mode)
+        for module in self.encoder.modules():
+            own = list(module.parameters())
+            if own and not any(parameter.requires_grad for parameter in own):
+                module.eval()
         return self
 
 

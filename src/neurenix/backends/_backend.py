@@ -29,13 +29,14 @@ class Backend:
 
     A build may copy weights: it is for weights that stay as they are. Raises CannotBuild.
     usable: (device type, precision) -> whether it is there and can be expected to be faster than eager.
-    expected: how many times faster than eager in fp32 it has been seen at most, for the order in which they are tried.
+    expected: precision -> how many times faster than eager in fp32 it has been seen at most; 0 where it is never tried.
+        The one of which most is hoped for is tried first.
     build_seconds: what a build usually takes, to know when it cannot pay.
     """
 
     build: Callable[[nn.Module, Inputs, str], Forward]
     usable: Callable[[str, str], bool]
-    expected: float
+    expected: Mapping[str, float]
     build_seconds: float
 
 

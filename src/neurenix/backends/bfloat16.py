@@ -45,5 +45,7 @@ def _cast(inputs: Inputs) -> Inputs:
 
 BACKENDS.add(
     "bfloat16",
-    Backend(build=_build, usable=lambda device, precision: precision == "bf16", expected=4.4, build_seconds=0.3),
+    Backend(
+        build=_build, usable=lambda device, precision: precision == "bf16", expected={"bf16": 4.4}, build_seconds=0.3
+    ),
 )

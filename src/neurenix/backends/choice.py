@@ -103,18 +103,19 @@ def _built(name: str, job: _Job) -> Forward:
 def _fastest(job: _Job) -> Forward:
     """Try backends, those with the largest expected gain first, as long as one can still pay."""
     known = _Measurements(job)
-    eager_seconds = known.of(_EAGER, lambda: _seconds(job.eager(), first_of(job.example, _COMPARED), runs=3))
+    eager_seconds = known.of(_EAGER, lambda: _seconds(job.eager(), first_of(job.example, _COMPARED), runs=2))
     best, best_seconds, best_name = job.eager(), eager_seconds, _EAGER
-    candidates = [name for name in BACKENDS if BACKENDS[name].usable(job.device.type, job.precision)]
-    for name in sorted(candidates, key=lambda name: -BACKENDS[name].expected):
+    hopes = {name: BACKENDS[name].expected.get(job.precision, 0.0) for name in BACKENDS}
+    candidates = [name for name in hopes if hopes[name] and BACKENDS[name].usable(job.device.type, job.precision)]
+    for name in sorted(candidates, key=lambda name: -hopes[name]):
         candidate = BACKENDS[name]
-        hoped = eager_seconds / candidate.expected if name not in known.seconds else known.seconds[name]
+        hoped = eager_seconds / hopes[name] if name not in known.seconds else known.seconds[name]
         if candidate.build_seconds + hoped * job.samples >= best_seconds * job.samples:
             continue
         forward = _tried(name, job, known)
         if forward is None:
             continue
-        seconds = known.of(name, lambda: _seconds(forward, job.example, runs=2))  # noqa: B023  (called at once)
+        seconds = known.of(name, lambda: _seconds(forward, job.example, runs=1))  # noqa: B023  (called at once)
         if seconds < best_seconds / (_WORTH if best_name == _EAGER else 1.0):
             best, best_seconds, best_name = forward, seconds, name
     known.write()

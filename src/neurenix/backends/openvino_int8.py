@@ -45,7 +45,7 @@ BACKENDS.add(
     Backend(
         build=_build,
         usable=lambda device, precision: device == "cpu" and precision == "bf16" and _is_installed(),
-        expected=16.0,
+        expected={"bf16": 16.0},
         build_seconds=25.0,
     ),
 )

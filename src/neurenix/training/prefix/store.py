@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import tempfile
+import time
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, final
 
+import numpy
 import torch
 from torch import Tensor
 
 Boundary = dict[str, Tensor]
 STORAGE = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
+
+_FROM_MEMORY = 1e-5  # seconds for a row, above which it came from the disk
 
 
 @dataclass(frozen=True)
@@ -108,30 +113,42 @@ class FileRows:
         folder.mkdir(parents=True, exist_ok=True)
         self._width, self._dtype = width, dtype
         self._row_bytes = width * dtype.itemsize
+        self._waits = False
         with tempfile.TemporaryFile(dir=folder) as file:
-            os.posix_fallocate(file.fileno(), 0, max(1, count * self._row_bytes))
+            _take_room(file.fileno(), max(1, count * self._row_bytes))
             self._file = os.dup(file.fileno())
         weakref.finalize(self, os.close, self._file)
 
     def put(self, places: Tensor, rows: Tensor) -> None:
         """Write rows; neighbours in one go."""
         content = _bytes_of(rows.contiguous())
-        for first, start, count in _runs(places):
-            part = content[first * self._row_bytes : (first + count) * self._row_bytes]
-            while part:
-                done = os.pwrite(self._file, part, start * self._row_bytes + count * self._row_bytes - len(part))
-                part = part[done:]
+        for first, after, offset in _spans(places, self._row_bytes):
+            while first < after:
+                done = os.pwrite(self._file, content[first:after], offset)
+                first, offset = first + done, offset + done
 
     def take(self, places: Tensor) -> Tensor:
         """Some rows; neighbours are read in one go."""
         rows = torch.empty(len(places), self._width, dtype=self._dtype)
-        content = _bytes_of(rows)
-        for first, start, count in _runs(places):
-            part = content[first * self._row_bytes : (first + count) * self._row_bytes]
-            while part:
-                done = os.preadv(self._file, [part], start * self._row_bytes + count * self._row_bytes - len(part))
-                part = part[done:]
+        content, spans = _bytes_of(rows), _spans(places, self._row_bytes)
+        began = time.perf_counter()
+        if self._waits and hasattr(os, "posix_fadvise"):  # the disk works on all of them at once
+            for first, after, offset in spans:
+                os.posix_fadvise(self._file, offset, after - first, os.POSIX_FADV_WILLNEED)
+        for first, after, offset in spans:
+            if os.preadv(self._file, (content[first:after],), offset) != after - first:
+                self._read(content[first:after], offset)
+        self._waits = time.perf_counter() - began > _FROM_MEMORY * len(places)
         return rows
+
+    def _read(self, content: memoryview, offset: int) -> None:
+        """Read what one call did not give."""
+        done = 0
+        while done < len(content):
+            count = os.preadv(self._file, (content[done:],), offset + done)
+            if not count:
+                raise OSError(errno.EIO, "the file of stored rows ends too early: it was cut while it was in use")
+            done += count
 
 
 @final
@@ -217,13 +234,19 @@ class RowStore:
         return FileRows(self._count(column), column.width, column.kept, folder)
 
 
-def _runs(places: Tensor) -> list[tuple[int, int, int]]:
-    """(position in `places`, first place, count) of each run of consecutive places."""
-    breaks = (places.diff() != 1).nonzero().flatten() + 1
-    starts = [0, *breaks.tolist()]
-    ends = [*starts[1:], len(places)]
-    firsts = places[starts].tolist() if len(places) else []
-    return [(start, first, end - start) for start, first, end in zip(starts, firsts, ends, strict=True)]
+def _take_room(file: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size)
+    else:  # macOS has no such call; there a disk that fills up is an error when rows are written
+        os.truncate(file, size)
+
+
+def _spans(places: Tensor, size: int) -> list[tuple[int, int, int]]:
+    """(first byte, the one after the last, offset in the file) of each run of consecutive rows of `size` bytes."""
+    numbers = places.numpy()
+    starts = numpy.flatnonzero(numpy.diff(numbers, prepend=numbers[:1] - 2) != 1)
+    firsts = (starts * size).tolist()
+    return list(zip(firsts, [*firsts[1:], len(numbers) * size], (numbers[starts] * size).tolist(), strict=False))
 
 
 def _bytes_of(rows: Tensor) -> memoryview:
