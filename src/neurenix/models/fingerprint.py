@@ -137,6 +137,7 @@ def _code(value: Any, seen: Seen) -> Any:
 def _function(function: types.FunctionType, seen: Seen) -> list[Any]:
     known = {name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__}
     globals_used = {name: item for name, item in known.items() if _plain(item) or isinstance(item, types.FunctionType)}
+    globals_used |= _of_modules(known, _names(function.__code__))
     parts = [
         function.__defaults__,
         function.__kwdefaults__,
@@ -144,6 +145,20 @@ def _function(function: types.FunctionType, seen: Seen) -> list[Any]:
         dict(sorted(globals_used.items())),
     ]
     return [_byte_code(function.__code__), *(describe(part, seen) for part in parts)]
+
+
+def _of_modules(known: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    """Functions and plain values of modules that code names; modules of known libraries have a version."""
+    modules = {name: item for name, item in known.items() if isinstance(item, types.ModuleType)}
+    found = {}
+    for name, module in modules.items():
+        if module.__name__.split(".")[0] in _VERSIONED | sys.stdlib_module_names:
+            continue
+        for attribute in sorted(names & vars(module).keys()):
+            item = vars(module)[attribute]
+            if _plain(item) or isinstance(item, (types.FunctionType, type)):
+                found[f"{name}.{attribute}"] = item
+    return found
 
 
 def _class(kind: type, seen: Seen) -> list[Any]:

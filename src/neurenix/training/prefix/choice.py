@@ -35,6 +35,7 @@ class Feeds:
         self._model, self._processes, self._options = model, processes, options
         self._precision, self._reads_inputs, self._features = precision, reads_inputs, features
         self._first, self._passes = 0, 1
+        self._moving: frozenset[int] = frozenset()
         self._made: dict[int, Feed] = {}
         self._said: set[str] = set()
 
@@ -44,7 +45,9 @@ class Feeds:
         self._made = {}
 
     def training(self, loader: DataLoader) -> Feed:
-        """The feed of the batches that steps are made with."""
+        """The feed of the batches that steps are made with; called when the modules are in the modes of training."""
+        written = [module for module in self._model.modules() if module.training]
+        self._moving = frozenset(id(buffer) for module in written for buffer in module.buffers(recurse=False))
         called = self._processes.wrapped(self._model)
         return self._feed(loader, called, training=True)
 
@@ -69,6 +72,7 @@ class Feeds:
                     first=self._first if training else 0,
                     passes=self._passes,
                     training=training,
+                    moving=self._moving,
                     features=self._features if training else None,
                     say=self._say,
                 )

@@ -43,7 +43,10 @@ class FrozenLayers:
         say: Callable[[str], None],
     ) -> None:
         self._prefix, self._device, self._precision, self._say = prefix, device, precision, say
-        self._kept = self._opened(example, size, options) if options.keep else None
+        self._kept, self._trusted = None, False
+        if options.keep:
+            about = {**environment(device, precision, 1), "backend": options.backend}
+            self._kept = KeptBatches(prefix, about, size, say)
 
         @functools.cache
         def forward() -> Forward:
@@ -54,7 +57,7 @@ class FrozenLayers:
 
     def __call__(self, batch: Batch) -> Boundary:
         """From disk where an earlier run kept it, for these very inputs."""
-        boundary = None if self._kept is None else self._kept.find(batch)
+        boundary = self._found(batch)
         if boundary is None:
             boundary = boundary_of(batch, self._forward(), self._device)
             if self._kept is not None:
@@ -66,19 +69,19 @@ class FrozenLayers:
         if self._kept is not None and self._kept.found:
             self._say(f"{self._kept.found} batches had been through the frozen layers before; see {self._kept.folder}")
 
-    def _opened(self, example: Batch, size: float, options: ReuseOptions) -> KeptBatches:
-        """What earlier runs kept, unless it is not what the layers give now for a few samples."""
-        about = {**environment(self._device, self._precision, 1), "backend": options.backend}
-        kept = KeptBatches(self._prefix, about, size, self._say)
-        found = kept.find(example)
-        if found is not None:
-            few = example.parts(TRIED)[0]
-            fresh = boundary_of(few, eager(self._prefix, self._device, self._precision), self._device)
-            if not _agree(found, fresh, SAME_SAMPLE[self._precision]):
-                self._say(f"what an earlier run kept in {kept.folder} is not what the layers give now; it is removed")
-                kept.forget()
-        kept.found = 0
-        return kept
+    def _found(self, batch: Batch) -> Boundary | None:
+        """What was kept. The first that is found is compared with what the layers give now for some of its samples."""
+        found = None if self._kept is None else self._kept.find(batch)
+        if self._kept is None or found is None or self._trusted:
+            return found
+        few = batch.parts(TRIED)[0]
+        fresh = boundary_of(few, eager(self._prefix, self._device, self._precision), self._device)
+        self._trusted = _agree(found, fresh, SAME_SAMPLE[self._precision])
+        if self._trusted:
+            return found
+        self._say(f"what an earlier run kept in {self._kept.folder} is not what the layers give now; it is removed")
+        self._kept.forget()
+        return None
 
 
 def boundary_of(batch: Batch, forward: Forward, device: torch.device) -> Boundary:
@@ -93,7 +96,9 @@ def boundary_of(batch: Batch, forward: Forward, device: torch.device) -> Boundar
 
 def _agree(kept: Boundary, fresh: Boundary, tolerance: float) -> bool:
     """Whether a batch's kept boundary begins as that of its first samples does."""
-    if kept.keys() != fresh.keys():
+    if [(name, rows.dtype, rows.shape[1:]) for name, rows in sorted(kept.items())] != [
+        (name, rows.dtype, rows.shape[1:]) for name, rows in sorted(fresh.items())
+    ]:
         return False
     return all(close(kept[name][: len(rows)], rows, tolerance) for name, rows in fresh.items())
 

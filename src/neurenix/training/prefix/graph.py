@@ -52,9 +52,10 @@ class Traced:
         return next(node for node in reversed(self.graph.nodes) if node.op == "output").all_input_nodes[0]
 
 
-def trace(trunk: nn.Module, inputs: Inputs) -> Traced:
+def trace(trunk: nn.Module, inputs: Inputs, moving: frozenset[int] = frozenset()) -> Traced:
     """The trunk's operations for inputs like these, of any batch size and, in mappings, any number of tokens.
 
+    moving: see split.
     Raises NotSplittable for a forward that torch.export cannot read, or that writes into what it does not own.
     """
     example = inputs if isinstance(inputs, Tensor) else dict(inputs)
@@ -82,7 +83,7 @@ def trace(trunk: nn.Module, inputs: Inputs) -> Traced:
         graph=graph,
         tensors=tensors,
         inputs=dict(zip(places, keys if isinstance(example, Tensor) else list(example), strict=True)),
-        bound=frozenset(_bound(graph, tensors)),
+        bound=frozenset(_bound(graph, tensors, moving)),
         batch=frozenset(symbol_of(value.shape[0]) for value in given),
         tokens=frozenset(symbol_of(size) for value in given for size in value.shape[1:2] if is_symbolic(size)),
     )
@@ -180,9 +181,10 @@ def _is_view(node: fx.Node) -> bool:
     )
 
 
-def _bound(graph: fx.Graph, tensors: Mapping[str, Tensor]) -> Iterator[str]:
+def _bound(graph: fx.Graph, tensors: Mapping[str, Tensor], moving: frozenset[int]) -> Iterator[str]:
     """Names of the nodes that have to be computed in every pass, in order; see Traced."""
-    bound: set[fx.Node] = {node for node in graph.nodes if node.name in tensors and tensors[node.name].requires_grad}
+    given = {node: tensors[node.name] for node in graph.nodes if node.name in tensors}
+    bound: set[fx.Node] = {node for node in given if given[node].requires_grad or id(given[node]) in moving}
     for node in graph.nodes:
         changing = [written for written in _written(node)]
         if _uses_batch_statistics(node):

@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, final
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ...backends import Inputs
 from ...data import Batch
@@ -28,6 +29,7 @@ from .store import Boundary
 
 _SHARE = 0.25  # of the disk's free room that kept files may take, all of them together
 _DIGITS = 32
+_STAMP = "of these inputs"
 
 
 @final
@@ -56,18 +58,22 @@ class KeptBatches:
 
     def find(self, batch: Batch) -> Boundary | None:
         """What was kept for these inputs; a damaged file is removed, as if it had never been."""
-        path = self._paths.get(_content(batch.inputs))
+        content = _content(batch.inputs)
+        path = self._paths.get(content)
         if path is None:
             return None
         try:
             boundary = read_hashed(path)
-            os.utime(path)  # in use: the last to be removed
         except FileNotFoundError:
             return None
         except (DamagedFileError, OSError):
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+            boundary = {}
+        stamp = boundary.pop(_STAMP, None)
+        if stamp is None or not torch.equal(stamp, _stamp(content)) or not _fits(boundary, batch):
+            _remove(path)
             return None
+        with contextlib.suppress(OSError):  # it may be another user's
+            os.utime(path)  # in use: the last to be removed
         self.found += 1
         return boundary
 
@@ -76,7 +82,8 @@ class KeptBatches:
         if not self._writes:
             return
         try:
-            write_hashed(self.folder, _content(batch.inputs), boundary, synced=False)
+            content = _content(batch.inputs)
+            write_hashed(self.folder, content, {**boundary, _STAMP: _stamp(content)}, synced=False)
             self.written += 1
         except OSError as error:
             self._writes = False
@@ -85,8 +92,8 @@ class KeptBatches:
     def forget(self) -> None:
         """Remove what is there, because it is not what the layers give."""
         for path in self._paths.values():
-            path.unlink(missing_ok=True)
-        self._paths = {}
+            _remove(path)
+        self._paths, self.found = {}, 0
 
 
 def _identity(prefix: nn.Module, environment: Mapping[str, Any]) -> str:
@@ -105,6 +112,20 @@ def _content(inputs: Inputs) -> str:
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:_DIGITS]
 
 
+def _stamp(content: str) -> Tensor:
+    """What is written beside the rows, so that a file under the name of another is seen."""
+    return torch.tensor(list(bytes.fromhex(content)), dtype=torch.uint8)
+
+
+def _fits(boundary: Boundary, batch: Batch) -> bool:
+    return bool(boundary) and all(rows.ndim > 0 and len(rows) == len(batch) for rows in boundary.values())
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):  # where it may not be removed, it is passed over again
+        path.unlink(missing_ok=True)
+
+
 def _make_room(root: Path, folder: Path, size: float) -> bool:
     """Remove what was used longest ago until `size` bytes more are allowed for; False if they cannot be."""
     others: list[tuple[float, int, Path]] = []
@@ -119,9 +140,11 @@ def _make_room(root: Path, folder: Path, size: float) -> bool:
                 others.append((status.st_mtime, status.st_size, path))
     allowed = _SHARE * (shutil.disk_usage(root).free + total)
     wanted = total + max(0.0, size - own)
+    if wanted - sum(taken for _, taken, _ in others) > allowed:
+        return False
     for _, taken, path in sorted(others):
         if wanted <= allowed:
             break
-        path.unlink(missing_ok=True)
+        _remove(path)
         wanted -= taken
-    return wanted <= allowed
+    return True

@@ -16,18 +16,17 @@ from ...data import Batch, DataLoader, innermost
 from ...devices import autocast, free_memory
 from ...models import PretrainedModel
 from ...storage import cache_folder
-from ..faults import Buffers
 from ..processes import Processes
 from .feeds import Features, ReuseOptions
 from .frozen import SAME_SAMPLE, TRIED, FrozenLayers, boundary_of, close
 from .graph import NotSplittable, NotWorthIt
+from .rehearsal import CLOSE, check_same, put_back
 from .split import FEATURES, Embedding, Split, split
 from .store import Boundary, RowStore, bytes_per_sample, columns_of
 from .worth import BACKWARD, ENOUGH, Estimate
 
 _SECONDS = 5.0  # saved at least, for models that have to be traced
 _MEMORY_SHARE, _DISK_SHARE = 0.25, 0.25  # of what is free
-_CLOSE = {"fp32": 1e-4, "bf16": 3e-2, "fp16": 1e-2}  # relative, between batches of different sizes
 
 
 @final
@@ -41,6 +40,7 @@ class ReusingFeed:
 
     first: the epoch in which the frozen layers became what they are. passes: how often the data will be read.
     training: steps are made with the batches, in the mode that the modules are in.
+    moving: ids of buffers that training changes, so that nothing above them stays the same.
     features: gives what enters the head for all samples, in the same bits in any process. Where that is the boundary,
     and a few samples computed anew agree, the store is filled with it at once.
     """
@@ -56,6 +56,7 @@ class ReusingFeed:
         first: int,
         passes: int,
         training: bool,
+        moving: frozenset[int],
         features: Callable[[], Features] | None,
         say: Callable[[str], None],
     ) -> None:
@@ -63,6 +64,7 @@ class ReusingFeed:
         self._model, self._loader, self._device = model, loader, processes.device
         self._options, self._precision = options, precision
         self._first, self._passes, self._training, self._say = first, passes, training, say
+        self._moving = moving
         self._frozen: FrozenLayers | None = None  # while rows are missing
         self._store: RowStore | None = None
         self._targets: Tensor | None = None
@@ -125,7 +127,7 @@ class ReusingFeed:
             some = batch.parts(2 * TRIED)[0].to(self._device)
             few = some.parts(TRIED)[0]
             self._check_worth_tracing(few)
-            halves = split(self._model, some.inputs)
+            halves = split(self._model, some.inputs, self._moving)
             boundary = self._eager(halves.prefix, some)
             self._check_replay(halves, few, boundary)
             self._store = self._new_store(halves, few, boundary)
@@ -173,15 +175,15 @@ class ReusingFeed:
 
     def _check_replay(self, halves: Split, few: Batch, boundary: Boundary) -> None:
         """The two parts have to give what the whole gives, and a sample the same beside others."""
-        tolerance = _CLOSE[self._precision]
+        tolerance = CLOSE[self._precision]
         alone = self._eager(halves.prefix, few)
         for name, tensor in alone.items():
             if not close(tensor, boundary[name][: len(few)], tolerance):
                 raise NotSplittable("what its frozen layers give for a sample depends on the others in the batch")
         on_device = {name: tensor.to(self._device) for name, tensor in alone.items()}
-        whole, parts = self._tried(self._model, few.inputs), self._tried(halves.suffix, on_device)
-        if not close(parts, whole, tolerance):
-            raise NotSplittable("its two parts do not give what the whole gives")
+        check_same(
+            self._model, few.inputs, halves.suffix, on_device, precision=self._precision, training=self._training
+        )
 
     def _new_store(self, halves: Split, few: Batch, boundary: Boundary) -> RowStore:
         count = len(self._loader.dataset) * self._views
@@ -220,15 +222,8 @@ class ReusingFeed:
 
     @torch.no_grad()
     def _tried(self, module: nn.Module, inputs: Any) -> Any:
-        """What a module gives; running statistics and the generators are put back."""
-        buffers = Buffers(self._model)
-        buffers.keep()
-        try:
-            with torch.random.fork_rng(), autocast(self._device, self._precision):
-                torch.manual_seed(0)
-                return module(inputs)
-        finally:
-            buffers.put_back()
+        with put_back(self._model), autocast(self._device, self._precision):
+            return module(inputs)
 
     def _folder(self, size: float) -> Path | None:
         """None for memory; else where there is room on the disk."""

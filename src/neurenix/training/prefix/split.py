@@ -46,17 +46,19 @@ class Split:
     tokens: frozenset[str]
 
 
-def split(model: PretrainedModel, inputs: Inputs) -> Split:
+def split(model: PretrainedModel, inputs: Inputs, moving: frozenset[int] = frozenset()) -> Split:
     """Cut the model, in the mode that its modules are in now, where all below gives one answer for one sample.
 
-    inputs: a batch of at least two samples to trace with. Raises NotSplittable, saying why.
+    inputs: a batch of at least two samples to trace with. moving: ids of buffers that change between passes, although
+    nothing writes them in this mode. Raises NotSplittable, saying why.
     """
-    if not any(parameter.requires_grad for parameter in model.trunk.parameters()) and not _has_states(model.trunk):
+    fixed = not any(part.requires_grad for part in model.trunk.parameters()) and not _has_states(model.trunk)
+    if fixed and not any(id(buffer) in moving for buffer in model.trunk.buffers()):
         return Split(Embedding(model), _suffix(model, _Stored(FEATURES), Pool("none")), frozenset())
     if isinstance(inputs, Tensor) and len(inputs) < 2 or not isinstance(inputs, Tensor) and _smallest(inputs) < 2:
         raise NotSplittable("one sample in a batch does not show which sizes are the batch's")
     _refuse_hooks(model.trunk)
-    traced = trace(model.trunk, inputs)
+    traced = trace(model.trunk, inputs, moving)
     stored = _stored_nodes(traced, reads_mask=isinstance(inputs, Mapping) and _MASK in inputs)
     prefix, suffix = _first_part(traced, stored), _second_part(traced, stored)
     tokens = frozenset(node.name for node in stored if _is_text(node, traced))

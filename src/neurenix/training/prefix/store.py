@@ -218,7 +218,8 @@ class RowStore:
         """(n, tokens) rows of each sample's tokens, and which of them are there and not padding."""
         assert self._starts is not None, "columns by token need lengths"
         first, after = self._starts[indices], self._starts[indices + 1]
-        steps = torch.arange(int((after - first).max()) if padded is None else padded)
+        longest = int((after - first).max()) if len(indices) else 0
+        steps = torch.arange(longest if padded is None else padded)
         places = first[:, None] + steps
         return places, places < after[:, None]
 
