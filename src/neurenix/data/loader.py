@@ -106,7 +106,7 @@ class DataLoader:
         passed_over = 0
         for place, batch in enumerate(self._read(_keys(plan[start:], self._seen_in(epoch))), start + 1):
             passed_over += len(batch.skipped)
-            self._account(batch.skipped)
+            self.note(batch.skipped)
             if not len(batch) and world_size > 1:
                 batch = replace(self._stand_in(plan, place, epoch), skipped=batch.skipped, stand_in=True)
             if len(batch):
@@ -116,11 +116,14 @@ class DataLoader:
 
     def first(self, epoch: int) -> Batch:
         """The first batch of an epoch, for a look at the data: nothing is read ahead."""
-        for batch in self._read(_keys(self.plan(epoch)[:1], self._seen_in(epoch))):
-            self._account(batch.skipped)
-            if len(batch):
-                return replace(batch, place=1)
-        return next(self.batches(epoch))
+        found = self.of(self.plan(epoch)[0], epoch)
+        return replace(found, place=1) if len(found) else next(self.batches(epoch))
+
+    def of(self, indices: Tensor, epoch: int) -> Batch:
+        """A batch of these samples as an epoch sees them, without those that cannot be read."""
+        (batch,) = self._read(_keys([indices], self._seen_in(epoch)))
+        self.note(batch.skipped)
+        return batch
 
     def plan(self, epoch: int, rank: int = 0, world_size: int = 1) -> list[Tensor]:
         """The places in the dataset that each batch of an epoch holds, before any sample is read."""
@@ -179,7 +182,7 @@ class DataLoader:
             if self._losses[index] > 1:
                 name = sample_name(self.dataset, index)
                 self._deadly[index] = f"{name} cannot be read: a data worker {lost.what} at it, twice"
-                self._account([Skipped(index, name, self._deadly[index])])
+                self.note([Skipped(index, name, self._deadly[index])])
         return True
 
     def _stand_in(self, plan: list[Tensor], place: int, epoch: int) -> Batch:
@@ -190,7 +193,8 @@ class DataLoader:
                 return batch
         return batch
 
-    def _account(self, skipped: Sequence[Skipped]) -> None:
+    def note(self, skipped: Sequence[Skipped]) -> None:
+        """Take samples that could not be read into `skipped`; raises TooManyBadSamplesError."""
         known = {(bad.index, bad.name) for bad in self.skipped}
         new = [bad for bad in skipped if (bad.index, bad.name) not in known]
         if new:

@@ -148,10 +148,12 @@ class OptimizerStep:
         if not wrong:
             return gradient_message(self._model, _place(progress), window)
         batch, layer = window[wrong[0]], None
-        if self._processes.count == 1:  # the others would not take part in a second forward pass
+        # the others would not take part in a second forward pass; parts of a model do not call its layers
+        looked = self._processes.count == 1 and self._feed is not None and self._feed.module is self._model
+        if looked:
             self._processes.seed(seed)
             layer = first_non_finite_layer(self._model, lambda: self._forward(batch))
-        return loss_message(float(shares[wrong[0]]), _place(progress), suspects(batch), layer)
+        return loss_message(float(shares[wrong[0]]), _place(progress), suspects(batch), layer, looked)
 
 
 def _in_parts(window: list[Batch], largest: int | None) -> list[Batch]:

@@ -77,7 +77,7 @@ def head_features(
             if frozen is None:
                 frozen = FrozenLayers(
                     Embedding(model),
-                    batch,
+                    lambda first=batch: first,  # type: ignore[misc]
                     device,
                     samples=len(loader.dataset),
                     size=4.0 * model.feature_size * len(loader.dataset),

@@ -198,7 +198,9 @@ class Finetuner:
         @functools.cache
         def features() -> Features:
             loader = self._loader(train_dataset, batch_size, num_workers)
-            return head_features(self.model, loader, self._objective(None), self.settings.loop(keep=keep))
+            known = head_features(self.model, loader, self._objective(None), self.settings.loop(keep=keep))
+            train.note(loader.skipped)
+            return known
 
         solves_head, keep = plan.closed_form and not self._head_is_ready, run is not False
 

@@ -25,7 +25,7 @@ SAME_SAMPLE = {"fp32": 1e-3, "bf16": 0.14, "fp16": 0.14}  # relative; 0.14 is a 
 class FrozenLayers:
     """Batch -> boundary, on the CPU.
 
-    prefix: the layers, in the modes that they are to run in. example: the first batch that will come; the backend is
+    prefix: the layers, in the modes that they are to run in. example: gives the first of all batches; the backend is
     built for batches like it, when it is first needed. samples, size: how many samples will be asked for, and the
     bytes of all their rows. say: is told what a user should know.
     """
@@ -33,7 +33,7 @@ class FrozenLayers:
     def __init__(
         self,
         prefix: nn.Module,
-        example: Batch,
+        example: Callable[[], Batch],
         device: torch.device,
         *,
         samples: int,
@@ -50,7 +50,7 @@ class FrozenLayers:
 
         @functools.cache
         def forward() -> Forward:
-            inputs = example.to(device).inputs
+            inputs = example().to(device).inputs
             return fast_forward(prefix, inputs, samples=samples, precision=precision, backend=options.backend, say=say)
 
         self._forward = forward

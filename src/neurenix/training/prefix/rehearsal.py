@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
+import numpy
 import torch
 from torch import Tensor, nn
 
@@ -58,8 +60,10 @@ def check_same(
 def put_back(model: nn.Module) -> Any:
     """Running statistics and the generators are as before, after the block; inside, the randomness is always the same.
 
-    Raises NotSplittable for a forward pass that puts a new tensor in the place of a buffer.
+    Raises NotSplittable for a forward pass that puts a new tensor in the place of a buffer, or draws numbers that torch
+    does not know of.
     """
+    drawn = random.getstate(), repr(numpy.random.get_state())
     buffers, owned = Buffers(model), dict(model.named_buffers())
     buffers.keep()
     try:
@@ -72,6 +76,9 @@ def put_back(model: nn.Module) -> Any:
             owner, _, attribute = name.rpartition(".")
             model.get_submodule(owner)._buffers[attribute] = owned.get(name)
         buffers.put_back()
+    if drawn != (random.getstate(), repr(numpy.random.get_state())):
+        random.setstate(drawn[0])
+        raise NotSplittable("its forward draws numbers from Python's or NumPy's generator")
     if replaced:
         raise NotSplittable(f"its forward puts a new tensor in the place of {replaced[0]}")
 

@@ -120,26 +120,26 @@ class ReusingFeed:
             self._targets[places] = batch.targets
 
     def _decide(self) -> None:
-        """Cut the model, look whether it pays, make the store. Always by the same batch, so always with one answer."""
+        """Cut the model, look whether it pays, make the store. Always by the same samples, so always one answer."""
         self._decided = True
         try:
-            batch = self._loader.first(self._first)
-            some = batch.parts(2 * TRIED)[0].to(self._device)
-            few = some.parts(TRIED)[0]
+            some = self._some().to(self._device)
+            few = some if self._lengths_known() else some.parts(TRIED)[0]
             self._check_worth_tracing(few)
             halves = split(self._model, some.inputs, self._moving)
             boundary = self._eager(halves.prefix, some)
-            self._check_replay(halves, few, boundary)
-            self._store = self._new_store(halves, few, boundary)
-            self.module = halves.suffix
+            self._check_independence(halves, some, boundary)
+            store = self._new_store(halves, some, boundary)
+            self._check_rehearsal(halves, few, store)
+            self._store, self.module = store, halves.suffix
             if isinstance(halves.prefix, Embedding) and self._take_features(few, boundary):
                 return
             self._frozen = FrozenLayers(
                 halves.prefix,
-                batch,
+                lambda: self._loader.first(self._first),
                 self._device,
-                samples=len(self._store),
-                size=self._store.size,
+                samples=len(store),
+                size=store.size,
                 precision=self._precision,
                 options=self._options,
                 say=self._say,
@@ -147,6 +147,16 @@ class ReusingFeed:
         except NotSplittable as reason:
             if not isinstance(reason, NotWorthIt):
                 self._say(f"the frozen layers run in every pass: {reason}")
+
+    def _some(self) -> Batch:
+        """A few samples: the first ones, or the longest text and the shortest, so that there is padding."""
+        if self._lengths_known():
+            order = self._lengths()[: len(self._loader.dataset)].argsort(descending=True, stable=True)
+            chosen = order[[0, -1]] if len(order) > 1 else order
+        else:
+            chosen = self._loader.plan(self._first)[0][: 2 * TRIED]
+        found = self._loader.of(chosen, self._first)
+        return found if len(found) > 1 else self._loader.first(self._first).parts(2 * TRIED)[0]
 
     def _take_features(self, few: Batch, boundary: Boundary) -> bool:
         """Fill the store with features that are known; False where there are none, or they are of other samples."""
@@ -173,14 +183,21 @@ class ReusingFeed:
         if Estimate(whole, 0.0, 0.0, self._passes, self._views).seconds_saved(len(self._loader.dataset)) < _SECONDS:
             raise NotWorthIt("there is too little to save")
 
-    def _check_replay(self, halves: Split, few: Batch, boundary: Boundary) -> None:
-        """The two parts have to give what the whole gives, and a sample the same beside others."""
-        tolerance = CLOSE[self._precision]
-        alone = self._eager(halves.prefix, few)
-        for name, tensor in alone.items():
-            if not close(tensor, boundary[name][: len(few)], tolerance):
+    def _check_independence(self, halves: Split, some: Batch, boundary: Boundary) -> None:
+        """A sample has to give the same beside others."""
+        few = some.parts(max(1, len(some) // 2))[0]
+        for name, tensor in self._eager(halves.prefix, few).items():
+            if not close(tensor, boundary[name][: len(few)], CLOSE[self._precision]):
                 raise NotSplittable("what its frozen layers give for a sample depends on the others in the batch")
-        on_device = {name: tensor.to(self._device) for name, tensor in alone.items()}
+
+    def _check_rehearsal(self, halves: Split, few: Batch, store: RowStore) -> None:
+        """The two parts have to do what the whole does, with rows as they come out of the store."""
+        exact = self._eager(halves.prefix, few)
+        kept = store.tried(few.indices, exact)
+        if any(kept[name].shape != tensor.shape for name, tensor in exact.items()):
+            raise NotSplittable("its texts are not padded to the length of a batch's longest one")
+        rows = kept if store.is_exact else exact
+        on_device = {name: tensor.to(self._device) for name, tensor in rows.items()}
         check_same(
             self._model, few.inputs, halves.suffix, on_device, precision=self._precision, training=self._training
         )
@@ -192,6 +209,10 @@ class ReusingFeed:
         size = bytes_per_sample(columns, 1.0 if lengths is None else float(lengths.float().mean()))
         above = self._operations(halves.suffix, {name: rows[: len(few)] for name, rows in boundary.items()})
         below = self._operations(halves.prefix, few.inputs)
+        if not below and isinstance(few.inputs, torch.Tensor):
+            raise NotSplittable(
+                "its first layers are trained, or random, so that nothing stays the same between epochs"
+            )
         above *= BACKWARD if self._training else 1.0
         estimate = Estimate(below / len(few), above / len(few), size, self._passes, self._views)
         if self._options.use != "always" and estimate.gain < ENOUGH:
@@ -235,8 +256,12 @@ class ReusingFeed:
             raise NotSplittable(f"what they give is {size / 2**30:,.1f} GiB, too much for memory and for {folder}")
         return folder
 
+    def _lengths_known(self) -> bool:
+        known = innermost(self._loader.dataset, "lengths")
+        return known is not None and len(known) == len(self._loader.dataset)
+
     def _lengths(self) -> Tensor:
         known = innermost(self._loader.dataset, "lengths")
-        if known is None or len(known) != len(self._loader.dataset):
+        if not self._lengths_known():
             raise NotSplittable("the data do not tell how many tokens each sample has")
         return torch.as_tensor(known, dtype=torch.long).repeat(self._views)

@@ -29,6 +29,7 @@ from .store import Boundary
 
 FEATURES = "features"
 _MASK = "attention_mask"
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _STORED = 4.0  # price of a stored byte, in bytes written: it takes memory, and is written, read and gathered
 
 
@@ -52,12 +53,12 @@ def split(model: PretrainedModel, inputs: Inputs, moving: frozenset[int] = froze
     inputs: a batch of at least two samples to trace with. moving: ids of buffers that change between passes, although
     nothing writes them in this mode. Raises NotSplittable, saying why.
     """
+    _refuse_hooks(model.trunk)
     fixed = not any(part.requires_grad for part in model.trunk.parameters()) and not _has_states(model.trunk)
     if fixed and not any(id(buffer) in moving for buffer in model.trunk.buffers()):
         return Split(Embedding(model), _suffix(model, _Stored(FEATURES), Pool("none")), frozenset())
     if isinstance(inputs, Tensor) and len(inputs) < 2 or not isinstance(inputs, Tensor) and _smallest(inputs) < 2:
         raise NotSplittable("one sample in a batch does not show which sizes are the batch's")
-    _refuse_hooks(model.trunk)
     traced = trace(model.trunk, inputs, moving)
     stored = _stored_nodes(traced, reads_mask=isinstance(inputs, Mapping) and _MASK in inputs)
     prefix, suffix = _first_part(traced, stored), _second_part(traced, stored)
@@ -276,5 +277,7 @@ def _smallest(inputs: Mapping[str, Tensor]) -> int:
 
 def _refuse_hooks(trunk: nn.Module) -> None:
     for name, module in trunk.named_modules():
-        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+        if any(getattr(module, kind) for kind in _HOOKS):
             raise NotSplittable(f"its layer {name!r} has hooks, which would not be called")
+    if any(getattr(nn.modules.module, f"_global{kind}") for kind in _HOOKS):
+        raise NotSplittable("hooks are set for all modules, and would not be called")

@@ -180,6 +180,17 @@ class RowStore:
         """(n,) whether the rows of each of these samples are there."""
         return self._written[indices]
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether rows come out as they went in."""
+        return all(column.kept == column.dtype for column in self.columns)
+
+    def tried(self, indices: Tensor, boundary: Boundary) -> Boundary:
+        """The rows of a batch as they would come out; they are not kept."""
+        self.put(indices, boundary)
+        self._written[indices] = False
+        return self.get(indices)
+
     def put(self, indices: Tensor, boundary: Boundary) -> None:
         """Keep the rows of a batch. indices: (n,) places of its samples."""
         for column in self.columns:
