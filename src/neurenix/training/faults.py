@@ -89,13 +89,9 @@ def first_non_finite_layer(model: nn.Module, forward: Callable[[], Any]) -> str 
     return display_name(model, found[0]) if found else None
 
 
-def loss_message(loss: float, place: str, samples: str, layer: str | None, looked: bool) -> str:
-    """What to say of a loss that is not finite.
-
-    place: step and epoch. layer: the first with such an output. looked: whether the layers could be looked at.
-    """
-    finite = "every layer's output is finite" if looked else "frozen_prefix='never' would tell which layer began it"
-    blamed = f"the first layer to give NaN or infinity is {layer}" if layer else finite
+def loss_message(loss: float, place: str, samples: str, layer: str | None) -> str:
+    """What to say of a loss that is not finite. place: step and epoch. layer: the first with such an output."""
+    blamed = f"the first layer to give NaN or infinity is {layer}" if layer else "every layer's output is finite"
     return (
         f"the loss became {loss} at {place}, on samples {samples}; {blamed}. The weights are those from before this "
         "step. Check these samples for NaN or extreme values, lower learning_rate, or set clip_norm=1.0."

@@ -89,28 +89,28 @@ class OptimizerStep:
         self._optimizer.zero_grad(set_to_none=True)
         shares: list[Tensor] = []
         results: list[tuple[Tensor, Tensor]] = []
+        module = self._processes.wrapped(self._model) if self._feed is None else self._feed.module
         for position, batch in enumerate(window):
             with self._processes.local_gradients(self._model, last=position == len(window) - 1):
-                result, targets = self._forward(batch)
+                result, targets = self._forward(batch, module)
                 share = result.loss * (batch.counted / max(1, count))
                 self.scaler.scale(share * self._processes.count).backward()  # their gradients are averaged
             shares.append(share.detach())
             if result.outputs is not None:
                 results.append((result.outputs.detach()[: batch.counted], targets[: batch.counted]))
-        self._clip_and_step(window, torch.stack(shares), progress, seed)
+        self._clip_and_step(window, torch.stack(shares), progress, seed, epoch)
         for outputs, targets in results:
             self._metrics.update(*self._processes.gathered(outputs, targets))
         progress.measured |= bool(results)
         return self._processes.summed(torch.stack(shares).sum()), count
 
-    def _forward(self, batch: Batch) -> tuple[StepResult, Tensor]:
+    def _forward(self, batch: Batch, module: nn.Module) -> tuple[StepResult, Tensor]:
         self._objective.check(batch)
         moved = batch.to(self._device)
-        module = self._processes.wrapped(self._model) if self._feed is None else self._feed.module
         with autocast(self._device, self.precision):
             return self._objective(module, moved), labelled(moved)
 
-    def _clip_and_step(self, window: list[Batch], shares: Tensor, progress: Progress, seed: int) -> None:
+    def _clip_and_step(self, window: list[Batch], shares: Tensor, progress: Progress, seed: int, epoch: int) -> None:
         """shares: (batches,) of the loss. Whether all is finite is asked once: a GPU is waited for with each answer."""
         parameters = trainable_parameters(self._optimizer)
         self.scaler.unscale_(self._optimizer)
@@ -119,7 +119,7 @@ class OptimizerStep:
         # a scaled gradient may overflow: the scaler leaves that step out, and scales less
         told = shares.sum() if self.scaler.is_enabled() else shares.sum() + norm
         if not bool(torch.isfinite(told)):
-            raise NonFiniteError(self._explained(window, shares, progress, seed))
+            raise NonFiniteError(self._explained(window, shares, progress, seed, epoch))
         if self._settings.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(parameters, self._settings.clip_norm, norm)
         self.scaler.step(self._optimizer)
@@ -143,17 +143,16 @@ class OptimizerStep:
             stacklevel=2,
         )
 
-    def _explained(self, window: list[Batch], shares: Tensor, progress: Progress, seed: int) -> str:
+    def _explained(self, window: list[Batch], shares: Tensor, progress: Progress, seed: int, epoch: int) -> str:
         wrong = (~torch.isfinite(shares)).nonzero().flatten().tolist()
         if not wrong:
             return gradient_message(self._model, _place(progress), window)
         batch, layer = window[wrong[0]], None
-        # the others would not take part in a second forward pass; parts of a model do not call its layers
-        looked = self._processes.count == 1 and self._feed is not None and self._feed.module is self._model
-        if looked:
+        if self._processes.count == 1:  # the others would not take part in a second forward pass
+            batch = batch if self._feed is None else self._feed.whole(batch, epoch)
             self._processes.seed(seed)
-            layer = first_non_finite_layer(self._model, lambda: self._forward(batch))
-        return loss_message(float(shares[wrong[0]]), _place(progress), suspects(batch), layer, looked)
+            layer = first_non_finite_layer(self._model, lambda: self._forward(batch, self._model))
+        return loss_message(float(shares[wrong[0]]), _place(progress), suspects(batch), layer)
 
 
 def _in_parts(window: list[Batch], largest: int | None) -> list[Batch]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ..data import Batch, DataLoader, sample_name
+from ..data import Batch, DataLoader, Skipped, sample_name
 from ..devices import resolve_precision
 from ..errors import ConfigurationError, NonFiniteError
 from ..models import PretrainedModel
@@ -62,8 +62,11 @@ def head_features(
     loader: DataLoader,
     objective: Supervised,
     settings: LoopSettings,
+    note: Callable[[Sequence[Skipped]], None],
 ) -> Features:
     """What enters the head for a whole loader, float32 on the CPU, in inference mode.
+
+    note: is told the samples that could not be read.
 
     Raises LabelMismatchError for targets that the objective cannot use; NonFiniteError naming the samples whose
     features are NaN or infinite.
@@ -89,6 +92,7 @@ def head_features(
             targets.append(labelled(batch))
             indices.append(batch.indices)
             _check_finite(features[-1], batch, loader)
+    note(loader.skipped)
     if frozen is not None:
         frozen.finish()
     return Features(torch.cat(features), torch.cat(targets), torch.cat(indices))

@@ -198,9 +198,7 @@ class Finetuner:
         @functools.cache
         def features() -> Features:
             loader = self._loader(train_dataset, batch_size, num_workers)
-            known = head_features(self.model, loader, self._objective(None), self.settings.loop(keep=keep))
-            train.note(loader.skipped)
-            return known
+            return head_features(self.model, loader, self._objective(None), self.settings.loop(keep=keep), train.note)
 
         solves_head, keep = plan.closed_form and not self._head_is_ready, run is not False
 

@@ -26,6 +26,10 @@ class Feed(Protocol):
         """This process's batches of an epoch, without the first `start`."""
         ...
 
+    def whole(self, batch: Batch, epoch: int) -> Batch:
+        """A batch as the whole model reads it."""
+        ...
+
 
 @final
 class OrdinaryFeed:
@@ -38,6 +42,10 @@ class OrdinaryFeed:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The loader's batches."""
         return self._processes.epoch(self._loader, epoch, start)
+
+    def whole(self, batch: Batch, epoch: int) -> Batch:
+        """The same."""
+        return batch
 
 
 @final

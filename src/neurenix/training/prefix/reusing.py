@@ -101,6 +101,10 @@ class ReusingFeed:
                 targets = None if self._targets is None else self._targets[known + rows]
                 yield Batch(self._store.get(known + rows), targets, known, place=place)
 
+    def whole(self, batch: Batch, epoch: int) -> Batch:
+        """The samples of a batch of rows, read once more."""
+        return batch if self._store is None else self._loader.of(batch.indices, epoch)
+
     def _release(self) -> None:
         """Give back what the frozen layers were run with, once every row of every view is there."""
         if len(self._complete) == self._views and self._frozen is not None:
