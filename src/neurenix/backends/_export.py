@@ -48,22 +48,22 @@ def export(flat: Flat, example: Inputs) -> Any:
         raise CannotBuild(f"torch.export cannot read it ({reason[0][:200]})") from error
 
 
-def is_traceable(flat: Flat, example: Tensor) -> bool:
+def is_traceable(flat: Flat, example: Inputs) -> bool:
     """Whether the calls that a module makes depend on no value that it computes: tried on tensors without values."""
     from torch._subclasses import FakeTensorMode
 
     with torch.no_grad(), quiet(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
         try:
-            flat(mode.from_tensor(example))
+            flat(*(mode.from_tensor(tensor) for tensor in flat.tensors(example)))
         except Exception:  # a value that is looked at, or anything that only real tensors can do
             return False
     return True
 
 
-def traced(flat: Flat, example: Tensor) -> Any:
-    """The calls that a module makes for images of this number and size."""
+def traced(flat: Flat, example: Inputs) -> Any:
+    """The calls that a module makes for a batch like this."""
     with torch.no_grad(), quiet():
-        return torch.jit.trace(flat, (example,), check_trace=False)
+        return torch.jit.trace(flat, tuple(flat.tensors(example)), check_trace=False)
 
 
 def forward_of(flat: Flat, run: Run, like: Outputs) -> Forward:

@@ -31,6 +31,7 @@ from ._operations import operations
 
 _FAITHFUL = {"fp32": 0.99999, "bf16": 0.99, "fp16": 0.99}  # least cosine to fp32, per sample
 _COMPARED = 4  # samples
+_TIMED = 16  # samples that eager is timed with
 _SECONDS = 3.0  # a job of fewer, run eagerly on a small machine, is not worth a measurement
 _OPERATIONS_PER_SECOND = 4e10
 _WORTH = 1.1  # times faster than eager, below which eager is taken
@@ -44,7 +45,7 @@ class _Job:
     module: nn.Module
     example: Inputs
     precision: str
-    samples: int
+    samples: float
     say: Callable[[str], None]
 
     @property
@@ -59,7 +60,7 @@ def fast_forward(
     module: nn.Module,
     example: Inputs,
     *,
-    samples: int,
+    samples: float,
     precision: str,
     backend: str = "auto",
     say: Callable[[str], None] = lambda message: None,
@@ -67,7 +68,8 @@ def fast_forward(
     """The module's forward pass without gradients, by the backend that finishes `samples` samples first.
 
     module: in the modes that it is to run in; its weights must not change while the result is used.
-    example: a real batch, on the device. precision: "fp32", "bf16" or "fp16": what numbers may be computed in.
+    example: a real batch, on the device. samples: how many like its own there are, see data.work.
+    precision: "fp32", "bf16" or "fp16": what numbers may be computed in.
     backend: "auto", "eager" or a key of BACKENDS. "auto" measures nothing for jobs of less than about three seconds.
     What a backend gives for the first samples has to agree with eager fp32 (cosine 0.99 per sample, 0.99999 for
     precision "fp32"); else it is passed over, and `say` is told.
@@ -93,7 +95,7 @@ def _is_large(job: _Job) -> bool:
 def _built(name: str, job: _Job) -> Forward:
     """A backend that was asked for by name; eager where it does not give the same."""
     forward = BACKENDS[name].build(job.module, job.example, job.precision)
-    cosine = _cosine(forward(job.example), job)
+    cosine = _cosine(forward(first_of(job.example, _COMPARED)), job)
     if cosine < _FAITHFUL[job.precision]:
         job.say(f"backend {name} is not used: its answers have a cosine of {cosine:.5f} to fp32")
         return job.eager()
@@ -103,7 +105,7 @@ def _built(name: str, job: _Job) -> Forward:
 def _fastest(job: _Job) -> Forward:
     """Try backends, those with the largest expected gain first, as long as one can still pay."""
     known = _Measurements(job)
-    eager_seconds = known.of(_EAGER, lambda: _seconds(job.eager(), first_of(job.example, _COMPARED), runs=2))
+    eager_seconds = known.of(_EAGER, lambda: _seconds(job.eager(), first_of(job.example, _TIMED)))
     best, best_seconds, best_name = job.eager(), eager_seconds, _EAGER
     hopes = {name: BACKENDS[name].expected.get(job.precision, 0.0) for name in BACKENDS}
     candidates = [name for name in hopes if hopes[name] and BACKENDS[name].usable(job.device.type, job.precision)]
@@ -115,7 +117,7 @@ def _fastest(job: _Job) -> Forward:
         forward = _tried(name, job, known)
         if forward is None:
             continue
-        seconds = known.of(name, lambda: _seconds(forward, job.example, runs=1))  # noqa: B023  (called at once)
+        seconds = known.of(name, lambda: _seconds(forward, job.example))  # noqa: B023  (called at once)
         if seconds < best_seconds / (_WORTH if best_name == _EAGER else 1.0):
             best, best_seconds, best_name = forward, seconds, name
     known.write()
@@ -128,7 +130,7 @@ def _tried(name: str, job: _Job, known: _Measurements) -> Forward | None:
     """A backend that can be built and gives the same, or None, and why not is told."""
     try:
         forward = BACKENDS[name].build(job.module, job.example, job.precision)
-        outputs = forward(job.example)
+        outputs = forward(first_of(job.example, _COMPARED))
     except (CannotBuild, MissingPackageError) as error:
         job.say(f"backend {name} is passed over: {error}")
         known.seconds[name] = _NEVER
@@ -144,7 +146,7 @@ def _tried(name: str, job: _Job, known: _Measurements) -> Forward | None:
 def _cosine(outputs: Outputs, job: _Job) -> float:
     """The least cosine, over samples and outputs, to what eager torch gives in fp32; 0 where whole numbers differ."""
     expected, found = named(job.eager("fp32")(first_of(job.example, _COMPARED))), named(outputs)
-    return min(_agreement(found[name][: len(tensor)], tensor) for name, tensor in expected.items())
+    return min(_agreement(found[name], tensor) for name, tensor in expected.items())
 
 
 def _agreement(found: Tensor, expected: Tensor) -> float:
@@ -154,16 +156,14 @@ def _agreement(found: Tensor, expected: Tensor) -> float:
     return float(torch.cosine_similarity(one, other).min()) if len(one) and bool(other.any()) else 1.0
 
 
-def _seconds(forward: Forward, batch: Inputs, runs: int) -> float:
-    """Per sample, the best of some runs."""
-    times = []
-    for _ in range(runs):
-        started = time.perf_counter()
-        forward(batch)
-        if device_of(batch).type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
-    return min(times) / size_of(batch)
+def _seconds(forward: Forward, batch: Inputs) -> float:
+    """Per sample, in a run that is not the first."""
+    forward(first_of(batch, _COMPARED))
+    started = time.perf_counter()
+    forward(batch)
+    if device_of(batch).type == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - started) / size_of(batch)
 
 
 @final

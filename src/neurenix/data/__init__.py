@@ -11,6 +11,7 @@ from ._dataset import innermost as innermost
 from ._dataset import known_targets as known_targets
 from ._dataset import label_names as label_names
 from ._dataset import sample_name as sample_name
+from ._dataset import work as work
 from .collation import collate as collate
 from .conversion import as_dataset as as_dataset
 from .description import describe as describe
@@ -77,6 +78,7 @@ __all__ = [
     "relabelled",
     "report",
     "sample_name",
+    "work",
     "sample_seed",
     "skipped_lines",
     "split",

@@ -116,6 +116,15 @@ def innermost(dataset: Any, attribute: str, default: Any = None) -> Any:
     return getattr(dataset, attribute, default)
 
 
+def work(dataset: Any, inputs: Any) -> float:
+    """How many samples like those of a batch's inputs a dataset makes up: texts count by their tokens."""
+    lengths = innermost(dataset, "lengths")
+    if lengths is None or isinstance(inputs, torch.Tensor):
+        return float(len(dataset))
+    longest = max((tensor.shape[1] for tensor in inputs.values() if tensor.ndim > 1), default=1)
+    return len(dataset) * float(np.mean(lengths)) / max(1, longest)
+
+
 def left_out(dataset: Any) -> tuple[Skipped, ...]:
     """What a dataset did not even take in (rows of a table without a target), looked for inside wrappers too."""
     while dataset is not None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..backends import Forward, fast_forward, named
-from ..data import Batch, DataLoader
+from ..data import Batch, DataLoader, work
 from ..devices import autocast
 from ..metrics import MetricSet
 from .faults import in_fitting_parts
@@ -77,7 +77,7 @@ def outputs_of(
         for batch in loader.batches(0):
             moved = batch.to(device)
             if forward is None:
-                samples = len(loader.dataset)
+                samples = work(loader.dataset, moved.inputs)
                 forward = fast_forward(
                     model, moved.inputs, samples=samples, precision=precision, backend=backend, say=_say
                 )

@@ -82,7 +82,8 @@ def head_features(
                     Embedding(model),
                     lambda first=batch: first,  # type: ignore[misc]
                     device,
-                    samples=len(loader.dataset),
+                    dataset=loader.dataset,
+                    views=1,
                     size=4.0 * model.feature_size * len(loader.dataset),
                     precision=resolve_precision(settings.precision, device),
                     options=settings.reuse,

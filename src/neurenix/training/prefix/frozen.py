@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
 from ...backends import Forward, eager, fast_forward, named
-from ...data import Batch
+from ...data import Batch, work
 from ..environment import environment
 from ..faults import in_fitting_parts
 from .feeds import ReuseOptions
@@ -26,8 +26,8 @@ class FrozenLayers:
     """Batch -> boundary, on the CPU.
 
     prefix: the layers, in the modes that they are to run in. example: gives the first of all batches; the backend is
-    built for batches like it, when it is first needed. samples, size: how many samples will be asked for, and the
-    bytes of all their rows. say: is told what a user should know.
+    built for batches like it, when it is first needed. dataset, views: the samples that will be asked for, and how
+    often. size: bytes of all their rows. say: is told what a user should know.
     """
 
     def __init__(
@@ -36,7 +36,8 @@ class FrozenLayers:
         example: Callable[[], Batch],
         device: torch.device,
         *,
-        samples: int,
+        dataset: Any,
+        views: int,
         size: float,
         precision: str,
         options: ReuseOptions,
@@ -51,6 +52,7 @@ class FrozenLayers:
         @functools.cache
         def forward() -> Forward:
             inputs = example().to(device).inputs
+            samples = views * work(dataset, inputs)
             return fast_forward(prefix, inputs, samples=samples, precision=precision, backend=options.backend, say=say)
 
         self._forward = forward

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...backends import Forward, check_backend, fast_forward, named
-from ...data import Batch
+from ...data import Batch, work
 from ...devices import Precision, autocast, resolve_device, resolve_precision
 from ...errors import ConfigurationError, EmptyDatasetError
 from ...models._pretrained_model import PretrainedModel
@@ -117,7 +117,7 @@ class FeatureExtractor:
         prepared = samples.prepared(samples.as_dataset(dataset, self.model), self.model)
         with Progress("features", samples.length(prepared), shown=progress) as shown:
             batches = samples.loader(prepared, self.model, batch_size, num_workers)
-            rows = joined([collect(batches, self._forward_for(samples.length(prepared)), shown)])
+            rows = joined([collect(batches, self._forward_for(prepared), shown)])
         return rows.features, rows.targets
 
     def cache_features(
@@ -158,7 +158,7 @@ class FeatureExtractor:
             tolerance=None if cache_key is not None else _tolerance(dtype, self.precision),
         )
 
-        features_of = self._forward_for(count)
+        features_of = self._forward_for(prepared)
 
         def compute(places: Sequence[int], shown: Progress) -> Rows:
             batches = samples.loader(samples.part(prepared, places), self.model, batch_size, num_workers)
@@ -252,8 +252,8 @@ class FeatureExtractor:
         self.columns = {name: slice(int(edges[i]), int(edges[i + 1])) for i, name in enumerate(parts)}
         return matrix
 
-    def _forward_for(self, count: int) -> Callable[[Batch], Tensor]:
-        """Features of a batch, by the backend that is fastest for so many samples."""
+    def _forward_for(self, dataset: Any) -> Callable[[Batch], Tensor]:
+        """Features of a batch, by the backend that is fastest for a whole dataset."""
         forward: Forward | None = None
 
         def features_of(batch: Batch) -> Tensor:
@@ -265,7 +265,7 @@ class FeatureExtractor:
                     forward = fast_forward(
                         _Reading(self, self.model),
                         inputs,
-                        samples=count,
+                        samples=work(dataset, inputs),
                         precision=self.precision,
                         backend=self.backend,
                         say=_say,

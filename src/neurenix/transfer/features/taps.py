@@ -155,7 +155,7 @@ def _class_names(module: nn.Module) -> str:
 
 def batch_size(inputs: Inputs) -> int:
     """Number of samples in a batch."""
-    return int((next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs).shape[0])
+    return (next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs).shape[0]  # a symbol while exporting
 
 
 def first_sample(inputs: Inputs) -> Inputs:
