@@ -46,6 +46,10 @@ def _cast(inputs: Inputs) -> Inputs:
 BACKENDS.add(
     "bfloat16",
     Backend(
-        build=_build, usable=lambda device, precision: precision == "bf16", expected={"bf16": 4.4}, build_seconds=0.3
+        build=_build,
+        usable=lambda device, precision: precision == "bf16",
+        images={"bf16": 4.4},
+        texts={"bf16": 4.4},
+        build_seconds=0.3,
     ),
 )

@@ -31,7 +31,7 @@ from ._operations import operations
 
 _FAITHFUL = {"fp32": 0.99999, "bf16": 0.99, "fp16": 0.99}  # least cosine to fp32, per sample
 _COMPARED = 4  # samples
-_TIMED = 16  # samples that eager is timed with
+_TIMED = 16  # images that eager is timed with
 _SECONDS = 3.0  # a job of fewer, run eagerly on a small machine, is not worth a measurement
 _OPERATIONS_PER_SECOND = 4e10
 _WORTH = 1.1  # times faster than eager, below which eager is taken
@@ -105,14 +105,14 @@ def _built(name: str, job: _Job) -> Forward:
 def _fastest(job: _Job) -> Forward:
     """Try backends, those with the largest expected gain first, as long as one can still pay."""
     known = _Measurements(job)
-    eager_seconds = known.of(_EAGER, lambda: _seconds(job.eager(), first_of(job.example, _TIMED)))
+    eager_seconds = known.of(_EAGER, lambda: _seconds(job.eager(), _timed(job)))
     best, best_seconds, best_name = job.eager(), eager_seconds, _EAGER
-    hopes = {name: BACKENDS[name].expected.get(job.precision, 0.0) for name in BACKENDS}
+    hopes = {name: BACKENDS[name].hope(job.example, job.precision) for name in BACKENDS}
     candidates = [name for name in hopes if hopes[name] and BACKENDS[name].usable(job.device.type, job.precision)]
     for name in sorted(candidates, key=lambda name: -hopes[name]):
         candidate = BACKENDS[name]
         hoped = eager_seconds / hopes[name] if name not in known.seconds else known.seconds[name]
-        if candidate.build_seconds + hoped * job.samples >= best_seconds * job.samples:
+        if candidate.build_seconds + hoped * job.samples >= best_seconds / _WORTH * job.samples:
             continue
         forward = _tried(name, job, known)
         if forward is None:
@@ -154,6 +154,11 @@ def _agreement(found: Tensor, expected: Tensor) -> float:
         return float(torch.equal(found, expected))
     one, other = found.double().flatten(1), expected.double().flatten(1)
     return float(torch.cosine_similarity(one, other).min()) if len(one) and bool(other.any()) else 1.0
+
+
+def _timed(job: _Job) -> Inputs:
+    """Texts all, because their pace depends on how many there are."""
+    return first_of(job.example, _TIMED) if isinstance(job.example, Tensor) else job.example
 
 
 def _seconds(forward: Forward, batch: Inputs) -> float:
