@@ -348,6 +348,7 @@ class Loop:
             done = self.history.epochs[len(self.history) - self.epoch :]  # of this fit
             same = len(list(takewhile(lambda record: record["phase"] == phase.name, reversed(done))))
             passes = self.freezing.end(self.epoch, self.epochs) - (self.epoch - same)
+            self._training_mode()
             self._feeds.begin_phase(len(self.history) - same, passes)
 
     def _next_phase(self) -> Phase:

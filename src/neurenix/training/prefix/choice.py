@@ -40,14 +40,17 @@ class Feeds:
         self._said: set[str] = set()
 
     def begin_phase(self, first: int, passes: int) -> None:
-        """A new set of layers is frozen. first: epoch in which that began; passes: epochs for which it lasts."""
+        """A new set of layers is frozen, and modules are in the modes of training.
+
+        first: epoch in which that began; passes: epochs for which it lasts.
+        """
         self._first, self._passes = first, passes
+        written = [module for module in self._model.modules() if module.training]
+        self._moving = frozenset(id(buffer) for module in written for buffer in module.buffers(recurse=False))
         self._made = {}
 
     def training(self, loader: DataLoader) -> Feed:
-        """The feed of the batches that steps are made with; called when the modules are in the modes of training."""
-        written = [module for module in self._model.modules() if module.training]
-        self._moving = frozenset(id(buffer) for module in written for buffer in module.buffers(recurse=False))
+        """The feed of the batches that steps are made with."""
         called = self._processes.wrapped(self._model)
         return self._feed(loader, called, training=True)
 

@@ -71,12 +71,16 @@ class ReusingFeed:
         self._views = loader.views or 1
         self._features = features
         self._decided = False
+        self._tensors: list[int] = []  # of the model, when it was cut
         self._complete: set[int] = set()  # views of which every row has been computed
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch; what is not stored yet is computed."""
         if not self._decided:
             self._decide()
+        if self._store is not None and self._tensors != _tensors(self._model):
+            self._store, self.module = None, self._model
+            self._say("the frozen layers run in every pass: tensors of the model were replaced by others")
         if self._store is None:
             yield from self._loader.batches(epoch, start)
             return
@@ -133,9 +137,10 @@ class ReusingFeed:
             halves = split(self._model, some.inputs, self._moving)
             boundary = self._eager(halves.prefix, some)
             self._check_independence(halves, some, boundary)
-            store = self._new_store(halves, some, boundary)
+            store, message = self._new_store(halves, some, boundary)
             self._check_rehearsal(halves, few, store)
-            self._store, self.module = store, halves.suffix
+            self._store, self.module, self._tensors = store, halves.suffix, _tensors(self._model)
+            self._say(message)
             if isinstance(halves.prefix, Embedding) and self._take_features(few, boundary):
                 return
             self._frozen = FrozenLayers(
@@ -189,10 +194,14 @@ class ReusingFeed:
             raise NotWorthIt("there is too little to save")
 
     def _check_independence(self, halves: Split, some: Batch, boundary: Boundary) -> None:
-        """A sample has to give the same beside others."""
-        few = some.parts(max(1, len(some) // 2))[0]
-        for name, tensor in self._eager(halves.prefix, few).items():
-            if not close(tensor, boundary[name][: len(few)], CLOSE[self._precision]):
+        """A sample has to give the same beside others, and the shortest text without padding too."""
+        place = len(some) - 1
+        if self._lengths_known():
+            alone = self._loader.of(some.indices[place:].cpu(), self._first).to(self._device)
+        else:
+            place, alone = 0, some.parts(max(1, len(some) // 2))[0]
+        for name, tensor in self._eager(halves.prefix, alone).items():
+            if not close(tensor, boundary[name][place : place + len(alone)], CLOSE[self._precision]):
                 raise NotSplittable("what its frozen layers give for a sample depends on the others in the batch")
 
     def _check_rehearsal(self, halves: Split, few: Batch, store: RowStore) -> None:
@@ -207,7 +216,8 @@ class ReusingFeed:
             self._model, few.inputs, halves.suffix, on_device, precision=self._precision, training=self._training
         )
 
-    def _new_store(self, halves: Split, few: Batch, boundary: Boundary) -> RowStore:
+    def _new_store(self, halves: Split, few: Batch, boundary: Boundary) -> tuple[RowStore, str]:
+        """The store, and what a user should know of it once it is trusted."""
         count = len(self._loader.dataset) * self._views
         columns = columns_of(boundary, halves.tokens, self._options.storage)
         lengths = self._lengths() if halves.tokens else None
@@ -229,13 +239,13 @@ class ReusingFeed:
         except OSError as error:
             raise NotSplittable(f"there is no room for {size * count / 2**20:,.0f} MiB {where} ({error})") from error
         samples = len(self._loader.dataset)
-        self._say(
+        message = (
             f"the frozen layers run once for each of {count:,} {self._what()}: {size / 1024:,.1f} KiB each, "
             f"{size * count / 2**20:,.1f} MiB {where}; {self._passes} passes about {estimate.gain:.1f} times as fast "
             f"(on a small machine {estimate.seconds_to_fill(samples):,.0f} s to fill, "
             f"{estimate.seconds_saved(samples):,.0f} s saved)"
         )
-        return store
+        return store, message
 
     def _eager(self, prefix: nn.Module, batch: Batch) -> Boundary:
         return boundary_of(batch, eager(prefix, self._device, self._precision), self._device)
@@ -270,3 +280,7 @@ class ReusingFeed:
         if not self._lengths_known():
             raise NotSplittable("the data do not tell how many tokens each sample has")
         return torch.as_tensor(known, dtype=torch.long).repeat(self._views)
+
+
+def _tensors(model: nn.Module) -> list[int]:
+    return [id(tensor) for tensor in (*model.parameters(), *model.buffers())]

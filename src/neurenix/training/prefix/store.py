@@ -263,5 +263,7 @@ def _spans(places: Tensor, size: int) -> list[tuple[int, int, int]]:
 
 def _bytes_of(rows: Tensor) -> memoryview:
     """The bytes of a contiguous tensor, not copied."""
+    if not rows.numel():
+        return memoryview(b"")
     content: Any = rows.view(torch.uint8).numpy()
     return memoryview(content).cast("B")
