@@ -142,3 +142,61 @@ def test_a_damaged_record_is_measured_again(own_cache: Path, monkeypatch: pytest
 def test_operations_of_a_linear_layer() -> None:
     layer = nn.Linear(7, 11)
     assert operations(lambda: layer(torch.zeros(3, 7))) == 2 * 3 * 7 * 11
+
+
+def test_eight_bits_answer_nearly_the_same_or_are_passed_over() -> None:
+    network, said = Network().eval(), []
+    forward = fast_forward(network, images(32), samples=8, precision="bf16", backend="openvino_int8", say=said.append)
+    with torch.no_grad():
+        answer, expected = forward(images(19)), network(images(19))
+    assert isinstance(answer, Tensor) and answer.shape == expected.shape
+    cosine = float(torch.cosine_similarity(answer, expected).min())
+    assert cosine > 0.99 and (torch.equal(answer, expected) or not said)
+    assert not torch.equal(answer, expected)
+    with pytest.raises(CannotBuild, match="fewer digits"):
+        fast_forward(network, images(8), samples=8, precision="fp32", backend="openvino_int8")
+
+
+class Repeating(nn.Module):
+    """Loops as often as there are tokens, so a recording holds for one length alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.last = nn.Embedding(20, 8), nn.Linear(8, 5)
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        words, state = self.words(inputs["input_ids"]), torch.zeros(len(inputs["input_ids"]), 8)
+        for place in range(words.shape[1]):
+            state = 0.5 * state + words[:, place]
+        return {"features": self.last(state)}
+
+
+def test_a_recording_that_holds_for_one_length_alone_is_not_used() -> None:
+    network = Repeating().eval()
+    try:
+        forward = fast_forward(network, texts(4, 6), samples=8, precision="fp32", backend="openvino")
+    except CannotBuild as error:
+        assert "torch.export" in str(error) or "other lengths" in str(error)
+        return
+    for tokens in (2, 6, 9):
+        with torch.no_grad():
+            torch.testing.assert_close(forward(texts(3, tokens)), network(texts(3, tokens)), rtol=1e-4, atol=1e-5)
+
+
+class Peeking(nn.Module):
+    """What it calls depends on the values of its images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.last = nn.Linear(3 * 16 * 16, 5)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        rows = batch.flatten(1)
+        return self.last(rows if bool(rows.mean() > 0) else -rows)
+
+
+def test_calls_that_depend_on_values_are_not_recorded() -> None:
+    with pytest.raises(CannotBuild, match="torch.export cannot read it"):
+        fast_forward(Peeking().eval(), images(8).abs(), samples=8, precision="fp32", backend="openvino")

@@ -287,6 +287,31 @@ def test_extract_gives_features_and_targets(net: Net, images: Tensor, capsys: py
     assert targets is not None and targets.tolist() == list(range(6))
 
 
+class Sentences(torch.utils.data.Dataset[tuple[dict[str, Tensor], int]]):
+    """Texts of four to six words."""
+
+    def __len__(self) -> int:
+        return 9
+
+    def __getitem__(self, index: int) -> tuple[dict[str, Tensor], int]:
+        words = torch.arange(1, 5 + index % 3)
+        return {"input_ids": words, "attention_mask": torch.ones_like(words)}, index
+
+    def collate(self, samples: list[tuple[dict[str, Tensor], int]]) -> tuple[dict[str, Tensor], Tensor]:
+        rows = {name: [inputs[name] for inputs, _ in samples] for name in ("input_ids", "attention_mask")}
+        padded = {name: nn.utils.rnn.pad_sequence(part, batch_first=True) for name, part in rows.items()}
+        return padded, torch.tensor([target for _, target in samples])
+
+
+def test_a_backend_extracts_texts_of_any_number_and_length() -> None:
+    torch.manual_seed(0)
+    model = Tokens()
+    fast, targets = FeatureExtractor(model, "block", backend="openvino").extract(Sentences(), batch_size=4)
+    eager, _ = FeatureExtractor(model, "block", backend="eager").extract(Sentences(), batch_size=2)
+    torch.testing.assert_close(fast, eager)
+    assert targets is not None and targets.tolist() == list(range(9))
+
+
 def test_batches_of_different_widths_are_refused() -> None:
     dataset = [(torch.randn(2, length), 0) for length in (3, 4)]
     with pytest.raises(InputMismatchError, match="different shapes"):
