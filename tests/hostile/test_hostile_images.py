@@ -149,4 +149,4 @@ def test_wide_and_long_tables_end_by_name(tmp_path: Path) -> None:
             TableDataset(tmp_path / name)
         except NeurenixError as error:
             assert name in str(error) or "column" in str(error)
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 90
