@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
-import numpy
 import torch
 from torch import Tensor, nn
 
 from ...backends import Inputs
+from ...data._randomness import generator_states
 from ...devices import autocast
 from ..faults import Buffers, is_out_of_memory
 from .frozen import close
@@ -63,21 +62,21 @@ def put_back(model: nn.Module) -> Any:
     Raises NotSplittable for a forward pass that puts a new tensor in the place of a buffer, or draws numbers that torch
     does not know of.
     """
-    drawn = random.getstate(), repr(numpy.random.get_state())
+    drawn = generator_states()[1:]  # torch's is forked
     buffers, owned = Buffers(model), dict(model.named_buffers())
     buffers.keep()
     try:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             yield
+            drew = generator_states()[1:] != drawn
     finally:
         replaced = [name for name, buffer in model.named_buffers() if buffer is not owned.get(name)]
         for name in replaced:
             owner, _, attribute = name.rpartition(".")
             model.get_submodule(owner)._buffers[attribute] = owned.get(name)
         buffers.put_back()
-    if drawn != (random.getstate(), repr(numpy.random.get_state())):
-        random.setstate(drawn[0])
+    if drew:
         raise NotSplittable("its forward draws numbers from Python's or NumPy's generator")
     if replaced:
         raise NotSplittable(f"its forward puts a new tensor in the place of {replaced[0]}")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...backends import eager, operations
 from ...data import Batch, DataLoader, innermost
+from ...data._randomness import own_random_state
 from ...devices import autocast, free_memory
 from ...models import PretrainedModel
 from ...storage import cache_folder
@@ -71,16 +72,20 @@ class ReusingFeed:
         self._views = loader.views or 1
         self._features = features
         self._decided = False
-        self._tensors: list[int] = []  # of the model, when it was cut
+        self._traced: Any = None  # what a trace took for constant, when the model was cut
         self._complete: set[int] = set()  # views of which every row has been computed
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch; what is not stored yet is computed."""
         if not self._decided:
-            self._decide()
-        if self._store is not None and self._tensors != _tensors(self._model):
+            with own_random_state():  # a forward that is looked at may draw
+                self._decide()
+        if self._store is not None and self._traced != _traced(self._model):
             self._store, self.module = None, self._model
-            self._say("the frozen layers run in every pass: tensors of the model were replaced by others")
+            self._say(
+                "the frozen layers run in every pass from now on: tensors of the model were replaced, or settings of "
+                "its layers changed, since they were split off"
+            )
         if self._store is None:
             yield from self._loader.batches(epoch, start)
             return
@@ -139,7 +144,7 @@ class ReusingFeed:
             self._check_independence(halves, some, boundary)
             store, message = self._new_store(halves, some, boundary)
             self._check_rehearsal(halves, few, store)
-            self._store, self.module, self._tensors = store, halves.suffix, _tensors(self._model)
+            self._store, self.module, self._traced = store, halves.suffix, _traced(self._model)
             self._say(message)
             if isinstance(halves.prefix, Embedding) and self._take_features(few, boundary):
                 return
@@ -282,5 +287,13 @@ class ReusingFeed:
         return torch.as_tensor(known, dtype=torch.long).repeat(self._views)
 
 
-def _tensors(model: nn.Module) -> list[int]:
-    return [id(tensor) for tensor in (*model.parameters(), *model.buffers())]
+def _traced(model: nn.Module) -> tuple[Any, ...]:
+    """What a trace takes for constant: which tensors there are, and the plain settings of all layers."""
+    tensors = [id(tensor) for tensor in (*model.parameters(), *model.buffers())]
+    settings = [
+        (name, key, value)
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+        if key != "training" and isinstance(value, (int, float, bool, str))
+    ]
+    return tensors, settings
