@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -32,6 +33,8 @@ def network() -> nn.Module:
 
 def main(folder: Path, batch_size: int, accumulation_steps: int, pause: float) -> None:
     torch.set_num_threads(1)
+    # the launcher terminates the others as soon as one is lost; here they end by the error that the loss itself raises
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     rank = os.environ.get("RANK", "0")
     (folder / f"process-{rank}").write_text(str(os.getpid()))
     tuner = Finetuner(
