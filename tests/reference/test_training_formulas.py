@@ -94,17 +94,20 @@ def test_warmup_rises_linearly_to_the_full_rate():
     assert (warmup_steps(0.1, 50), warmup_steps(7, 50), warmup_steps(0.0, 50)) == (5, 7, 0)
 
 
-def test_ridge_head_equals_scikit_learn(generator):
-    features = torch.randn(40, 6, generator=generator, dtype=torch.float64)
+@pytest.mark.parametrize("columns", [6, 40, 70])
+def test_ridge_head_equals_scikit_learn(generator, columns):
+    features = torch.randn(40, columns, generator=generator, dtype=torch.float64)
+    features[:, -1] = 0.0  # as of a unit that never fires
     targets = torch.randn(40, 2, generator=generator, dtype=torch.float64)
     head = ridge_head(features, targets)
     theirs = Ridge(alpha=head.strength).fit(features.numpy(), targets.numpy())
-    numpy.testing.assert_allclose(head.weight, theirs.coef_, rtol=1e-8)
+    numpy.testing.assert_allclose(head.weight, theirs.coef_, rtol=1e-8, atol=1e-12)
     numpy.testing.assert_allclose(head.bias, theirs.intercept_, rtol=1e-8)
 
 
-def test_leave_one_out_equals_refitting_without_each_sample(generator):
-    features = torch.randn(12, 3, generator=generator, dtype=torch.float64)
+@pytest.mark.parametrize("columns", [3, 20])
+def test_leave_one_out_equals_refitting_without_each_sample(generator, columns):
+    features = torch.randn(12, columns, generator=generator, dtype=torch.float64)
     targets = torch.randn(12, 1, generator=generator, dtype=torch.float64)
     head = ridge_head(features, targets)
     for left_out in range(12):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from neurenix.data import ArrayDataset, DataLoader, ImageFiles, Subset, collate, padding_share
+from neurenix.data import ArrayDataset, DataLoader, ImageFiles, Subset, _stream, collate, padding_share
 from neurenix.errors import (
     ConfigurationError,
     EmptyDatasetError,
@@ -297,12 +297,32 @@ def test_no_bad_sample_is_allowed_with_a_limit_of_zero(files):
 
 def test_a_worker_that_dies_between_batches_is_reported_by_the_loader_and_nowhere_else():
     batches = iter(DataLoader(Deadly(), batch_size=1, num_workers=1))
-    first = [next(batches) for _ in range(4)][0]  # now the worker is asked for sample 5
+    first = next(batches)  # now the worker reads ahead, sample 5 too
     deadline = time.monotonic() + 1.0
     while time.monotonic() < deadline:  # the caller's own work, while the worker reads ahead and dies
         first.inputs.sum()
     with pytest.raises(UnreadableSampleError, match=r"file5\.png"):
         list(batches)
+
+
+@pytest.mark.parametrize(("count", "width", "ahead"), [(60, 1, range(33, 36)), (24, 9 * 2**20, range(5, 16))])
+def test_workers_read_ahead_as_far_as_memory_holds(tmp_path, count, width, ahead):
+    """Batches of a few bytes, sixteen for each worker; of 36 MiB, as many as half a gigabyte holds."""
+
+    class Counted(Noise):
+        def __getitem__(self, index):
+            (tmp_path / str(index)).touch()
+            return torch.full((width,), float(index)), index
+
+    if width > 1 and _stream._shared_memory() < 8 * _stream._AHEAD:
+        pytest.skip("too little shared memory to read ahead")
+    batches = iter(DataLoader(Counted(count), batch_size=1, num_workers=2))
+    first, deadline = next(batches), time.monotonic() + 20
+    while len(list(tmp_path.iterdir())) < ahead.start and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    assert len(list(tmp_path.iterdir())) in ahead
+    assert [int(batch.inputs[0, 0]) for batch in (first, *batches)] == list(range(count))
 
 
 def test_a_slow_batch_within_the_timeout_is_waited_for():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import time
 from collections.abc import Callable
@@ -31,7 +32,7 @@ from ._operations import operations
 
 _FAITHFUL = {"fp32": 0.99999, "bf16": 0.99, "fp16": 0.99}  # least cosine to fp32, per sample
 _COMPARED = 4  # samples
-_TIMED = 16  # images that eager is timed with
+_TIMED = 8  # images that eager is timed with
 _SECONDS = 3.0  # a job of fewer, run eagerly on a small machine, is not worth a measurement
 _OPERATIONS_PER_SECOND = 4e10
 _WORTH = 1.1  # times faster than eager, below which eager is taken
@@ -52,8 +53,15 @@ class _Job:
     def device(self) -> torch.device:
         return device_of(self.example)
 
-    def eager(self, precision: str | None = None) -> Forward:
-        return eager(self.module, self.device, precision or self.precision)
+    def eager(self) -> Forward:
+        return eager(self.module, self.device, self.precision)
+
+    @functools.cached_property
+    def looked_at(self) -> tuple[dict[str, Tensor], float]:
+        """What eager torch gives in fp32 for the samples that are compared, and the operations of one of them."""
+        few, found = first_of(self.example, _COMPARED), dict[str, Tensor]()
+        count = operations(lambda: found.update(named(eager(self.module, self.device, "fp32")(few))))
+        return found, count / size_of(few)
 
 
 def fast_forward(
@@ -86,10 +94,7 @@ def fast_forward(
 
 def _is_large(job: _Job) -> bool:
     """Whether the job takes long enough for a measurement, by counted work, so that the answer is always the same."""
-    if size_of(job.example) < 2:
-        return False
-    few = first_of(job.example, 2)
-    return operations(lambda: job.eager()(few)) / 2 * job.samples >= _SECONDS * _OPERATIONS_PER_SECOND
+    return size_of(job.example) > 1 and job.looked_at[1] * job.samples >= _SECONDS * _OPERATIONS_PER_SECOND
 
 
 def _built(name: str, job: _Job) -> Forward:
@@ -105,7 +110,7 @@ def _built(name: str, job: _Job) -> Forward:
 def _fastest(job: _Job) -> Forward:
     """Try backends, those with the largest expected gain first, as long as one can still pay."""
     known = _Measurements(job)
-    eager_seconds = known.of(_EAGER, lambda: _seconds(job.eager(), _timed(job)))
+    eager_seconds = known.of(_EAGER, lambda: _eager_seconds(job))
     best, best_seconds, best_name = job.eager(), eager_seconds, _EAGER
     hopes = {name: BACKENDS[name].hope(job.example, job.precision) for name in BACKENDS}
     candidates = [name for name in hopes if hopes[name] and BACKENDS[name].usable(job.device.type, job.precision)]
@@ -145,8 +150,8 @@ def _tried(name: str, job: _Job, known: _Measurements) -> Forward | None:
 
 def _cosine(outputs: Outputs, job: _Job) -> float:
     """The least cosine, over samples and outputs, to what eager torch gives in fp32; 0 where whole numbers differ."""
-    expected, found = named(job.eager("fp32")(first_of(job.example, _COMPARED))), named(outputs)
-    return min(_agreement(found[name], tensor) for name, tensor in expected.items())
+    found = named(outputs)
+    return min(_agreement(found[name], tensor) for name, tensor in job.looked_at[0].items())
 
 
 def _agreement(found: Tensor, expected: Tensor) -> float:
@@ -156,14 +161,15 @@ def _agreement(found: Tensor, expected: Tensor) -> float:
     return float(torch.cosine_similarity(one, other).min()) if len(one) and bool(other.any()) else 1.0
 
 
-def _timed(job: _Job) -> Inputs:
-    """Texts all, because their pace depends on how many there are."""
-    return first_of(job.example, _TIMED) if isinstance(job.example, Tensor) else job.example
+def _eager_seconds(job: _Job) -> float:
+    """Per sample. Of images a few; texts all, because their pace depends on how many there are."""
+    if job.precision != "fp32":  # as the look at the job was, so that this run is not the first
+        job.eager()(first_of(job.example, _COMPARED))
+    return _seconds(job.eager(), first_of(job.example, _TIMED) if isinstance(job.example, Tensor) else job.example)
 
 
 def _seconds(forward: Forward, batch: Inputs) -> float:
-    """Per sample, in a run that is not the first."""
-    forward(first_of(batch, _COMPARED))
+    """Per sample. forward: has been run before."""
     started = time.perf_counter()
     forward(batch)
     if device_of(batch).type == "cuda":

@@ -51,6 +51,12 @@ class Batch:
         """Samples that count in losses and metrics: all, or none of a stand-in."""
         return 0 if self.stand_in else len(self)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of inputs and targets."""
+        inputs = list(self.inputs.values()) if isinstance(self.inputs, Mapping) else [self.inputs]
+        return sum(tensor.nbytes for tensor in (*inputs, self.targets) if tensor is not None)
+
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on `device`."""
         return replace(self, inputs=move(self.inputs, device), targets=move(self.targets, device))

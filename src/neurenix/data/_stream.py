@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import time
 import weakref
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Sampler
 from torch.utils.data._utils import signal_handling
 
+from ..devices import free_memory
 from ..errors import WorkerLostError
 from ._batch import Batch
 from ._dataset import sample_name
@@ -21,6 +23,7 @@ from ._fetching import IDLE, Failure, Key, KeyedDataset, as_is
 from .collation import Collate
 
 _LOOK = 0.25  # seconds between looks at whether the workers are alive
+_AHEAD, _DEEPEST = 512 * 2**20, 16  # bytes of batches that wait, and batches of each worker
 _DYING = 2.0  # seconds from a worker's broken connection to its end
 
 
@@ -64,10 +67,14 @@ class Stream:
         self.busy = True
         try:
             self._plan.keys = keys
-            for answer in self._guarded(self._begun()):
+            answers, goes_ahead = self._begun(), self.workers > 0
+            for answer in self._guarded(answers):
                 if isinstance(answer, Failure):
                     self.end()
                     raise answer.error()
+                if goes_ahead:
+                    _let_go_ahead(answers, answer)
+                    goes_ahead = False
                 yield answer
         finally:
             self.busy = False
@@ -172,6 +179,28 @@ def deaths_are_found_here(answers: Any) -> None:
     if getattr(answers, "_worker_pids_set", False):
         signal_handling._remove_worker_pids(id(answers))  # type: ignore[attr-defined]
         answers._worker_pids_set = False
+
+
+def _let_go_ahead(answers: Any, batch: Batch) -> None:
+    """Let workers read further ahead than torch's two batches each, as far as batches like this one leave memory.
+
+    So that nobody waits for them after the main process has been busy with something else, such as the choice of a
+    backend. Until the first batch is there nobody knows how much memory that takes.
+    """
+    room = min(_AHEAD, _shared_memory() / 8, free_memory() / 16)
+    deep = min(int(room / max(1, batch.nbytes) / len(answers._workers)), _DEEPEST)
+    if deep <= answers._prefetch_factor:
+        return
+    more, answers._prefetch_factor = (deep - answers._prefetch_factor) * len(answers._workers), deep
+    for _ in range(more):
+        answers._try_put_index()  # does nothing where no batch is left
+
+
+def _shared_memory() -> float:
+    """Free bytes where batches wait: containers often have little."""
+    with contextlib.suppress(OSError):
+        return shutil.disk_usage("/dev/shm").free
+    return 0.0
 
 
 def _share_by_name(worker: int) -> None:

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 _STRENGTHS = tuple(10.0**power for power in range(-3, 5))
 _TEMPERATURES = tuple(2.0 ** (power / 2) for power in range(-4, 21))
+_SMALLEST = 1e-150  # a length that can be divided by
 
 
 @dataclass(frozen=True)
@@ -74,21 +75,36 @@ def ridge_head(features: Tensor, targets: Tensor) -> ClosedFormHead:
     """
     x, y = features.double(), targets.double()
     x_mean, y_mean = x.mean(0), y.mean(0)
-    left, singular, right = torch.linalg.svd(x - x_mean, full_matrices=False)
-    projected = left.T @ (y - y_mean)
-    scale = float((singular**2).mean())
-    scored = [(*_leave_one_out(left, singular, projected, y, y_mean, s * scale), s * scale) for s in _STRENGTHS]
+    variances, directions = _principal_directions(x - x_mean)
+    scores = (x - x_mean) @ directions  # (n, r)
+    projected = scores.T @ (y - y_mean)
+    scale = float(variances.mean())
+    scored = [(*_leave_one_out(scores, variances, projected, y, y_mean, s * scale), s * scale) for s in _STRENGTHS]
     _, left_out, strength = min(scored, key=lambda entry: entry[0])
-    weight = (right.T @ ((singular / (singular**2 + strength)).unsqueeze(1) * projected)).T
+    weight = (directions @ (projected / (variances + strength).unsqueeze(1))).T
     return ClosedFormHead(weight, y_mean - weight @ x_mean, strength, left_out)
 
 
+def _principal_directions(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared singular values (r,) and right singular vectors (d, r) of X (n, d), r = min(n, d).
+
+    From the smaller of X Xᵀ and Xᵀ X, several times as fast as from X itself. The digits of the smallest values that
+    this costs in float64 lie far below the least strength.
+    """
+    if len(x) > x.shape[1]:
+        squared, right = torch.linalg.eigh(x.T @ x)
+        return squared.clamp(min=0), right
+    squared, left = torch.linalg.eigh(x @ x.T)
+    lengths = squared.clamp(min=float(squared[-1]) * torch.finfo(x.dtype).eps).sqrt().clamp(min=_SMALLEST)
+    return squared.clamp(min=0), x.T @ left / lengths
+
+
 def _leave_one_out(
-    left: Tensor, singular: Tensor, projected: Tensor, y: Tensor, y_mean: Tensor, strength: float
+    scores: Tensor, variances: Tensor, projected: Tensor, y: Tensor, y_mean: Tensor, strength: float
 ) -> tuple[float, Tensor]:
     """(mean squared leave-one-out error, leave-one-out predictions (n, k)) for one ridge strength."""
-    shrink = singular**2 / (singular**2 + strength)
-    fitted = y_mean + left @ (shrink.unsqueeze(1) * projected)
-    leverage = ((left**2) @ shrink + 1 / y.shape[0]).clamp(max=1 - 1e-9)
+    shrink = 1 / (variances + strength)
+    fitted = y_mean + scores @ (shrink.unsqueeze(1) * projected)
+    leverage = ((scores**2) @ shrink + 1 / y.shape[0]).clamp(max=1 - 1e-9)
     residual = (y - fitted) / (1 - leverage).unsqueeze(1)
     return float((residual**2).mean()), y - residual
