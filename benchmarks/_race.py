@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from _results import Measured, table, write, write_page
+from _results import begun, table, write, write_page
 
 Job = Callable[[int], Mapping[str, float]]
 
@@ -33,7 +33,7 @@ def race(
     arguments: Sequence[str] = (),
     note: str = "",
 ) -> None:
-    """Run every contestant once in each round, in turn, with the round's number as its seed.
+    """Run every contestant once in each round, in turn, with the round's number as its seed; goes on where it ended.
 
     contestants: name -> job(seed), which gives {"seconds": …} and more; extra figures are told as they are. One that
     ran less than the whole job tells "seconds" scaled to it, and what it took as "measured_seconds". One named "limit"
@@ -46,8 +46,8 @@ def race(
     if options.run:
         _be(contestants[options.run], options.seed)
     chosen = [contestant for contestant in contestants if contestant in (options.only or contestants)]
-    measured: Measured = {contestant: [] for contestant in chosen}
-    for place in range(options.rounds):
+    measured = begun(name, chosen, options.rounds)
+    for place in range(len(measured[chosen[0]]), options.rounds):
         for contestant in chosen[place % len(chosen) :] + chosen[: place % len(chosen)]:
             figures = _run(contestant, place, timeout, arguments)
             measured[contestant].append(figures)

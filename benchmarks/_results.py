@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import os
 import platform
@@ -10,6 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "benchmarks" / "results"
@@ -29,7 +31,7 @@ whole job after the imports; `times ours` is their ratio to neurenix', so above 
 `limit` does only what no way of doing the job can leave out. Where a contestant ran less than the whole job,
 `measured_seconds` are what it ran, and its `seconds` are scaled from that, as the note above the table and the
 benchmark's file say; its accuracy is then left out, and `process_seconds` belong to what ran. Each table names its
-machine. `make bench` runs them all again and writes this page."""
+machine. `make bench` runs them all again and writes this page; broken off, it goes on with the missing rounds."""
 
 Measured = dict[str, list[dict[str, float]]]
 
@@ -56,10 +58,7 @@ def write(name: str, title: str, measured: Measured, ours: str, note: str) -> No
         "title": title,
         "note": note,
         "date": datetime.date.today().isoformat(),
-        "machine": _machine(),
-        "python": platform.python_version(),
-        "versions": {package: _version(package) for package in PACKAGES},
-        "settings": {key: os.environ[key] for key in sorted(os.environ) if _is_setting(key)},
+        **_conditions(),
         "rounds": rounds,
         "ours": ours,
         "measured": measured,
@@ -68,6 +67,35 @@ def write(name: str, title: str, measured: Measured, ours: str, note: str) -> No
     taken = f"medians of {rounds} rounds" if rounds > 1 else "one round"
     about = f"{record['date']}, {record['machine']}, torch {_version('torch')}, {taken}. {note}".rstrip()
     (RESULTS / f"{name}.md").write_text(f"### {title}\n\n{about}\n\n{table(measured, ours)}\n")
+
+
+def begun(name: str, contestants: Sequence[str], rounds: int) -> Measured:
+    """The rounds of a race that was broken off: of the same contestants, code, machine, versions and settings."""
+    file = RESULTS / f"{name}.json"
+    found = json.loads(file.read_text()) if file.is_file() else {}
+    same = all(found.get(key) == value for key, value in _conditions().items())
+    if not same or list(found["measured"]) != list(contestants) or found["rounds"] >= rounds:
+        return {contestant: [] for contestant in contestants}
+    return {contestant: rows[: found["rounds"]] for contestant, rows in found["measured"].items()}
+
+
+def _conditions() -> dict[str, Any]:
+    """What figures have to have in common to be put beside each other."""
+    return {
+        "machine": _machine(),
+        "python": platform.python_version(),
+        "versions": {package: _version(package) for package in PACKAGES},
+        "settings": {key: os.environ[key] for key in sorted(os.environ) if _is_setting(key)},
+        "code": _code(),
+    }
+
+
+def _code() -> str:
+    """Digest of the library and of the benchmarks."""
+    digest = hashlib.sha256()
+    for file in sorted((*(ROOT / "src").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py"))):
+        digest.update(file.relative_to(ROOT).as_posix().encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def write_page() -> None:
@@ -108,4 +136,4 @@ def _version(package: str) -> str | None:
 
 
 def _is_setting(key: str) -> bool:
-    return key.startswith("NEURENIX_BENCH_") and key != "NEURENIX_BENCH_RESULTS"
+    return key.startswith("NEURENIX_BENCH_") and key not in ("NEURENIX_BENCH_RESULTS", "NEURENIX_BENCH_ROUNDS")
