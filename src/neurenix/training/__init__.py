@@ -25,6 +25,7 @@ from .objective import StepResult as StepResult
 from .objective import Supervised as Supervised
 from .objective import labelled as labelled
 from .optimizers import OPTIMIZERS as OPTIMIZERS
+from .optimizers import Rates as Rates
 from .optimizers import build_optimizer as build_optimizer
 from .optimizers import resolve_rates as resolve_rates
 from .prefix import FEATURES as FEATURES
@@ -61,6 +62,7 @@ __all__ = [
     "FEATURES",
     "ReuseOptions",
     "RunFolder",
+    "Rates",
     "RunOptions",
     "SCHEDULES",
     "START",

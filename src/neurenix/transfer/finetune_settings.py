@@ -1,105 +1,43 @@
-"""Finetuner's arguments as one record: checked at the door, saved as JSON, given back by load."""
+"""Finetuner's arguments as one record."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_origin, get_type_hints
+from typing import Any, Self
 
-import torch
-
-from ..data import all_targets
-from ..devices import Precision
 from ..errors import ConfigurationError
 from ..models import PretrainedModel
-from ..training import LOSSES, LoopSettings, LossOptions, ReuseOptions, Supervised, balanced_class_weights
-from .arguments import as_list, check_types, plain
+from .arguments import as_list
+from .fit_settings import FitSettings
 from .strategies import STRATEGIES, Job, Plan
-
-_DEFAULT_METRICS = {"multi_class": "accuracy", "multi_label": "f1_score", "regression": "mse"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneSettings:
+class FinetuneSettings(FitSettings):
     """See Finetuner, which documents each of them."""
 
-    num_classes: int | None
     freeze_layers: list[str]
-    dropout_rate: float
-    head_hidden_sizes: list[int]
-    head_activation: str
-    learning_rate: float | None
-    weight_decay: float
-    optimizer: str
-    loss: str
-    metrics: list[Any]
     layer_learning_rates: Mapping[str, float] | float | None
     strategy: str
     unfreeze_by: str
-    schedule: str
-    warmup: float
-    precision: Precision
-    accumulation_steps: int
-    clip_norm: float | None
-    ema_decay: float | None
-    label_smoothing: float
-    mixup_alpha: float
-    class_weights: Sequence[float] | str | None
     norm_statistics: str
-    augmented_views: int | None
-    frozen_prefix: str
-    prefix_storage: str
-    backend: str
-    seed: int
 
     @classmethod
-    def of(cls, arguments: Mapping[str, Any]) -> FinetuneSettings:
+    def of(cls, arguments: Mapping[str, Any]) -> Self:
         """Finetuner's arguments, with what None stands for."""
-        given = dict(arguments)
-        given["freeze_layers"] = as_list(given["freeze_layers"])
-        given["strategy"] = STRATEGIES.canonical(given["strategy"] or ("partial" if given["freeze_layers"] else "full"))
-        if given["metrics"] is None:
-            given["metrics"] = [_DEFAULT_METRICS[LOSSES[given["loss"]].task]]
-        return cls(**given)
+        frozen = as_list(arguments["freeze_layers"])
+        strategy = STRATEGIES.canonical(arguments["strategy"] or ("partial" if frozen else "full"))
+        return super().of({**arguments, "freeze_layers": frozen, "strategy": strategy})
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for name, hint in hints.items():
-            value = getattr(self, name)
-            object.__setattr__(self, name, as_list(value) if get_origin(hint) is list else plain(value))
-        check_types(vars(self), hints)
+        super().__post_init__()
         if self.unfreeze_by not in ("epoch", "plateau"):
             raise ConfigurationError(f"unfreeze_by={self.unfreeze_by!r}; possible: 'epoch', 'plateau'.")
-        if isinstance(self.class_weights, str) and self.class_weights != "balanced":
-            raise ConfigurationError(
-                f"class_weights={self.class_weights!r}; possible: 'balanced', one number per class, or None."
-            )
         if self.norm_statistics not in ("auto", "batch", "pretrained"):
             raise ConfigurationError(
                 f"norm_statistics={self.norm_statistics!r}; possible: 'auto', 'batch', 'pretrained'."
             )
-        if self.augmented_views is not None and self.augmented_views < 1:
-            raise ConfigurationError(
-                f"augmented_views={self.augmented_views}; it is a number of versions of each image, or None."
-            )
-        self.loop()
-
-    def loop(self, solved_head: bool = False, keep: bool = False) -> LoopSettings:
-        """The part that concerns the loop.
-
-        solved_head: the head was solved on the body's pretrained features. keep: see ReuseOptions.
-        """
-        return LoopSettings(
-            precision=self.precision,
-            schedule=self.schedule,
-            warmup=self.warmup,
-            accumulate=self.accumulation_steps,
-            clip_norm=self.clip_norm,
-            ema_decay=self.ema_decay,
-            keep_statistics=self.norm_statistics == "pretrained" or (self.norm_statistics == "auto" and solved_head),
-            seed=self.seed,
-            reuse=ReuseOptions(use=self.frozen_prefix, storage=self.prefix_storage, backend=self.backend, keep=keep),
-        )
 
     def plan(self, model: PretrainedModel, frozen: tuple[str, ...], samples: int, classes: int, epochs: int) -> Plan:
         """What the strategy makes of a job. frozen: layers that stay frozen in any case."""
@@ -108,18 +46,6 @@ class FinetuneSettings:
         )
         return STRATEGIES[self.strategy](job)
 
-    def logged(self, metrics: Sequence[str], validated: bool) -> list[str]:
-        """Names in the logs of an epoch. metrics: of the training; mixed samples have none."""
-        trained = ["loss"] if self.mixup_alpha else ["loss", *metrics]
-        return [*trained, *(f"val_{name}" for name in ("loss", *metrics) if validated), "seconds"]
-
-    def objective(self, num_outputs: int, dataset: Any) -> Supervised:
-        """What is asked of the model. dataset: whose targets balance the classes; None for evaluation."""
-        weights: Any = self.class_weights
-        if weights == "balanced":
-            weights = None if dataset is None else balanced_class_weights(all_targets(dataset), num_outputs)
-        options = LossOptions(
-            label_smoothing=self.label_smoothing,
-            class_weights=None if weights is None else torch.as_tensor(weights, dtype=torch.float32),
-        )
-        return Supervised(LOSSES[self.loss], num_outputs, options=options, mixup_alpha=self.mixup_alpha)
+    def keeps_statistics(self, solved_head: bool) -> bool:
+        """Whether batch norms keep theirs. solved_head: the head was solved on the body's pretrained features."""
+        return self.norm_statistics == "pretrained" or (self.norm_statistics == "auto" and solved_head)

@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
+from torch.utils.data import DataLoader as TorchDataLoader
 
+from ..data import DataLoader, all_targets, as_dataset, label_names
 from ..errors import ConfigurationError
 from ..models import PretrainedModel
 from ..nn import build_head
-from .finetune_settings import FinetuneSettings
+from .fit_settings import FitSettings
 
 
-def install_head(model: PretrainedModel, settings: FinetuneSettings) -> None:
-    """Put the head that the settings ask for on the model; with num_classes=None its own one stays.
+def has_head(model: PretrainedModel) -> bool:
+    """Whether the model has a head that can stay."""
+    return any(isinstance(module, nn.Linear) for module in model.head.modules())
 
-    Raises ConfigurationError when it has none to keep.
-    """
+
+def outputs_needed(data: Any, task: str) -> int:
+    """How many outputs a head needs for these data. Raises ConfigurationError where they do not tell."""
+    dataset = as_dataset(data.dataset if isinstance(data, (DataLoader, TorchDataLoader)) else data)
+    names = label_names(dataset)
+    if names:
+        return len(names)
+    targets = all_targets(dataset)
+    if targets.ndim > 1:
+        return int(targets[0].size)
+    if task != "multi_class":
+        return 1
+    if targets.dtype.kind not in "iu" or not len(targets):
+        raise ConfigurationError(
+            f"the targets are no class numbers ({targets.dtype}), so they do not tell how many outputs the head needs; "
+            "give num_classes."
+        )
+    return int(targets.max()) + 1
+
+
+def install_head(model: PretrainedModel, settings: FitSettings) -> None:
+    """Put the head that the settings ask for on the model; with num_classes=None its own one stays."""
     if settings.num_classes is None:
-        if not any(isinstance(module, nn.Linear) for module in model.head.modules()):
-            raise ConfigurationError("this model has no head; give num_classes, the outputs that you need.")
         return
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)

@@ -20,7 +20,7 @@ from ..models import display_name
 from ..storage import tensor_digest
 
 if TYPE_CHECKING:
-    from .finetune import Finetuner
+    from .tuner import Tuner
 
 _EPOCHS = 2
 
@@ -70,7 +70,7 @@ class ResumeCheck:
 
 
 def check_resume(
-    tuner: Finetuner,
+    tuner: Tuner,
     train: Any,
     validation: Any,
     batch_size: int,
@@ -78,7 +78,7 @@ def check_resume(
     num_workers: int,
     steps: int,
 ) -> ResumeCheck:
-    """See Finetuner.resume_check."""
+    """See Tuner.resume_check."""
     if steps < 2:
         raise ConfigurationError(f"steps={steps}; an epoch of at least 2 is needed to be killed in its middle.")
     size = batch_size * tuner.settings.accumulation_steps
@@ -86,7 +86,7 @@ def check_resume(
     per_epoch = -(-len(some) // size)
     kills = (max(1, per_epoch // 2), per_epoch)  # counted anew in each process, whose last step is lost
 
-    def fit(copied: Finetuner, run: Path, *more: Callback) -> Finetuner:
+    def fit(copied: Tuner, run: Path, *more: Callback) -> Tuner:
         own = [copy.deepcopy(callbacks)] if isinstance(callbacks, Callback) else copy.deepcopy(list(callbacks))
         copied.fit(some, few, batch_size, _EPOCHS, [*own, *more], num_workers, run=run, checkpoint_every=1)
         return copied
@@ -109,12 +109,12 @@ def _first(data: Any, count: int) -> Any:
     return Subset(dataset, range(min(count, len(dataset))))
 
 
-def _differences(one: Finetuner, other: Finetuner) -> list[str]:
+def _differences(one: Tuner, other: Tuner) -> list[str]:
     left, right = _bits(one), _bits(other)
     return [name for name in left | right if left.get(name) != right.get(name)]
 
 
-def _bits(tuner: Finetuner) -> dict[str, str]:
+def _bits(tuner: Tuner) -> dict[str, str]:
     model = tuner.model
     bits = {display_name(model, name): tensor_digest(tensor) for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():

@@ -36,6 +36,7 @@ from ..vision import ImagePreprocess
 from .pretrained import load_pretrained_model
 
 MANIFEST = "neurenix.json"
+BASE_LAYER = "base_layer"  # what the wrapped layer is called within its wrapper, in peft too
 _FORMAT = 1
 
 
@@ -72,6 +73,11 @@ class SavedTuning:
 def base_digests(model: PretrainedModel) -> dict[str, str]:
     """Digest of every tensor of a model's state, to find later what changed."""
     return {name: tensor_digest(tensor) for name, tensor in model.state_dict().items()}
+
+
+def base_name(name: str) -> str:
+    """The name that a tensor had in the base, before methods put layers of their own around those of the model."""
+    return ".".join(part for part in name.split(".") if part != BASE_LAYER)
 
 
 def save_tuning(

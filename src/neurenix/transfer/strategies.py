@@ -26,11 +26,15 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """freezing: what is frozen in each epoch. closed_form: solve the head first. reason: why, in a sentence."""
+    """freezing: what is frozen in each epoch. closed_form: solve the head first. reason: why, in a sentence.
+
+    is_news: the user left the choice open, and is told the reason.
+    """
 
     freezing: FreezeSchedule
     closed_form: bool = False
     reason: str = ""
+    is_news: bool = False
 
 
 STRATEGIES: Registry[Callable[[Job], Plan]] = Registry("strategy")
@@ -102,7 +106,7 @@ def auto(job: Job) -> Plan:
         name = "partial" if job.frozen else "full"
     plan = STRATEGIES[name](job)
     reason = f"{job.samples} samples, {per_class:.0f} per class: strategy={name!r}, because {plan.reason}"
-    return Plan(freezing=plan.freezing, closed_form=plan.closed_form, reason=reason)
+    return Plan(freezing=plan.freezing, closed_form=plan.closed_form, reason=reason, is_news=True)
 
 
 def _stages(model: PretrainedModel) -> list[str]:

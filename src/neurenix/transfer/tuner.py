@@ -1,0 +1,343 @@
+"""What all tuners share: one loop, one way to save, the same fit, evaluate and predict."""
+
+from __future__ import annotations
+
+import abc
+import copy
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy
+import torch
+from torch import nn
+
+from ..callbacks._base import Callback
+from ..data import Batch, DataLoader, label_names
+from ..errors import ConfigurationError
+from ..metrics import build_metrics
+from ..models import adopt
+from ..training import (
+    LOSSES,
+    Features,
+    History,
+    Loop,
+    LoopSettings,
+    Rates,
+    RunOptions,
+    Supervised,
+    apply_phase,
+    build_optimizer,
+    fit_in_run,
+)
+from .arguments import check_types, checked_callbacks
+from .closed_form_head import head_features, solve_head
+from .fit_settings import FitSettings
+from .heads import has_head, install_head, outputs_needed
+from .job import describe_data, describe_fit
+from .learning_rate_curve import LearningRateCurve, check_range, try_rates
+from .loaders import Use, check_is_no_pair, first_batch, loader_for
+from .predictions import decide, finite_outputs, probabilities
+from .resume_check import ResumeCheck, check_resume
+from .saving import base_digests, base_name, load_tuning, save_tuning
+from .strategies import Plan
+from .summary import Summary, summarise
+
+
+class Tuner(abc.ABC):
+    """A pretrained model that was prepared for training in one way or another, and everything that is done with it.
+
+    The model is copied: what you loaded stays as it was, and `model` is the tuned one. A model without a head, for
+    which no num_classes were given, gets one in the first fit, as the data need it.
+    """
+
+    def __init__(self, model: nn.Module, settings: FitSettings) -> None:
+        self.settings = settings
+        self.model = adopt(copy.deepcopy(model))
+        self.history = History()
+        self.loss = LOSSES[settings.loss]
+        before = base_digests(self.model)
+        self._waits_for_head = settings.num_classes is None and not has_head(self.model)
+        self._head_is_ready = settings.num_classes is None and not self._waits_for_head
+        if not self._waits_for_head:
+            install_head(self.model, settings)
+        self._frozen = self._prepare()
+        state = self.model.state_dict()
+        self._base = {name: before[base_name(name)] for name in state if base_name(name) in before}
+        self.optimizer = self._new_optimizer()
+        if not self._waits_for_head:
+            self._begin()
+
+    @abc.abstractmethod
+    def _prepare(self) -> tuple[str, ...]:
+        """Make of the model what is to be trained; gives the qualified names of what stays frozen in any case."""
+
+    @abc.abstractmethod
+    def _plan(self, samples: int, epochs: int) -> Plan:
+        """What is frozen when, in a fit of so many epochs on so many samples."""
+
+    @abc.abstractmethod
+    def _rates(self, learning_rate: float | None) -> Rates:
+        """The learning rates. learning_rate: in place of the setting of that name."""
+
+    @abc.abstractmethod
+    def _keeps_statistics(self, solved_head: bool) -> bool:
+        """Whether batch norms that are trained keep their statistics. solved_head: the head is in its closed form."""
+
+    # --- training ----------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        train_dataset: Any,
+        val_dataset: Any = None,
+        batch_size: int = 32,
+        epochs: int = 10,
+        callbacks: Sequence[Callback] | Callback = (),
+        num_workers: int = 0,
+        run: str | Path | Literal[False] | None = None,
+        resume: str | Path | bool | None = None,
+        checkpoint_every: int | None = None,
+        strict: bool = False,
+        on_save_error: str = "raise",
+    ) -> History:
+        """Train and give the history of all fits so far; a second call goes on, with the optimizer's moments kept.
+
+        Every fit has a run folder with its settings, history, checkpoints and, at the end, the tuned model. Where a
+        process was killed in a fit, the same call in a new one goes on from the last checkpoint, to the same bits.
+
+        Args:
+            train_dataset: any dataset, loader, folder, table or (inputs, targets) pair that neurenix.data reads. Raw
+                images and texts get the preprocessing that belongs to the weights; ready tensors are taken as they are.
+            val_dataset: the same for validation, or None.
+            batch_size: samples per batch.
+            epochs: passes over the training data.
+            callbacks: see neurenix.callbacks.
+            num_workers: processes that read data; 0 reads in this one.
+            run: the run's folder; None for one named by time in $NEURENIX_RUNS or ./runs, False keeps nothing at all.
+            resume: None goes on with an unfinished run of this very fit where there is one; True demands one; a
+                folder demands it there; False begins anew.
+            checkpoint_every: optimizer steps; None is once a minute, for at most a twentieth of the time.
+            strict: refuse to go on where the last bits could differ (other versions, threads, device).
+            on_save_error: "raise", or "warn" and train on when a checkpoint cannot be written.
+
+        Raises:
+            ResumeError: there is nothing to resume, or the folder holds another run.
+            RunBusyError: another process trains in that folder.
+            NonFiniteError: a loss or gradient is NaN or infinite; the weights are those from before that step.
+        """
+        options = RunOptions(
+            run=run, resume=resume, checkpoint_every=checkpoint_every, strict=strict, on_save_error=on_save_error
+        )
+        check_types({"epochs": epochs}, {"epochs": int})
+        check_is_no_pair(train_dataset, val_dataset)
+        self._build_missing_head(train_dataset)
+        train = self._loader(train_dataset, batch_size, num_workers, "training")
+        names = self.model.categories or tuple(label_names(train.dataset))
+        validation = None if val_dataset is None else self._loader(val_dataset, batch_size, num_workers, names=names)
+        first = [self._checked(loader) for loader in (train, validation)]
+        self.model.categories = names
+        callbacks = checked_callbacks(callbacks, self.settings.logged(self._metrics.names, validation is not None))
+        plan = self._plan(samples=len(train.dataset), epochs=epochs)
+        if plan.is_news:
+            print(f"neurenix: {plan.reason}")
+
+        @functools.cache
+        def features() -> Features:
+            loader = self._loader(train_dataset, batch_size, num_workers)
+            return head_features(self.model, loader, self._objective(None), self._loop_settings(keep=keep), train.note)
+
+        solves_head, keep = plan.closed_form and not self._head_is_ready, run is not False
+
+        def prepare() -> None:
+            if solves_head:
+                solve_head(self.model, features, self._objective(None))
+
+        def job() -> dict[str, Any]:
+            data = {**describe_data("training", train, first[0]), **describe_data("validation", validation, first[1])}
+            return describe_fit(self.model, self.optimizer, self._stored_settings(), data, epochs)
+
+        known = features if solves_head else None
+        loop = self._loop(plan, self._objective(train.dataset), callbacks, features=known, keep=keep)
+        fit_in_run(loop, train, validation, epochs, job=job, options=options, prepare=prepare)
+        self._head_is_ready = True
+        return self.history
+
+    def resume_check(
+        self,
+        train_dataset: Any,
+        val_dataset: Any = None,
+        batch_size: int = 32,
+        callbacks: Sequence[Callback] | Callback = (),
+        num_workers: int = 0,
+        steps: int = 3,
+    ) -> ResumeCheck:
+        """Prove on a few samples of your own data that a killed fit ends with the same bits: print what it returns.
+
+        Two epochs of `steps` steps are run on copies, once whole and once killed in both; this tuner stays as it is.
+        """
+        return check_resume(self, train_dataset, val_dataset, batch_size, callbacks, num_workers, steps)
+
+    def find_lr(
+        self,
+        train_dataset: Any,
+        batch_size: int = 32,
+        lowest: float = 1e-7,
+        highest: float = 1.0,
+        steps: int = 100,
+        num_workers: int = 0,
+    ) -> LearningRateCurve:
+        """Loss against a growing learning rate, and a suggestion; model and optimizer keep every bit."""
+        check_range(lowest, highest, steps)
+        self._build_missing_head(train_dataset)
+        loader = self._loader(train_dataset, batch_size, num_workers, "training")
+        self._checked(loader)
+        plan = self._plan(samples=len(loader.dataset), epochs=1)
+        loop = self._loop(plan, self._objective(loader.dataset), (), self._new_optimizer(one_rate=True))
+        return try_rates(loop, loader, lowest, highest, steps)
+
+    # --- use ---------------------------------------------------------------------------------------------------
+
+    def evaluate(self, test_dataset: Any, batch_size: int = 32, num_workers: int = 0) -> dict[str, Any]:
+        """`loss` and every metric over a labelled dataset; every sample counts once."""
+        loader = self._loader(test_dataset, batch_size, num_workers)
+        self._checked(loader)
+        return self._loop(self._plan(len(loader.dataset), epochs=1), self._objective(None), ()).evaluate(loader)
+
+    def predict(self, data: Any, batch_size: int = 32, num_workers: int = 0) -> numpy.ndarray:
+        """Class names (numbers where there are no names), label matrices, or regression values, one per sample.
+
+        data: whatever fit takes, with or without targets; also one batch as a tensor.
+        """
+        return decide(self._outputs(data, batch_size, num_workers), self.loss.task, self.model.categories)
+
+    def predict_proba(self, data: Any, batch_size: int = 32, num_workers: int = 0) -> numpy.ndarray:
+        """Probabilities (n, classes), columns in the order of `model.categories`."""
+        return probabilities(self._outputs(data, batch_size, num_workers), self.loss.task)
+
+    def summary(self) -> Summary:
+        """Layer by layer: parameters, trainable, learning rate, in the optimizer. Print it."""
+        return summarise(self.model, self.optimizer, f"{self.model.name}, {self._title()}")
+
+    # --- storage -----------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path, standalone: bool = False) -> None:
+        """Write what changed against the base, head, label names and preprocessing into the folder `path`.
+
+        standalone: write every tensor, so that the base weights are not needed to load it.
+        """
+        save_tuning(
+            Path(path),
+            self.model,
+            self._base,
+            kind=type(self).__name__,
+            settings=self._stored_settings(),
+            history=self.history.as_json(),
+            standalone=standalone,
+        )
+
+    @classmethod
+    def load(cls, path: str | Path, model: nn.Module | None = None, device: str = "auto") -> Self:
+        """A saved tuner, ready to evaluate, predict and fit on (with fresh optimizer moments).
+
+        path: what save or a callback wrote, or the folder of a finished run.
+        model: the module that was tuned, when it was one of your own; models of ours are loaded again by name.
+        """
+        saved = load_tuning(Path(path), cls.__name__, module=copy.deepcopy(model), device=device)
+        tuner = cls(saved.base, **saved.settings)
+        saved.put_into(tuner.model)
+        tuner.history = History.from_json(saved.history)
+        tuner._head_is_ready = True
+        return tuner
+
+    # --- parts -------------------------------------------------------------------------------------------------
+
+    @property
+    def num_outputs(self) -> int:
+        """Outputs of the head. Raises ConfigurationError where there is none yet."""
+        if self._waits_for_head:
+            raise ConfigurationError(
+                f"{self.model.name} has no head yet: fit makes one for the classes of its data, or give num_classes."
+            )
+        return [module for module in self.model.head.modules() if isinstance(module, nn.Linear)][-1].out_features
+
+    def _begin(self) -> None:
+        """What can only be made once the outputs are known."""
+        self.optimizer = self._new_optimizer()
+        self._metrics = build_metrics(self.settings.metrics, self.loss.task, self.num_outputs)
+        self._objective(None)
+        self._show_frozen()
+
+    def _build_missing_head(self, data: Any) -> None:
+        if self._waits_for_head:
+            self.settings = replace(self.settings, num_classes=outputs_needed(data, self.loss.task))
+            install_head(self.model, self.settings)
+            self._waits_for_head = False
+            self._begin()
+
+    def _title(self) -> str:
+        return type(self).__name__
+
+    def _stored_settings(self) -> dict[str, Any]:
+        return asdict(self.settings)
+
+    def _loop_settings(self, solved_head: bool = False, keep: bool = False) -> LoopSettings:
+        return self.settings.loop(self._keeps_statistics(solved_head), keep)
+
+    def _new_optimizer(self, one_rate: bool = False) -> torch.optim.Optimizer:
+        """one_rate: body and head learn as they would with a learning_rate, also where none was given."""
+        rate = 1.0 if one_rate and self.settings.learning_rate is None else self.settings.learning_rate
+        return build_optimizer(self.model, self.settings.optimizer, self._rates(rate), self.settings.weight_decay)
+
+    def _loader(
+        self, data: Any, batch_size: int, num_workers: int, use: Use = "evaluation", names: Sequence[str] = ()
+    ) -> DataLoader:
+        return loader_for(
+            data,
+            self.model,
+            use,
+            num_outputs=self.num_outputs,
+            categories=names or self.model.categories,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            seed=self.settings.seed,
+            views=self.settings.augmented_views,
+        )
+
+    def _checked(self, loader: DataLoader | None) -> Batch | None:
+        return None if loader is None else first_batch(loader, self.model, self._objective(None))
+
+    def _show_frozen(self) -> None:
+        """Set requires_grad to what the next fit begins with, so that summary() tells the truth before it."""
+        apply_phase(self.model, self._plan(samples=0, epochs=1).freezing.phase(0))
+
+    def _objective(self, dataset: Any) -> Supervised:
+        return self.settings.objective(self.num_outputs, dataset)
+
+    def _loop(
+        self,
+        plan: Plan,
+        objective: Supervised,
+        callbacks: Sequence[Callback],
+        optimizer: torch.optim.Optimizer | None = None,
+        features: Callable[[], Features] | None = None,
+        keep: bool = False,
+    ) -> Loop:
+        return Loop(
+            self.model,
+            objective,
+            optimizer or self.optimizer,
+            freezing=plan.freezing,
+            settings=self._loop_settings(plan.closed_form, keep),
+            metrics=self._metrics,
+            callbacks=callbacks,
+            save=self.save,
+            history=self.history if optimizer is None else History(),
+            base=self._base,
+            features=features,
+        )
+
+    def _outputs(self, data: Any, batch_size: int, num_workers: int) -> torch.Tensor:
+        loader = self._loader(data, batch_size, num_workers, "prediction")
+        return finite_outputs(self.model, loader, self.settings.precision, self.settings.backend)
