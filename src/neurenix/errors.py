@@ -136,6 +136,10 @@ class InvariantError(TrainingError):
     """Something frozen moved, or something trainable is not in the optimizer."""
 
 
+class MergeError(NeurenixError):
+    """A merged model would not give what the tuned one gives."""
+
+
 class NeurenixWarning(UserWarning):
     """Root of all warnings issued by neurenix."""
 

@@ -29,20 +29,21 @@ class Backend:
 
     A build may copy weights: it is for weights that stay as they are. Raises CannotBuild.
     usable: (device type, precision) -> whether it is there and can be expected to be faster than eager.
-    images, texts: precision -> how many times faster than eager in fp32 it has been seen at most, for either kind of
-        input; where there is no number it is not tried. The one of which most is hoped for is tried first.
+    convolutions, products: precision -> how many times faster than eager in fp32 it has been seen at most, with
+        networks that mostly convolve, and with those that mostly multiply matrices; where there is no number it is not
+        tried. The one of which most is hoped for is tried first.
     build_seconds: what a build usually takes, to know when it cannot pay.
     """
 
     build: Callable[[nn.Module, Inputs, str], Forward]
     usable: Callable[[str, str], bool]
-    images: Mapping[str, float]
-    texts: Mapping[str, float]
+    convolutions: Mapping[str, float]
+    products: Mapping[str, float]
     build_seconds: float
 
-    def hope(self, inputs: Inputs, precision: str) -> float:
+    def hope(self, convolves: bool, precision: str) -> float:
         """How many times faster than eager it may be; 0 where it is not tried."""
-        return (self.images if isinstance(inputs, Tensor) else self.texts).get(precision, 0.0)
+        return (self.convolutions if convolves else self.products).get(precision, 0.0)
 
 
 BACKENDS: Registry[Backend] = Registry("backend", hint="'auto' measures and takes the fastest, 'eager' is torch as is")

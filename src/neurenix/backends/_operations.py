@@ -10,8 +10,15 @@ import torch
 
 def operations(forward: Callable[[], Any]) -> float:
     """Floating point operations of a call, as torch counts them: those of matrix products and convolutions."""
+    return operations_by_kind(forward)[0]
+
+
+def operations_by_kind(forward: Callable[[], Any]) -> tuple[float, float]:
+    """The same, and how many of them are those of convolutions."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         forward()
-    return float(counter.get_total_flops())
+    counts = counter.get_flop_counts().get("Global", {})
+    convolutions = sum(count for operation, count in counts.items() if "conv" in str(operation))
+    return float(counter.get_total_flops()), float(convolutions)

@@ -48,8 +48,8 @@ BACKENDS.add(
     Backend(
         build=_build,
         usable=lambda device, precision: precision == "bf16",
-        images={"bf16": 4.4},
-        texts={"bf16": 4.4},
+        convolutions={"bf16": 4.4},
+        products={"bf16": 4.4},
         build_seconds=0.3,
     ),
 )

@@ -29,8 +29,8 @@ BACKENDS.add(
     Backend(
         build=_build,
         usable=lambda device, precision: True,
-        images={"fp32": 1.6, "bf16": 3.5, "fp16": 3.5},
-        texts={},
+        convolutions={"fp32": 1.6, "bf16": 3.5, "fp16": 3.5},
+        products={},
         build_seconds=0.0,
     ),
 )

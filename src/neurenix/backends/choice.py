@@ -28,7 +28,7 @@ from ._backend import (
     named,
     size_of,
 )
-from ._operations import operations
+from ._operations import operations_by_kind
 
 _FAITHFUL = {"fp32": 0.99999, "bf16": 0.99, "fp16": 0.99}  # least cosine to fp32, per sample
 _COMPARED = 4  # samples
@@ -57,11 +57,22 @@ class _Job:
         return eager(self.module, self.device, self.precision)
 
     @functools.cached_property
-    def looked_at(self) -> tuple[dict[str, Tensor], float]:
-        """What eager torch gives in fp32 for the samples that are compared, and the operations of one of them."""
+    def looked_at(self) -> _Look:
+        """A run of eager torch in fp32 over the samples that are compared."""
         few, found = first_of(self.example, _COMPARED), dict[str, Tensor]()
-        count = operations(lambda: found.update(named(eager(self.module, self.device, "fp32")(few))))
-        return found, count / size_of(few)
+        run = eager(self.module, self.device, "fp32")
+        every, convolutions = operations_by_kind(lambda: found.update(named(run(few))))
+        return _Look(found, every / size_of(few), convolutions > every / 2)
+
+
+@final
+@dataclass(frozen=True)
+class _Look:
+    """outputs: of the samples. operations: of one of them. convolves: most of those are convolutions."""
+
+    outputs: dict[str, Tensor]
+    operations: float
+    convolves: bool
 
 
 def fast_forward(
@@ -94,7 +105,7 @@ def fast_forward(
 
 def _is_large(job: _Job) -> bool:
     """Whether the job takes long enough for a measurement, by counted work, so that the answer is always the same."""
-    return size_of(job.example) > 1 and job.looked_at[1] * job.samples >= _SECONDS * _OPERATIONS_PER_SECOND
+    return size_of(job.example) > 1 and job.looked_at.operations * job.samples >= _SECONDS * _OPERATIONS_PER_SECOND
 
 
 def _built(name: str, job: _Job) -> Forward:
@@ -112,7 +123,7 @@ def _fastest(job: _Job) -> Forward:
     known = _Measurements(job)
     eager_seconds = known.of(_EAGER, lambda: _eager_seconds(job))
     best, best_seconds, best_name = job.eager(), eager_seconds, _EAGER
-    hopes = {name: BACKENDS[name].hope(job.example, job.precision) for name in BACKENDS}
+    hopes = {name: BACKENDS[name].hope(job.looked_at.convolves, job.precision) for name in BACKENDS}
     candidates = [name for name in hopes if hopes[name] and BACKENDS[name].usable(job.device.type, job.precision)]
     for name in sorted(candidates, key=lambda name: -hopes[name]):
         candidate = BACKENDS[name]
@@ -151,7 +162,7 @@ def _tried(name: str, job: _Job, known: _Measurements) -> Forward | None:
 def _cosine(outputs: Outputs, job: _Job) -> float:
     """The least cosine, over samples and outputs, to what eager torch gives in fp32; 0 where whole numbers differ."""
     found = named(outputs)
-    return min(_agreement(found[name], tensor) for name, tensor in job.looked_at[0].items())
+    return min(_agreement(found[name], tensor) for name, tensor in job.looked_at.outputs.items())
 
 
 def _agreement(found: Tensor, expected: Tensor) -> float:

@@ -39,8 +39,8 @@ BACKENDS.add(
     Backend(
         build=_build,
         usable=lambda device, precision: True,
-        images={"fp32": 2.9, "bf16": 5.4, "fp16": 5.4},
-        texts={"fp32": 1.2, "bf16": 4.5, "fp16": 4.5},
+        convolutions={"fp32": 2.9, "bf16": 5.4, "fp16": 5.4},
+        products={"fp32": 1.2, "bf16": 5.4, "fp16": 5.4},
         build_seconds=30.0,
     ),
 )

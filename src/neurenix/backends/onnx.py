@@ -77,8 +77,8 @@ BACKENDS.add(
     Backend(
         build=_build,
         usable=lambda device, precision: device == "cpu" and _is_needed(),
-        images={"fp32": 5.0},
-        texts={"fp32": 1.2},
+        convolutions={"fp32": 5.0},
+        products={"fp32": 1.2},
         build_seconds=8.0,
     ),
 )

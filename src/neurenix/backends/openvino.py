@@ -163,8 +163,8 @@ BACKENDS.add(
     Backend(
         build=_build,
         usable=lambda device, precision: device == "cpu" and precision in _HINTS and _is_installed(),
-        images={"fp32": 7.0, "bf16": 10.0},
-        texts={"fp32": 1.2, "bf16": 4.5},
+        convolutions={"fp32": 7.0, "bf16": 10.0},
+        products={"fp32": 1.2, "bf16": 7.0},
         build_seconds=3.0,
     ),
 )

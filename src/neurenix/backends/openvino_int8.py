@@ -45,8 +45,8 @@ BACKENDS.add(
     Backend(
         build=_build,
         usable=lambda device, precision: device == "cpu" and precision == "bf16" and _is_installed(),
-        images={"bf16": 16.0},
-        texts={"bf16": 4.5},
+        convolutions={"bf16": 16.0},
+        products={"bf16": 7.0},
         build_seconds=25.0,
     ),
 )

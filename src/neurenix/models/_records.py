@@ -107,6 +107,8 @@ class Architecture:
     stages: names of the trunk's parts from input to output, as freeze_layers takes them.
     head_name: what the head is called in the library that the architecture comes from ("fc", "classifier").
     roles: role -> glob of module names below the trunk, e.g. {"mlp.in": "encoder.layer.*.intermediate.dense"}.
+        "mlp" is a whole feed-forward part, x -> g(x); "mlp.join" a layer that adds the residual itself,
+        (h, x) -> g(h, x); "mlp.norm_after" the norm of their sum, where norms follow the residual connection.
     pooling: the pooling that the published head was trained on.
     default_weights: key in `weights` for callers who give none.
     """

@@ -1,8 +1,37 @@
 """Blocks: tensor in, tensor out. They know neither pretrained weights nor training."""
 
+from .bottleneck import AdaptedInParallel as AdaptedInParallel
+from .bottleneck import AdaptedJoin as AdaptedJoin
+from .bottleneck import AdaptedNorm as AdaptedNorm
+from .bottleneck import AdaptedOutput as AdaptedOutput
+from .bottleneck import Bottleneck as Bottleneck
 from .heads import ACTIVATIONS as ACTIVATIONS
 from .heads import build_head as build_head
 from .pooling import POOLINGS as POOLINGS
 from .pooling import Pool as Pool
+from .prompts import Prompted as Prompted
+from .scale_shift import ScaledInput as ScaledInput
+from .scale_shift import ScaledShifted as ScaledShifted
+from .wrapping import BASE_LAYER as BASE_LAYER
+from .wrapping import Wrapper as Wrapper
+from .wrapping import unwrap as unwrap
+from .wrapping import wrap as wrap
 
-__all__ = ["ACTIVATIONS", "POOLINGS", "Pool", "build_head"]
+__all__ = [
+    "ACTIVATIONS",
+    "AdaptedInParallel",
+    "AdaptedJoin",
+    "AdaptedNorm",
+    "AdaptedOutput",
+    "BASE_LAYER",
+    "Bottleneck",
+    "POOLINGS",
+    "Pool",
+    "Prompted",
+    "ScaledInput",
+    "ScaledShifted",
+    "Wrapper",
+    "build_head",
+    "unwrap",
+    "wrap",
+]

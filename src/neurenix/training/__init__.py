@@ -8,6 +8,7 @@ from .evaluation import inference_mode_of as inference_mode_of
 from .evaluation import outputs_of as outputs_of
 from .freezing import FreezeSchedule as FreezeSchedule
 from .freezing import Phase as Phase
+from .freezing import above as above
 from .freezing import apply_phase as apply_phase
 from .freezing import constant_schedule as constant_schedule
 from .freezing import expanded as expanded
@@ -68,6 +69,7 @@ __all__ = [
     "START",
     "StepResult",
     "Supervised",
+    "above",
     "apply_phase",
     "balanced_class_weights",
     "build_optimizer",

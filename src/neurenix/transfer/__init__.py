@@ -7,10 +7,24 @@ from .label_errors import find_label_errors as find_label_errors
 from .pretrained import list_models as list_models
 from .pretrained import list_weights as list_weights
 from .pretrained import load_pretrained_model as load_pretrained_model
+from .tuners import AdapterTuner as AdapterTuner
+from .tuners import BiasTuner as BiasTuner
+from .tuners import IA3Tuner as IA3Tuner
+from .tuners import LoraTuner as LoraTuner
+from .tuners import NormTuner as NormTuner
+from .tuners import PromptTuner as PromptTuner
+from .tuners import ScaleShiftTuner as ScaleShiftTuner
 
 __all__ = [
+    "AdapterTuner",
+    "BiasTuner",
     "FeatureExtractor",
     "Finetuner",
+    "IA3Tuner",
+    "LoraTuner",
+    "NormTuner",
+    "PromptTuner",
+    "ScaleShiftTuner",
     "find_label_errors",
     "layer_names",
     "list_models",

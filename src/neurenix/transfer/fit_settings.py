@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self, get_origin, get_type_hints
 
 import torch
@@ -23,8 +23,6 @@ class FitSettings:
 
     num_classes: int | None
     dropout_rate: float
-    head_hidden_sizes: list[int]
-    head_activation: str
     learning_rate: float | None
     weight_decay: float
     optimizer: str
@@ -35,15 +33,18 @@ class FitSettings:
     precision: Precision
     accumulation_steps: int
     clip_norm: float | None
-    ema_decay: float | None
     label_smoothing: float
-    mixup_alpha: float
     class_weights: Sequence[float] | str | None
-    augmented_views: int | None
     frozen_prefix: str
     prefix_storage: str
     backend: str
     seed: int
+    # not every tuner takes these
+    head_hidden_sizes: list[int] = field(default_factory=list)
+    head_activation: str = "relu"
+    ema_decay: float | None = None
+    mixup_alpha: float = 0.0
+    augmented_views: int | None = None
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> Self:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from .._version import __version__
 from ..errors import ConfigurationError, DamagedFileError, WeightsMismatchError
 from ..models import PretrainedModel, adopt
+from ..nn import BASE_LAYER
 from ..storage import (
     check_hash,
     file_sha256,
@@ -36,7 +37,6 @@ from ..vision import ImagePreprocess
 from .pretrained import load_pretrained_model
 
 MANIFEST = "neurenix.json"
-BASE_LAYER = "base_layer"  # what the wrapped layer is called within its wrapper, in peft too
 _FORMAT = 1
 
 

@@ -130,6 +130,7 @@ class Tuner(abc.ABC):
         options = RunOptions(
             run=run, resume=resume, checkpoint_every=checkpoint_every, strict=strict, on_save_error=on_save_error
         )
+        self._check_ready()
         check_types({"epochs": epochs}, {"epochs": int})
         check_is_no_pair(train_dataset, val_dataset)
         self._build_missing_head(train_dataset)
@@ -227,6 +228,7 @@ class Tuner(abc.ABC):
 
         standalone: write every tensor, so that the base weights are not needed to load it.
         """
+        self._check_ready()
         save_tuning(
             Path(path),
             self.model,
@@ -261,6 +263,9 @@ class Tuner(abc.ABC):
                 f"{self.model.name} has no head yet: fit makes one for the classes of its data, or give num_classes."
             )
         return [module for module in self.model.head.modules() if isinstance(module, nn.Linear)][-1].out_features
+
+    def _check_ready(self) -> None:  # noqa: B027  (most have nothing to refuse)
+        """Raise ConfigurationError where the model cannot be trained or saved as it is."""
 
     def _begin(self) -> None:
         """What can only be made once the outputs are known."""

@@ -25,6 +25,8 @@ ROLES = {
     "attention.output": "encoder.layer.*.attention.output.dense",
     "mlp.in": "encoder.layer.*.intermediate.dense",
     "mlp.out": "encoder.layer.*[0-9].output.dense",
+    "mlp.join": "encoder.layer.*[0-9].output",
+    "mlp.norm_after": "encoder.layer.*[0-9].output.LayerNorm",
 }
 _MOST_PARAMETERS, _MOST_LAYERS = 20_000_000_000, 512
 

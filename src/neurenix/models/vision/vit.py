@@ -105,6 +105,7 @@ for _size, _depth in DEPTHS.items():
                 "stem": "patch_embed.proj",
                 "attention.qkv": "blocks.*.attn.qkv",
                 "attention.output": "blocks.*.attn.proj",
+                "mlp": "blocks.*.mlp",
                 "mlp.in": "blocks.*.mlp.fc1",
                 "mlp.out": "blocks.*.mlp.fc2",
             },

@@ -1,0 +1,111 @@
+"""The two files that peft writes and reads: adapter_config.json and adapter_model.safetensors."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import ConfigurationError, DamagedFileError, WeightsMismatchError
+from ...models import PretrainedModel, adopt, display_name
+from ...storage import read_json, read_tensors, write_json, write_tensors
+from .low_rank import ADAPTER, inner
+
+if TYPE_CHECKING:
+    from .lora import LoraSettings
+
+CONFIGURATION, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+
+
+def write(folder: Path, model: PretrainedModel, settings: LoraSettings) -> None:
+    """Both files, for peft.PeftModel.from_pretrained(base, folder), without the head, which that base lacks."""
+    found = {
+        _PREFIX + name.replace(f".{ADAPTER}", ""): tensor.contiguous()
+        for name, tensor in inner(model).state_dict().items()
+        if ".lora_" in name
+    }
+    made: Any = inner(model).peft_config
+    config = {name: _plain(value) for name, value in made[ADAPTER].to_dict().items()}
+    if settings.start in ("pissa", "olora"):
+        config["init_lora_weights"] = True
+    write_tensors(folder / TENSORS, found)
+    write_json(folder / CONFIGURATION, {**config, "base_model_name_or_path": model.name, "inference_mode": True})
+
+
+def read(folder: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
+    """Configuration and tensors. Raises ConfigurationError where there are none, or of a method that is not LoRA."""
+    for file in (CONFIGURATION, TENSORS):
+        if not (folder / file).is_file():
+            raise ConfigurationError(f"{folder} holds no {file}, so peft did not save LoRA's updates there.")
+    config = read_json(folder / CONFIGURATION)
+    if not isinstance(config, Mapping):
+        raise DamagedFileError(f"{folder / CONFIGURATION} holds {type(config).__name__} instead of an object.")
+    if config.get("peft_type") != "LORA":
+        raise ConfigurationError(f"{folder} holds updates of kind {config.get('peft_type')!r}; LoraTuner reads 'LORA'.")
+    return config, read_tensors(folder / TENSORS)
+
+
+def arguments(config: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+    """LoraTuner's arguments for peft's configuration."""
+    for name in ("rank_pattern", "alpha_pattern", "layer_replication", "target_parameters"):
+        if config.get(name):
+            raise ConfigurationError(f"peft's {name} has no counterpart in LoraTuner; merge it with peft instead.")
+    start = config.get("init_lora_weights", True)
+    return {
+        "rank": int(config["r"]),
+        "alpha": float(config["lora_alpha"]),
+        "lora_dropout": float(config.get("lora_dropout", 0.0)),
+        "target_layers": _targets(config, model),
+        "rank_stabilised": bool(config.get("use_rslora", False)),
+        "weight_decomposed": bool(config.get("use_dora", False)),
+        "start": "zero" if start in (True, "pissa", "olora") else str(start),
+    }
+
+
+def put_into(model: PretrainedModel, tensors: Mapping[str, Tensor]) -> None:
+    """Give the updates their values. Raises WeightsMismatchError where the names or shapes are of another model."""
+    state = {name: tensor for name, tensor in inner(model).state_dict().items() if ".lora_" in name}
+    found = {_own_name(name, state): tensor for name, tensor in tensors.items() if "lora_" in name}
+    wrong = [name for name, tensor in found.items() if name not in state or state[name].shape != tensor.shape]
+    lacking = [name for name in state if name not in found]
+    if wrong or lacking:
+        raise WeightsMismatchError(
+            f"these updates are not of {model.name}: it has no place for {wrong[:3]}, and for {lacking[:3]} nothing "
+            "was saved."
+        )
+    with torch.no_grad():
+        for name, tensor in found.items():
+            state[name].copy_(tensor)
+
+
+def _own_name(name: str, state: Mapping[str, Tensor]) -> str:
+    """Our name of peft's tensor, also where peft's model holds the base one level down (`bert.encoder…`)."""
+    name = name.removeprefix(_PREFIX)
+    stem, _, leaf = name.rpartition(".")
+    own = f"{stem}.{ADAPTER}.{leaf}" if leaf == "weight" else f"{name}.{ADAPTER}"
+    return own if own in state else own.partition(".")[2]
+
+
+def _targets(config: Mapping[str, Any], model: nn.Module) -> list[str]:
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    known = {field for field in ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")}
+    chosen = LoraConfig(**{name: config[name] for name in known if config.get(name) is not None})
+    adopted = model if isinstance(model, PretrainedModel) else adopt(model)
+    names = [display_name(adopted, name) for name, _ in adopted.named_modules() if name.startswith("trunk.")]
+    return [name for name in names if name and check_target_module_exists(chosen, name)]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if isinstance(value, enum.Enum):
+        return value.value
+    return asdict(value) if hasattr(value, "__dataclass_fields__") else value

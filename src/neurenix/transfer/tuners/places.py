@@ -1,0 +1,152 @@
+"""Where in a model a method finds its places: by declared roles, else by structure. No model's name is known here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from ...errors import ConfigurationError
+from ...models import PretrainedModel, covered, display_name, match_layers
+
+_NORMS = ("Norm", "FrozenBatchNorm")
+# modules that compute with their layers' weights themselves, so that a wrapper of such a layer would not be called
+_USE_WEIGHTS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer, nn.MultiheadAttention)
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A layer. name: qualified. width: features that it gives. maps: they are the second dimension of four."""
+
+    name: str
+    module: nn.Module
+    width: int
+    maps: bool
+
+
+def layers_of(model: PretrainedModel, role: str, within: Sequence[str] = ()) -> list[Place]:
+    """The layers of a declared role, from input to output. within: qualified names that they have to lie in or be."""
+    pattern = model.architecture.roles.get(role) if model.architecture else None
+    if pattern is None:
+        return []
+    modules = dict(model.named_modules())
+    found = [name for name in match_layers(model, pattern) if not within or covered(name, within)]
+    return [_place(name, modules[name]) for name in found]
+
+
+def blocks(model: PretrainedModel, layers: Sequence[str] | str | int | None) -> list[Place]:
+    """The residual blocks of a model from input to output, or those that `layers` chooses.
+
+    layers: names or globs of blocks or of what holds them; a number for so many from the top; None for all.
+    A block is a stage with a feed-forward part. Models that declare none are searched for layers of one class that
+    follow each other, as blocks do.
+
+    Raises ConfigurationError where there are no blocks, or none in `layers`; UnknownNameError for a wrong name.
+    """
+    modules = dict(model.named_modules())
+    names = _declared_blocks(model) or list(_repeated(model))
+    if not names:
+        raise ConfigurationError(
+            f"{model.name} has no blocks that are repeated, so there is no place for this method; use LoraTuner or "
+            "Finetuner."
+        )
+    if isinstance(layers, int):
+        if isinstance(layers, bool) or not 0 < layers <= len(names):
+            raise ConfigurationError(f"layers={layers}; {model.name} has {len(names)} blocks: give 1 to {len(names)}.")
+        names = names[-layers:]
+    elif layers is not None:
+        wanted = match_layers(model, layers)
+        chosen = [name for name in names if covered(name, wanted)]
+        if not chosen:
+            shown = ", ".join(display_name(model, name) for name in names[:4])
+            raise ConfigurationError(f"layers={layers!r} holds none of {model.name}'s blocks ({shown}, …).")
+        names = chosen
+    return [_place(name, modules[name]) for name in names]
+
+
+def names_within(model: PretrainedModel, layers: Sequence[str] | str | int | None) -> list[str]:
+    """Qualified names of what a method keeps to: the blocks that `layers` chooses, or for None the trunk."""
+    return ["trunk"] if layers is None else [block.name for block in blocks(model, layers)]
+
+
+def linear_layers(model: PretrainedModel) -> list[Place]:
+    """Every linear and convolutional layer of the trunk that is called as a layer, from input to output."""
+    return [_place(name, module) for name, module in _leaves(model) if _is_linear(module)]
+
+
+def linear_and_norm_layers(model: PretrainedModel) -> list[Place]:
+    """The same with the norms that have a scale of their own."""
+    return [_place(name, module) for name, module in _leaves(model) if _is_linear(module) or is_norm(module)]
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a layer normalises and has learned a scale."""
+    return any(sign in type(module).__name__ for sign in _NORMS) and getattr(module, "weight", None) is not None
+
+
+def input_width(module: nn.Module) -> int:
+    """Features that a linear layer takes."""
+    return int(module.in_features)  # type: ignore[arg-type]
+
+
+def _declared_blocks(model: PretrainedModel) -> list[str]:
+    inner = [place.name for place in layers_of(model, "mlp.out")]
+    stages = [match_layers(model, stage)[0] for stage in model.stages]
+    return [stage for stage in stages if any(covered(name, [stage]) for name in inner)]
+
+
+def _repeated(model: PretrainedModel) -> Iterator[str]:
+    """Names of modules of one class that stand in one container, and of which each holds several layers."""
+    taken: list[str] = []
+    for name, container in model.trunk.named_modules(prefix="trunk"):
+        children = list(container.named_children())
+        is_container = isinstance(container, (nn.Sequential, nn.ModuleList))
+        if not is_container or covered(name, taken):
+            continue
+        kinds = {type(child) for _, child in children if _layers_in(child) > 1}
+        if len(kinds) == 1 and all(_layers_in(child) > 1 for _, child in children):
+            if any(isinstance(child, (nn.Sequential, nn.ModuleList)) for _, child in children):
+                continue  # stages, whose blocks come later
+            taken += [f"{name}.{child}" for child, _ in children]
+    yield from taken
+
+
+def _layers_in(module: nn.Module) -> int:
+    return sum(1 for part in module.modules() if _is_linear(part))
+
+
+def _leaves(model: PretrainedModel) -> Iterator[tuple[str, nn.Module]]:
+    shut: list[str] = []
+    for name, module in model.trunk.named_modules(prefix="trunk"):
+        if covered(name, shut):
+            continue
+        if isinstance(module, _USE_WEIGHTS):
+            shut.append(name)
+        elif not list(module.children()):
+            yield name, module
+
+
+def _place(name: str, module: nn.Module) -> Place:
+    """Width and layout are those of the last layer within."""
+    last = [part for part in module.modules() if _width(part) is not None]
+    if not last:
+        raise ConfigurationError(f"{name} holds no layer that tells how many features it gives.")
+    inner = last[-1]
+    maps = isinstance(inner, (_CONVOLUTIONS, nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.InstanceNorm2d))
+    return Place(name, module, int(_width(inner) or 0), maps)
+
+
+def _width(module: Any) -> int | None:
+    if isinstance(module, nn.Linear):
+        return module.out_features
+    if isinstance(module, _CONVOLUTIONS):
+        return module.out_channels
+    weight = getattr(module, "weight", None)
+    return int(weight.shape[-1]) if is_norm(module) and weight is not None else None
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, (nn.Linear, *_CONVOLUTIONS))
