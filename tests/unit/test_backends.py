@@ -96,7 +96,9 @@ def wrong_backend() -> Backend:
     def build(module: nn.Module, example: object, precision: str) -> object:
         return lambda inputs: -module(inputs).detach()
 
-    return Backend(build=build, usable=lambda *_: True, convolutions={"fp32": 1e9}, products={"fp32": 1e9}, build_seconds=0.0)  # type: ignore[arg-type]
+    return Backend(
+        build=build, usable=lambda *_: True, convolutions={"fp32": 1e9}, products={"fp32": 1e9}, build_seconds=0.0
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("backend", ["auto", "wrong"])

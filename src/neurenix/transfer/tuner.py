@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import copy
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -285,7 +286,9 @@ class Tuner(abc.ABC):
         return type(self).__name__
 
     def _stored_settings(self) -> dict[str, Any]:
-        return asdict(self.settings)
+        """The arguments that this tuner takes."""
+        taken = inspect.signature(type(self)).parameters
+        return {name: value for name, value in asdict(self.settings).items() if name in taken}
 
     def _loop_settings(self, solved_head: bool = False, keep: bool = False) -> LoopSettings:
         return self.settings.loop(self._keeps_statistics(solved_head), keep)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .lora import LoraSettings
 
 ADAPTER = "default"  # peft's name for the only one
+LINEAR_STARTS = ("pissa", "olora", "orthogonal")  # in peft
 _USUAL = ("attention.query", "attention.value", "attention.qkv")
 
 
@@ -28,17 +29,17 @@ def target_names(
     model: PretrainedModel, targets: Sequence[str] | None, layers: Sequence[str] | str | int | None
 ) -> list[str]:
     """Names, as displayed, of the layers that get updates. targets: roles, names or globs; layers: see blocks."""
-    eligible = {place.name for place in linear_layers(model)}
+    able = [place.name for place in linear_layers(model) if getattr(place.module, "groups", 1) == 1]
     roles = model.architecture.roles if model.architecture else {}
     if targets is None:
         usual = [place.name for role in _USUAL for place in layers_of(model, role)]
-        found = usual or [place.name for place in linear_layers(model)]
+        found = usual or able
     else:
         found = [name for target in targets for name in match_layers(model, roles.get(target, target))]
-        found = [name for name in eligible if covered(name, found)]
+        found = [name for name in able if covered(name, found)]
         if not found:
             raise ConfigurationError(
-                f"target_layers={list(targets)!r} holds no linear or convolutional layer that is called as one; roles: "
+                f"target_layers={list(targets)!r} holds no linear layer, nor a convolution of one group; roles: "
                 f"{', '.join(roles) or 'none'}."
             )
     if layers is not None:
@@ -54,6 +55,12 @@ def inject(model: PretrainedModel, names: Sequence[str], settings: LoraSettings)
     """Put low-rank updates beside the layers of these names."""
     from peft import inject_adapter_in_model
 
+    others = [name for name in names if not isinstance(inner(model).get_submodule(name), nn.Linear)]
+    if others and settings.start in LINEAR_STARTS:
+        raise ConfigurationError(
+            f"start={settings.start!r} is made for linear layers alone, and {others[0]} is none; take start='zero', or "
+            "name linear layers in target_layers."
+        )
     inject_adapter_in_model(configuration(names, settings), inner(model), ADAPTER)
 
 

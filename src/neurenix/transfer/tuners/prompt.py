@@ -46,7 +46,8 @@ class PromptTuner(MethodTuner):
     """Trains tokens that a transformer reads beside those of its input, and a head.
 
     Lester et al., The Power of Scale for Parameter-Efficient Prompt Tuning, EMNLP 2021; Liu et al., P-Tuning v2, ACL
-    2022; Jia et al., Visual Prompt Tuning, ECCV 2022. They go in behind the embeddings and are taken out before the pooling.
+    2022; Jia et al., Visual Prompt Tuning, ECCV 2022. They go in behind the embeddings and are taken out before the
+    pooling.
 
     Args:
         model: from load_pretrained_model, or any torch module whose last linear layer is its head.
