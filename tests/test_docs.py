@@ -29,7 +29,7 @@ from neurenix.storage import tensor_digest
 from neurenix.transfer import Finetuner, load_pretrained_model
 from neurenix.transfer.strategies import STRATEGIES
 
-SPEC_SHA256 = "866f7b1a89967c047faea84d1252dc97b5b838a8148964c67f0bcbdbfa15f4bf"
+SPEC_SHA256 = "18d4dd795e465af68e02ca9a462533dc92ca24f18327b137d3b7a3084efb236d"
 FLOWERS = ("daisy", "iris", "poppy", "rose", "tulip", "violet")
 Serve = Callable[..., LocalHub]
 
@@ -125,6 +125,7 @@ def test_every_block_of_the_specification_has_a_test():
         ("Pre-trained Model Loading", 0),
         ("Feature Extraction", 0),
         ("Fine-tuning", 0),
+        ("Parameter-Efficient Fine-tuning", 0),
         ("Choosing the Right Pre-trained Model", 0),
         ("Choosing the Right Pre-trained Model", 1),
         ("Choosing the Right Pre-trained Model", 2),
@@ -183,6 +184,23 @@ def test_fine_tuning(resnet, workplace):
     assert [(layer.in_features, layer.out_features) for layer in linear] == [(2048, 256), (256, 10)]
     loaded = Finetuner.load("./checkpoints/best", device="cpu")
     assert loaded.predict_proba(images(2)).shape == (2, 10)
+
+
+def test_parameter_efficient_fine_tuning(serve):
+    serve("bert-base-uncased")
+    base = load_pretrained_model(
+        "bert-base-uncased", domain="nlp", weights="bert-base-uncased", max_length=512, include_top=False, device="cpu"
+    )
+    tuner = run(the_block("Parameter-Efficient Fine-tuning"), nlp_model=base)["adapter_tuner"]
+    texts = ["a good film", "a bad one", "dull", "fine, all in all"]
+    tuner.fit((texts, ["good", "bad", "bad", "good"]), epochs=1, batch_size=2, run=False)
+    before, after = base.trunk.state_dict(), tuner.detach().trunk.state_dict()
+    assert all(tensor_digest(before[name]) == tensor_digest(after[name]) for name in before)
+    # BERT has the sizes of the hub's small stand-in here: two adapters in each block, of 64 features
+    width, layers = base.feature_size, len(base.stages) - 1
+    own = sum(tuner.model.get_parameter(name).numel() for name in tuner.own_parameters)
+    assert own == layers * 2 * (2 * 64 * width + width + 64)
+    assert {"accuracy", "f1_score", "loss"} <= tuner.evaluate((texts, ["good", "bad", "bad", "good"])).keys()
 
 
 @pytest.mark.parametrize(

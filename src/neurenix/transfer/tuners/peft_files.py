@@ -20,22 +20,20 @@ if TYPE_CHECKING:
     from .lora import LoraSettings
 
 CONFIGURATION, TENSORS = "adapter_config.json", "adapter_model.safetensors"
-_PREFIX = "base_model.model."
+_PREFIX, _LENGTHS = "base_model.model.", "lora_magnitude_vector"
 
 
 def write(folder: Path, model: PretrainedModel, settings: LoraSettings) -> None:
     """Both files, for peft.PeftModel.from_pretrained(base, folder), without the head, which that base lacks."""
     found = {
-        _PREFIX + name.replace(f".{ADAPTER}", ""): tensor.contiguous()
-        for name, tensor in inner(model).state_dict().items()
-        if ".lora_" in name
+        _peft_name(name): tensor.contiguous() for name, tensor in inner(model).state_dict().items() if ".lora_" in name
     }
     made: Any = inner(model).peft_config
     config = {name: _plain(value) for name, value in made[ADAPTER].to_dict().items()}
     if settings.start in ("pissa", "olora"):
         config["init_lora_weights"] = True
     write_tensors(folder / TENSORS, found)
-    write_json(folder / CONFIGURATION, {**config, "base_model_name_or_path": model.name, "inference_mode": True})
+    write_json(folder / CONFIGURATION, {**config, "base_model_name_or_path": None, "inference_mode": True})
 
 
 def read(folder: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
@@ -56,7 +54,6 @@ def arguments(config: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
     for name in ("rank_pattern", "alpha_pattern", "layer_replication", "target_parameters"):
         if config.get(name):
             raise ConfigurationError(f"peft's {name} has no counterpart in LoraTuner; merge it with peft instead.")
-    start = config.get("init_lora_weights", True)
     return {
         "rank": int(config["r"]),
         "alpha": float(config["lora_alpha"]),
@@ -64,7 +61,7 @@ def arguments(config: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
         "target_layers": _targets(config, model),
         "rank_stabilised": bool(config.get("use_rslora", False)),
         "weight_decomposed": bool(config.get("use_dora", False)),
-        "start": "zero" if start in (True, "pissa", "olora") else str(start),
+        "start": "zero",  # the values come from the file
     }
 
 
@@ -84,11 +81,16 @@ def put_into(model: PretrainedModel, tensors: Mapping[str, Tensor]) -> None:
             state[name].copy_(tensor)
 
 
+def _peft_name(name: str) -> str:
+    """The name without that of peft's adapter, and of DoRA's lengths without the word weight."""
+    return _PREFIX + name.replace(f".{ADAPTER}", "").replace(f"{_LENGTHS}.weight", _LENGTHS)
+
+
 def _own_name(name: str, state: Mapping[str, Tensor]) -> str:
     """Our name of peft's tensor, also where peft's model holds the base one level down (`bert.encoder…`)."""
     name = name.removeprefix(_PREFIX)
-    stem, _, leaf = name.rpartition(".")
-    own = f"{stem}.{ADAPTER}.{leaf}" if leaf == "weight" else f"{name}.{ADAPTER}"
+    stem = name.removesuffix(".weight")
+    own = f"{stem}.{ADAPTER}.weight"
     return own if own in state else own.partition(".")[2]
 
 
