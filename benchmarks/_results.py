@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import hashlib
 import json
@@ -67,6 +68,22 @@ def write(name: str, title: str, measured: Measured, ours: str, note: str) -> No
     taken = f"medians of {rounds} rounds" if rounds > 1 else "one round"
     about = f"{record['date']}, {record['machine']}, torch {_version('torch')}, {taken}. {note}".rstrip()
     (RESULTS / f"{name}.md").write_text(f"### {title}\n\n{about}\n\n{table(measured, ours)}\n")
+
+
+def write_comparison(name: str, title: str, comparison: Any) -> None:
+    """The table of neurenix.transfer.compare, and its figures."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    rows = [dataclasses.asdict(row) for row in comparison.rows]
+    record = {"title": title, "date": datetime.date.today().isoformat(), **_conditions(), "rows": rows}
+    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    lines = [f"| | {comparison.metric} | trained | seconds | memory MiB | file MiB |", "|---" * 6 + "|"]
+    for row in comparison.rows:
+        score = f"{row.score:.4f}" + (f" ± {row.spread:.4f}" if row.spread else "")
+        costs = f"{row.trained:,} | {row.seconds:.1f} | {row.memory:,.0f} | {row.file:.2f}"
+        lines.append(f"| {'**' + row.name + '**' if row.is_best else row.name} | {score} | {costs} |")
+    about = f"{record['date']}, {record['machine']}, torch {_version('torch')}. In bold: no other one reaches as much "
+    about += "with as few trained parameters."
+    (RESULTS / f"{name}.md").write_text(f"### {title}\n\n{about}\n\n" + "\n".join(lines) + "\n")
 
 
 def begun(name: str, contestants: Sequence[str], rounds: int) -> Measured:

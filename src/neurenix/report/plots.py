@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from ..transfer import Comparison
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _TEXT, _TITLE, _GREY = 11, 13, "#444444"
@@ -111,7 +113,8 @@ def _canvas(with_matrix: bool, classes: int) -> tuple[Figure, Axes, Axes | None]
 
 
 def _style(index: int) -> dict[str, Any]:
-    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+    # after seven, the colours come again with other markers
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]}
 
 
 def _values(history: History | Sequence[Mapping[str, Any]], quantity: str) -> list[float]:
@@ -173,3 +176,18 @@ def _spoken(quantity: str) -> str:
     """`val_f1_score` as people say it: `validation f1 score`."""
     spoken = quantity.replace("_", " ")
     return f"validation {spoken.removeprefix('val ')}" if spoken.startswith("val ") else spoken
+
+
+def costs(comparison: Comparison, axes: Axes) -> None:
+    """Draw what each method reaches over the parameters that it trains; a line joins those that no other one beats."""
+    for index, row in enumerate(comparison.rows):
+        axes.errorbar(
+            row.trained, row.score, yerr=row.spread or None, label=row.name, markersize=9, capsize=3, **_style(index)
+        )
+    best = comparison.best
+    axes.step([row.trained for row in best], [row.score for row in best], where="post", color=_GREY, zorder=0)
+    axes.set_xscale("log")
+    axes.set_xlabel("trained parameters", fontsize=_TEXT)
+    axes.set_ylabel(comparison.metric.replace("_", " "), fontsize=_TEXT)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=_TEXT - 2, loc="lower right")

@@ -1,6 +1,8 @@
 """The face of neurenix: load a pretrained model, adapt it, measure it, save it."""
 
 from ..models import layer_names as layer_names
+from .comparison import Comparison as Comparison
+from .comparison import compare as compare
 from .features import FeatureExtractor as FeatureExtractor
 from .finetune import Finetuner as Finetuner
 from .label_errors import find_label_errors as find_label_errors
@@ -18,6 +20,7 @@ from .tuners import ScaleShiftTuner as ScaleShiftTuner
 __all__ = [
     "AdapterTuner",
     "BiasTuner",
+    "Comparison",
     "FeatureExtractor",
     "Finetuner",
     "IA3Tuner",
@@ -25,6 +28,7 @@ __all__ = [
     "NormTuner",
     "PromptTuner",
     "ScaleShiftTuner",
+    "compare",
     "find_label_errors",
     "layer_names",
     "list_models",
