@@ -35,34 +35,25 @@ from neurenix.devices import has_fast_bfloat16
 EPOCHS = {part: int(os.environ.get("NEURENIX_BENCH_EPOCHS", usual)) for part, usual in (("head", 10), ("lora", 5))}
 BATCH, LONGEST, RATE = 32, 128, 1e-3
 LORA: dict[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": ["query", "value"], "layers_to_transform": [4, 5]}
-UNTUNED = ("embeddings", "encoder.layer.[0-3]", "*.base_layer", "*.key", "*.dense", "*.LayerNorm")
 
 
 def ours(part: str, **options: Any) -> dict[str, float]:
     from neurenix.data import TextDataset
-    from neurenix.transfer import Finetuner
+    from neurenix.transfer import Finetuner, LoraTuner
 
     import_all()
     model = load(LONGEST)
     train, test = (TextDataset(*texts(which), classes=section_names()) for which in ("train", "test"))
-    frozen: dict[str, Any] = {"strategy": "head"} if part == "head" else {"freeze_layers": [*UNTUNED]}
-    if part == "lora":
-        with_lora(model.trunk)
+    alike: dict[str, Any] = {"learning_rate": RATE, "schedule": "constant", "warmup": 0, "weight_decay": 0.0, **options}
     started = time.perf_counter()
-    tuner = Finetuner(
-        model, SECTIONS, learning_rate=RATE, schedule="constant", warmup=0, weight_decay=0.0, **frozen, **options
-    )
+    if part == "head":
+        tuner: Any = Finetuner(model, SECTIONS, strategy="head", **alike)
+    else:
+        tuner = LoraTuner(model, SECTIONS, rank=8, alpha=16, layers=2, solve_head=False, **alike)
     tuner.fit(train, batch_size=BATCH, epochs=EPOCHS[part], run=False)
     seconds = time.perf_counter() - started
     each = tuner.history["seconds"]
     return {"seconds": seconds, "accuracy": tuner.evaluate(test)["accuracy"], "first_epoch": each[0]}
-
-
-def with_lora(encoder: nn.Module) -> None:
-    """Put low-rank updates beside the weights that they are of."""
-    from peft import LoraConfig, inject_adapter_in_model
-
-    inject_adapter_in_model(LoraConfig(**LORA), encoder)
 
 
 def trainer(part: str, seed: int, bf16: bool = False) -> dict[str, float]:

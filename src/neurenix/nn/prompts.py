@@ -33,7 +33,7 @@ class Prompted(Wrapper):
     def forward(self, hidden: Tensor, *others: Any, **options: Any) -> Any:
         """(n, t, d) -> (n, t, d), with the prompts among the t wherever they were not put in or taken out here."""
         if self.inserts and self.prompts is not None:
-            prompts = self.prompts.to(hidden.dtype).expand(len(hidden), -1, -1)
+            prompts = self.prompts.to(hidden.dtype).expand(hidden.shape[0], -1, -1)  # len() would fix it in a trace
             hidden = torch.cat([hidden[:, : self.place], prompts, hidden[:, self.place :]], 1)
         others = tuple(self._widened(hidden, value) for value in others)
         outputs = self.base_layer(hidden, *others, **{name: self._widened(hidden, options[name]) for name in options})

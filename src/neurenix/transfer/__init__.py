@@ -16,6 +16,7 @@ from .tuners import LoraTuner as LoraTuner
 from .tuners import NormTuner as NormTuner
 from .tuners import PromptTuner as PromptTuner
 from .tuners import ScaleShiftTuner as ScaleShiftTuner
+from .tunings import Tunings as Tunings
 
 __all__ = [
     "AdapterTuner",
@@ -28,6 +29,7 @@ __all__ = [
     "NormTuner",
     "PromptTuner",
     "ScaleShiftTuner",
+    "Tunings",
     "compare",
     "find_label_errors",
     "layer_names",

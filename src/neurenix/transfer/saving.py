@@ -144,20 +144,22 @@ def saved_folder(path: Path) -> Path:
     return path / MODEL_FOLDER if (path / RUN_FILE).is_file() else path
 
 
-def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
-    """The checked manifest of a saved tuning."""
+def read_manifest(folder: Path, kind: str | None = None) -> dict[str, Any]:
+    """The checked manifest of a saved tuning. kind: of the tuner that reads it; None for any."""
+    wanted = kind or "tuner"
     if not (folder / MANIFEST).is_file() and (folder.parent / RUN_FILE).is_file():
         raise ConfigurationError(
             f"the run {folder.parent} is not finished, so it holds no tuned model yet; call fit again to go on with it."
         )
     if not (folder / MANIFEST).is_file():
         raise ConfigurationError(
-            f"{folder} holds no {MANIFEST}, so it is not a saved {kind}; give the folder that save() was given."
+            f"{folder} holds no {MANIFEST}, so it is not a saved {wanted}; give the folder that save() was given."
         )
     manifest = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT or manifest.get("kind") != kind:
+    known = isinstance(manifest, dict) and manifest.get("format") == _FORMAT
+    if not known or kind not in (None, manifest.get("kind")):
         found = manifest.get("kind") if isinstance(manifest, dict) else type(manifest).__name__
-        raise DamagedFileError(f"{folder / MANIFEST} describes {found!r}, not a {kind} of format {_FORMAT}.")
+        raise DamagedFileError(f"{folder / MANIFEST} describes {found!r}, not a {wanted} of format {_FORMAT}.")
     return manifest
 
 
