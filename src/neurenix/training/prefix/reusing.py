@@ -175,7 +175,7 @@ class ReusingFeed:
 
     def _take_features(self, few: Batch, boundary: Boundary) -> bool:
         """Fill the store with features that are known; False where there are none, or they are of other samples."""
-        if self._features is None or self._views > 1 or self._store is None:
+        if self._features is None or self._loader.views or self._store is None:  # they are of images as they are
             return False
         known = self._features()
         places = {int(index): row for row, index in enumerate(known.indices)}
