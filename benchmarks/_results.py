@@ -78,7 +78,7 @@ def write_comparison(name: str, title: str, comparison: Any) -> None:
     (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
     lines = [f"| | {comparison.metric} | trained | seconds | memory MiB | file MiB |", "|---" * 6 + "|"]
     for row in comparison.rows:
-        score = f"{row.score:.4f}" + (f" ± {row.spread:.4f}" if row.spread else "")
+        score = f"{row.score:.4f}" + ("" if row.spread is None else f" ± {row.spread:.4f}")
         costs = f"{row.trained:,} | {row.seconds:.1f} | {row.memory:,.0f} | {row.file:.2f}"
         lines.append(f"| {'**' + row.name + '**' if row.is_best else row.name} | {score} | {costs} |")
     about = f"{record['date']}, {record['machine']}, torch {_version('torch')}. In bold: no other one reaches as much "

@@ -33,14 +33,14 @@ _LOOK = 0.02  # seconds between looks at the memory
 class Candidate:
     """What a way of tuning reached, over all seeds, and what it cost.
 
-    score: mean of the metric over the seeds, spread: its standard deviation (0 of one seed). trained: parameters, with
-    the head's. seconds: of a fit. memory, file: MiB, the most that a fit needed and what it saved.
+    score: mean of the metric over the seeds, spread: its standard deviation, None of one seed. trained: parameters,
+    with the head's. seconds: of a fit. memory, file: MiB, the most that a fit needed and what it saved.
     is_best: no other one reaches as much with as few trained parameters.
     """
 
     name: str
     score: float
-    spread: float
+    spread: float | None
     trained: int
     seconds: float
     memory: float
@@ -67,7 +67,7 @@ class Comparison:
             f"  {'method':{width}}  {self.metric:>15}  {'trained':>12}  {'seconds':>8}  {'memory MiB':>10}  file MiB"
         ]
         for row in self.rows:
-            score = f"{row.score:.4f}" + (f" ± {row.spread:.4f}" if row.spread else "")
+            score = f"{row.score:.4f}" + ("" if row.spread is None else f" ± {row.spread:.4f}")
             costs = f"{row.trained:12,}  {row.seconds:8.1f}  {row.memory:10,.0f}  {row.file:8.2f}"
             lines.append(f"{'*' if row.is_best else ' '} {row.name:{width}}  {score:>15}  {costs}")
         lines.append("* no other one reaches as much with as few trained parameters")
@@ -119,7 +119,7 @@ def compare(
                 row = Candidate(
                     name=name,
                     score=score,
-                    spread=0.0,
+                    spread=None,
                     trained=tuner.summary().trainable,
                     seconds=timer.seconds,
                     memory=peak.mebibytes,
@@ -156,7 +156,7 @@ def _ranked(found: Mapping[str, Sequence[Candidate]]) -> tuple[Candidate, ...]:
         {
             **vars(runs[0]),
             "score": statistics.mean(run.score for run in runs),
-            "spread": statistics.stdev(run.score for run in runs) if len(runs) > 1 else 0.0,
+            "spread": statistics.stdev(run.score for run in runs) if len(runs) > 1 else None,
             "seconds": statistics.median(run.seconds for run in runs),
             "memory": max(run.memory for run in runs),
         }

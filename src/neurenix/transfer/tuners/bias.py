@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from torch import nn
 
@@ -34,7 +34,7 @@ class BiasTuner(MethodTuner):
             fit, as the data need it.
         layers: blocks whose biases are trained, by name or glob; a number for so many from the top; None for
             all of the model.
-        learning_rate: of the method's parameters and of the head; None takes 1e-3.
+        learning_rate: of the method's parameters and of the head; None takes 5e-3 for those, 1e-3 for the head.
         solve_head: a new linear head begins in closed form, on the features of the base; else at random.
         seed: of the start of what is new, of sample order, augmentation and dropout.
         weight_decay, optimizer, loss, metrics, dropout_rate, schedule, warmup, precision, accumulation_steps,
@@ -45,6 +45,7 @@ class BiasTuner(MethodTuner):
         ConfigurationError: an argument cannot work, or the model has no place for the method.
     """
 
+    own_rate: ClassVar[float] = 5e-3
     settings: BiasSettings
 
     def __init__(

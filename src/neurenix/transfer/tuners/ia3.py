@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from torch import nn
 
@@ -36,7 +36,7 @@ class IA3Tuner(MethodTuner):
         num_classes: outputs of the new head; None keeps the model's own, and where it has none makes one in the first
             fit, as the data need it.
         layers: blocks that are scaled, by name or glob; a number for so many from the top; None for all.
-        learning_rate: of the method's parameters and of the head; None takes 1e-3.
+        learning_rate: of the method's parameters and of the head; None takes 1e-2 for those, 1e-3 for the head.
         solve_head: a new linear head begins in closed form, on the features of the base; else at random.
         seed: of the start of what is new, of sample order, augmentation and dropout.
         weight_decay, optimizer, loss, metrics, dropout_rate, schedule, warmup, precision, accumulation_steps,
@@ -47,6 +47,7 @@ class IA3Tuner(MethodTuner):
         ConfigurationError: an argument cannot work, or the model has no place for the method.
     """
 
+    own_rate: ClassVar[float] = 1e-2
     settings: IA3Settings
 
     def __init__(

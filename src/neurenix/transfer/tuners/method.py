@@ -6,7 +6,7 @@ import abc
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import nn
@@ -40,6 +40,7 @@ class MethodTuner(Tuner):
     A new linear head begins in closed form, see Finetuner's strategy lp_ft.
     """
 
+    own_rate: ClassVar[float] = 1e-3  # of what the method trains, where no learning_rate is given
     settings: MethodSettings
     _own: list[str]
     _tuned: PretrainedModel | None
@@ -145,10 +146,11 @@ class MethodTuner(Tuner):
             reason="the base is frozen, the method's own parameters and the head learn",
         )
 
+    @final
     def _rates(self, learning_rate: float | None) -> Rates:
-        rate = self.settings.learning_rate if learning_rate is None else learning_rate
-        rate = 1e-3 if rate is None else rate
-        return Rates(body=rate, head=rate, layers=self._layer_rates(rate))
+        given = self.settings.learning_rate if learning_rate is None else learning_rate
+        body, head = (self.own_rate, 1e-3) if given is None else (given, given)
+        return Rates(body=body, head=head, layers=self._layer_rates(body))
 
     def _layer_rates(self, rate: float) -> Mapping[str, float]:
         """Rates of layers that learn at another one."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from torch import nn
 
 from ...devices import Precision
 from ...errors import ConfigurationError
 from ...nn import Prompted, wrap
-from ...training import Rates
 from .first_prompts import first_prompts
 from .method import TUNERS, MethodSettings, MethodTuner, new_parameters
 from .places import blocks
@@ -58,7 +57,7 @@ class PromptTuner(MethodTuner):
         prompt_init: "random", "vocabulary" (words drawn from it), "text" (the words of prompt_text, repeated), or
             "auto": vocabulary for texts, else random. In deep ones it is that of the first block.
         prompt_text: the words to begin with.
-        learning_rate: of the method's parameters and of the head; None takes 1e-2 for prompts, 1e-3 for the head.
+        learning_rate: of the method's parameters and of the head; None takes 1e-2 for those, 1e-3 for the head.
         solve_head: a new linear head begins in closed form, on the features of the base; else at random.
         seed: of the start of what is new, of sample order, augmentation and dropout.
         weight_decay, optimizer, loss, metrics, dropout_rate, schedule, warmup, precision, accumulation_steps,
@@ -69,6 +68,7 @@ class PromptTuner(MethodTuner):
         ConfigurationError: an argument cannot work, or the model has no place for the method.
     """
 
+    own_rate: ClassVar[float] = 1e-2
     settings: PromptSettings
 
     def __init__(
@@ -115,7 +115,3 @@ class PromptTuner(MethodTuner):
             prompted = Prompted(block.module, count, prompts, place=place, inserts=inserts, removes=removes)
             wrap(self.model, block.name, prompted)
         return new_parameters(self.model, before)
-
-    def _rates(self, learning_rate: float | None) -> Rates:
-        rate = self.settings.learning_rate if learning_rate is None else learning_rate
-        return Rates(body=1e-2, head=1e-3, layers={}) if rate is None else Rates(body=rate, head=rate, layers={})
