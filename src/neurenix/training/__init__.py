@@ -28,6 +28,7 @@ from .objective import labelled as labelled
 from .optimizers import OPTIMIZERS as OPTIMIZERS
 from .optimizers import Rates as Rates
 from .optimizers import build_optimizer as build_optimizer
+from .optimizers import check_rate as check_rate
 from .optimizers import resolve_rates as resolve_rates
 from .prefix import FEATURES as FEATURES
 from .prefix import Embedding as Embedding
@@ -74,6 +75,7 @@ __all__ = [
     "balanced_class_weights",
     "build_optimizer",
     "classification_head",
+    "check_rate",
     "constant_schedule",
     "expanded",
     "fit_in_run",

@@ -51,11 +51,10 @@ def resolve_rates(
     Without a learning rate the head takes 1e-3 and the pretrained body a tenth of it, or 5e-5 in transformers,
     whose weights a larger step destroys (Devlin et al. 2019, appendix A.3; Steiner et al. 2022, table 4).
     """
-    for rate in [learning_rate, *(layers.values() if isinstance(layers, Mapping) else [])]:
-        if rate is not None and not 0 <= rate < float("inf"):
+    check_rate(learning_rate)
+    for rate in layers.values() if isinstance(layers, Mapping) else ():
+        if not 0 <= rate < float("inf"):
             raise ConfigurationError(f"a learning rate of {rate} cannot train; give a small number such as 1e-3.")
-    if learning_rate == 0:
-        raise ConfigurationError("learning_rate=0 trains nothing; name layers that are to stay in freeze_layers.")
     decay = 1.0 if layers is None or isinstance(layers, Mapping) else float(layers)
     if not 0 < decay <= 1:
         raise ConfigurationError(
@@ -65,6 +64,14 @@ def resolve_rates(
     body = learning_rate if learning_rate is not None else _default_body_rate(model)
     head = learning_rate if learning_rate is not None else 1e-3
     return Rates(body=body, head=head, layers=layers if isinstance(layers, Mapping) else {}, decay=decay)
+
+
+def check_rate(learning_rate: float | None) -> None:
+    """Raise ConfigurationError for a learning rate that cannot train; None stands for a default."""
+    if learning_rate is not None and not 0 <= learning_rate < float("inf"):
+        raise ConfigurationError(f"a learning rate of {learning_rate} cannot train; give a small number such as 1e-3.")
+    if learning_rate == 0:
+        raise ConfigurationError("learning_rate=0 trains nothing; name layers that are to stay in freeze_layers.")
 
 
 def build_optimizer(model: PretrainedModel, name: str, rates: Rates, weight_decay: float) -> torch.optim.Optimizer:

@@ -16,7 +16,7 @@ from ...errors import ConfigurationError
 from ...models import PretrainedModel, covered
 from ...nn import unwrap
 from ...registry import Registry
-from ...training import Rates, above, constant_schedule
+from ...training import Rates, above, check_rate, constant_schedule
 from ..closed_form_head import the_linear_layer
 from ..fit_settings import FitSettings
 from ..saving import base_name
@@ -125,14 +125,14 @@ class MethodTuner(Tuner):
     def _prepare(self) -> tuple[str, ...]:
         self._tuned = None
         state = self.model.trunk.state_dict(prefix="trunk.")
-        like = next(iter(state.values()))
+        device = next(self.model.parameters()).device
         before = {name: tensor.clone() for name, tensor in state.items()} if self._rewrites_base() else {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
             self._own = self._install()
         if not self._own:
             raise ConfigurationError(f"{self.model.name} has nothing that {type(self).__name__} could train.")
-        self.model.to(like.device)
+        self.model.to(device)
         now = {base_name(name): tensor for name, tensor in self.model.trunk.state_dict(prefix="trunk.").items()}
         self._originals = {name: now[name].clone() for name in map(base_name, self._own) if name in state}
         self._originals |= {name: tensor for name, tensor in before.items() if not torch.equal(tensor, now[name])}
@@ -149,6 +149,7 @@ class MethodTuner(Tuner):
     @final
     def _rates(self, learning_rate: float | None) -> Rates:
         given = self.settings.learning_rate if learning_rate is None else learning_rate
+        check_rate(given)
         body, head = (self.own_rate, 1e-3) if given is None else (given, given)
         return Rates(body=body, head=head, layers=self._layer_rates(body))
 
