@@ -18,6 +18,7 @@ from neurenix.transfer import (
     NormTuner,
     PromptTuner,
     ScaleShiftTuner,
+    load_pretrained_model,
 )
 from neurenix.transfer.tuners.places import blocks
 
@@ -174,3 +175,27 @@ def test_the_summary_tells_what_is_trained(network):
     summary = AdapterTuner(network, adapter_size=4).summary()
     assert summary.trainable == 4 * (2 * 4 * 6 + 4 + 6) + 6 * 3 + 3
     assert "AdapterTuner" in str(summary)
+
+
+@pytest.mark.parametrize(
+    "second", [lambda model: Finetuner(model, 2, strategy="head"), lambda model: LoraTuner(model, 2)]
+)
+def test_a_base_that_was_trained_since_it_was_loaded_is_saved_whole(second, tmp_path):
+    """Its source would give the weights from before that training, and a wrong model without a word."""
+    texts, labels = ["fine", "dull", "so good", "no"] * 3, ["good", "bad"] * 6
+    first = Finetuner(load_pretrained_model("minilm", device="cpu"), 2, learning_rate=1e-3)
+    first.fit((texts, labels), epochs=1, batch_size=4, run=False)
+    tuner = second(first.model)
+    tuner.fit((texts, labels), epochs=1, batch_size=4, run=False)
+    tuner.save(tmp_path / "tuned")
+    again = type(tuner).load(tmp_path / "tuned", device="cpu")
+    assert (again.predict_proba(texts) == tuner.predict_proba(texts)).all()
+
+
+def test_tuners_can_stand_on_each_other(network, data):
+    first = AdapterTuner(network, adapter_size=4)
+    first.fit(data, epochs=1, batch_size=8, run=False)
+    second = AdapterTuner(first.model, adapter_size=2, layers=2)
+    assert sum(second.model.get_parameter(name).numel() for name in second.own_parameters) == 2 * (2 * 2 * 6 + 2 + 6)
+    second.fit(data, epochs=1, batch_size=8, run=False)
+    assert second.predict(data[0]).shape == (24,)

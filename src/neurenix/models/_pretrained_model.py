@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigurationError, InputMismatchError
 from ..nn import Pool
+from ..storage import combined_digest, tensor_digest
 from ._load_report import LoadReport
 from ._records import Architecture, Weights
 
@@ -27,6 +28,7 @@ class PretrainedModel(nn.Module):
     categories: names of the head's outputs, in order; empty when there is no head or no names are known.
     source: how load_pretrained_model made this model, so that a saved tuning can find its base again; None for
         a module of the user's own.
+    loaded: digest of the trunk as it was loaded; one that was trained since cannot be had again from its source.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class PretrainedModel(nn.Module):
         weights_info: Weights | None = None,
         load_report: LoadReport | None = None,
         source: Mapping[str, Any] | None = None,
+        loaded: str | None = None,
     ) -> None:
         super().__init__()
         self.trunk = trunk
@@ -58,6 +61,7 @@ class PretrainedModel(nn.Module):
         self.weights_info = weights_info
         self.load_report = load_report
         self.source = source
+        self.loaded = loaded
 
     @property
     def domain(self) -> str:
@@ -103,6 +107,11 @@ class PretrainedModel(nn.Module):
         like = next(self.trunk.parameters(), None)
         self.head = head if like is None else head.to(device=like.device, dtype=like.dtype)
         self.categories = tuple(categories)
+
+
+def trunk_digest(trunk: nn.Module) -> str:
+    """Digest of every tensor of a trunk's state, to be compared with PretrainedModel.loaded."""
+    return combined_digest({name: tensor_digest(tensor) for name, tensor in trunk.state_dict().items()})
 
 
 def adopt(module: Any, *, head: str | None = None) -> PretrainedModel:

@@ -21,6 +21,7 @@ from ..models import (
     Parts,
     PretrainedModel,
     Weights,
+    trunk_digest,
 )
 from ..models._choice import canonical_domain, check_licence, find_architecture, find_weights
 from ..models._inputs import fit_image_input, image_input_in, text_limit
@@ -110,6 +111,7 @@ def load_pretrained_model(
             "accept_licence": accept_licence,
             **_provenance(obtained),
         },
+        loaded=None if obtained is None else trunk_digest(parts.trunk),
     )
     return model.to(target).eval()
 

@@ -22,6 +22,7 @@ from ..models import PretrainedModel, adopt
 from ..nn import BASE_LAYER
 from ..storage import (
     check_hash,
+    combined_digest,
     file_sha256,
     inside,
     read_json,
@@ -73,6 +74,12 @@ class SavedTuning:
 def base_digests(model: PretrainedModel) -> dict[str, str]:
     """Digest of every tensor of a model's state, to find later what changed."""
     return {name: tensor_digest(tensor) for name, tensor in model.state_dict().items()}
+
+
+def is_as_loaded(model: PretrainedModel, digests: Mapping[str, str]) -> bool:
+    """Whether the model's trunk is still what its source gives. digests: as base_digests gives them."""
+    own = {name.removeprefix("trunk."): digest for name, digest in digests.items() if name.startswith("trunk.")}
+    return model.loaded is not None and combined_digest(own) == model.loaded
 
 
 def base_name(name: str) -> str:

@@ -42,7 +42,7 @@ from .learning_rate_curve import LearningRateCurve, check_range, try_rates
 from .loaders import Use, check_is_no_pair, first_batch, loader_for
 from .predictions import decide, finite_outputs, probabilities
 from .resume_check import ResumeCheck, check_resume
-from .saving import base_digests, base_name, load_tuning, save_tuning
+from .saving import base_digests, base_name, is_as_loaded, load_tuning, save_tuning
 from .strategies import Plan
 from .summary import Summary, summarise
 
@@ -60,6 +60,7 @@ class Tuner(abc.ABC):
         self.history = History()
         self.loss = LOSSES[settings.loss]
         before = base_digests(self.model)
+        self._base_is_as_loaded = is_as_loaded(self.model, before)
         self._waits_for_head = settings.num_classes is None and not has_head(self.model)
         self._head_is_ready = settings.num_classes is None and not self._waits_for_head
         if not self._waits_for_head:
@@ -227,7 +228,8 @@ class Tuner(abc.ABC):
     def save(self, path: str | Path, standalone: bool = False) -> None:
         """Write what changed against the base, head, label names and preprocessing into the folder `path`.
 
-        standalone: write every tensor, so that the base weights are not needed to load it.
+        standalone: write every tensor, so that the base weights are not needed to load it. A base that was trained
+            since it was loaded is always written.
         """
         self._check_ready()
         save_tuning(
@@ -237,7 +239,7 @@ class Tuner(abc.ABC):
             kind=type(self).__name__,
             settings=self._stored_settings(),
             history=self.history.as_json(),
-            standalone=standalone,
+            standalone=standalone or not self._base_is_as_loaded,
         )
 
     @classmethod

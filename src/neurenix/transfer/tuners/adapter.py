@@ -101,7 +101,7 @@ class AdapterTuner(MethodTuner):
         super().__init__(model, AdapterSettings.of(given))
 
     def _install(self) -> list[str]:
-        before = {name for name, _ in self.model.named_parameters()}
+        before = {id(parameter) for parameter in self.model.parameters()}
         chosen = blocks(self.model, self.settings.layers)
         for place, wrapper in ADAPTER_TYPES[self.settings.adapter_type](self.model, chosen):
             adapter = Bottleneck(

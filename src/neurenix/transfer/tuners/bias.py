@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import final
 
 from torch import nn
 
@@ -45,7 +45,7 @@ class BiasTuner(MethodTuner):
         ConfigurationError: an argument cannot work, or the model has no place for the method.
     """
 
-    own_rate: ClassVar[float] = 5e-3
+    own_rate: float = 5e-3
     settings: BiasSettings
 
     def __init__(

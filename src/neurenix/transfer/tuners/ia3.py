@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import final
 
 from torch import nn
 
@@ -47,7 +47,7 @@ class IA3Tuner(MethodTuner):
         ConfigurationError: an argument cannot work, or the model has no place for the method.
     """
 
-    own_rate: ClassVar[float] = 1e-2
+    own_rate: float = 1e-2
     settings: IA3Settings
 
     def __init__(
@@ -78,7 +78,7 @@ class IA3Tuner(MethodTuner):
         super().__init__(model, IA3Settings.of(given))
 
     def _install(self) -> list[str]:
-        before = {name for name, _ in self.model.named_parameters()}
+        before = {id(parameter) for parameter in self.model.parameters()}
         names = [block.name for block in blocks(self.model, self.settings.layers)]
         for role in ("attention.key", "attention.value"):
             for place in layers_of(self.model, role, names):

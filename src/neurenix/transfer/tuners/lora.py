@@ -137,7 +137,7 @@ class LoraTuner(MethodTuner):
         return tuner
 
     def _install(self) -> list[str]:
-        before = {name for name, _ in self.model.named_parameters()}
+        before = {id(parameter) for parameter in self.model.parameters()}
         targets = as_list(self.settings.target_layers) if self.settings.target_layers is not None else None
         inject(self.model, target_names(self.model, targets, self.settings.layers), self.settings)
         return new_parameters(self.model, before)

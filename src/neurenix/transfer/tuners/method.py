@@ -6,7 +6,7 @@ import abc
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import torch
 from torch import nn
@@ -40,7 +40,7 @@ class MethodTuner(Tuner):
     A new linear head begins in closed form, see Finetuner's strategy lp_ft.
     """
 
-    own_rate: ClassVar[float] = 1e-3  # of what the method trains, where no learning_rate is given
+    own_rate: float = 1e-3  # of what the method trains, where no learning_rate is given
     settings: MethodSettings
     _own: list[str]
     _tuned: PretrainedModel | None
@@ -169,6 +169,6 @@ def all_but(model: PretrainedModel, own: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if covered(name, ["trunk"]) and name not in kept)
 
 
-def new_parameters(model: nn.Module, before: set[str]) -> list[str]:
-    """Names of the parameters that came after `before`, their names without wrappers."""
-    return [name for name, _ in model.named_parameters() if base_name(name) not in before]
+def new_parameters(model: nn.Module, before: set[int]) -> list[str]:
+    """Names of the parameters that were not there before. before: ids of those that were."""
+    return [name for name, parameter in model.named_parameters() if id(parameter) not in before]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import final
 
 from torch import nn
 
@@ -57,7 +57,8 @@ class PromptTuner(MethodTuner):
         prompt_init: "random", "vocabulary" (words drawn from it), "text" (the words of prompt_text, repeated), or
             "auto": vocabulary for texts, else random. In deep ones it is that of the first block.
         prompt_text: the words to begin with.
-        learning_rate: of the method's parameters and of the head; None takes 1e-2 for those, 1e-3 for the head.
+        learning_rate: of the method's parameters and of the head; None takes 1e-2 for deep prompts,
+            3e-2 for shallow ones, and 1e-3 for the head.
         solve_head: a new linear head begins in closed form, on the features of the base; else at random.
         seed: of the start of what is new, of sample order, augmentation and dropout.
         weight_decay, optimizer, loss, metrics, dropout_rate, schedule, warmup, precision, accumulation_steps,
@@ -68,7 +69,6 @@ class PromptTuner(MethodTuner):
         ConfigurationError: an argument cannot work, or the model has no place for the method.
     """
 
-    own_rate: ClassVar[float] = 1e-2
     settings: PromptSettings
 
     def __init__(
@@ -102,11 +102,12 @@ class PromptTuner(MethodTuner):
         super().__init__(model, PromptSettings.of(given))
 
     def _install(self) -> list[str]:
-        before = {name for name, _ in self.model.named_parameters()}
+        before = {id(parameter) for parameter in self.model.parameters()}
         chosen, count = blocks(self.model, None), self.settings.prompt_length
         if any(place.maps for place in chosen):
             raise ConfigurationError(f"{self.model.name} has no tokens, so there is no place for prompts.")
         deep, place = self.settings.prompt_type == "deep", self.model.pool.prefix_tokens
+        self.own_rate = 1e-2 if deep else 3e-2
         for number, block in enumerate(chosen):
             inserts, removes = deep or number == 0, deep or number == len(chosen) - 1
             prompts = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import final
 
 from torch import nn
 
@@ -48,7 +48,7 @@ class ScaleShiftTuner(MethodTuner):
         ConfigurationError: an argument cannot work, or the model has no place for the method.
     """
 
-    own_rate: ClassVar[float] = 5e-3
+    own_rate: float = 5e-3
     settings: ScaleShiftSettings
 
     def __init__(
@@ -79,7 +79,7 @@ class ScaleShiftTuner(MethodTuner):
         super().__init__(model, ScaleShiftSettings.of(given))
 
     def _install(self) -> list[str]:
-        before = {name for name, _ in self.model.named_parameters()}
+        before = {id(parameter) for parameter in self.model.parameters()}
         within = names_within(self.model, self.settings.layers)
         for place in linear_and_norm_layers(self.model):
             if covered(place.name, within):
