@@ -137,6 +137,21 @@ def test_what_we_save_opens_in_peft_and_the_reverse(
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # of peft, by transformers
 @torch.no_grad()
+@pytest.mark.parametrize("options", [{"start": "pissa"}, {"start": "olora", "rank_stabilised": True}])
+def test_updates_that_began_with_the_weights_open_on_the_base(
+    options: dict[str, Any], tokens: dict[str, Tensor], tmp_path: Path
+) -> None:
+    """As updates of twice the rank, since peft's base has its weights whole."""
+    from peft import PeftModel
+
+    tuner = shaken(LoraTuner(minilm(), 3, rank=4, **options))
+    tuner.save(tmp_path)
+    theirs = PeftModel.from_pretrained(bert(), tmp_path).eval()
+    torch.testing.assert_close(theirs(**tokens).last_hidden_state, tuner.model.trunk(tokens), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # of peft, by transformers
+@torch.no_grad()
 def test_updates_that_peft_made_on_a_classifier_are_read(tokens: dict[str, Tensor], tmp_path: Path) -> None:
     """There the base is one level down, and layers are named by their last part."""
     import transformers

@@ -126,7 +126,7 @@ class LoraTuner(MethodTuner):
     def save(self, path: str | Path, standalone: bool = False) -> None:
         """As Finetuner.save; beside its files those of peft, which PeftModel.from_pretrained reads."""
         super().save(path, standalone)
-        peft_files.write(Path(path), self.model, self.settings)
+        peft_files.write(Path(path), self.model, self.settings, self._originals)
 
     @classmethod
     def from_peft(cls, path: str | Path, model: nn.Module, num_classes: int | None = None) -> Self:

@@ -23,17 +23,47 @@ CONFIGURATION, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX, _LENGTHS = "base_model.model.", "lora_magnitude_vector"
 
 
-def write(folder: Path, model: PretrainedModel, settings: LoraSettings) -> None:
-    """Both files, for peft.PeftModel.from_pretrained(base, folder), without the head, which that base lacks."""
+def write(
+    folder: Path, model: PretrainedModel, settings: LoraSettings, originals: Mapping[str, Tensor] | None = None
+) -> None:
+    """Both files, for peft.PeftModel.from_pretrained(base, folder), without the head, which that base lacks.
+
+    originals: weights of the base that the method began by changing; the updates that are written are of these.
+    """
+    if originals and settings.weight_decomposed:
+        return  # lengths of other weights than the base has: there is no update of it that says the same
     found = {
         _peft_name(name): tensor.contiguous() for name, tensor in inner(model).state_dict().items() if ".lora_" in name
     }
     made: Any = inner(model).peft_config
     config = {name: _plain(value) for name, value in made[ADAPTER].to_dict().items()}
-    if settings.start in ("pissa", "olora"):
-        config["init_lora_weights"] = True
+    if originals:
+        found |= _of_the_base(model, originals, settings)
+        growth = 2.0**0.5 if settings.rank_stabilised else 2.0  # for the same scale at twice the rank
+        config |= {"init_lora_weights": True, "r": 2 * settings.rank, "lora_alpha": growth * settings.scale}
     write_tensors(folder / TENSORS, found)
     write_json(folder / CONFIGURATION, {**config, "base_model_name_or_path": None, "inference_mode": True})
+
+
+def _of_the_base(model: PretrainedModel, originals: Mapping[str, Tensor], settings: LoraSettings) -> dict[str, Tensor]:
+    """The updates of twice the rank that lead from the base's own weights W to R + s B A, R what was left of them.
+
+    W - R has the rank r, so that R + s B A = W + s [B, -B₀] [A; A₀] with s B₀ A₀ = W - R: Meng et al., PiSSA, NeurIPS
+    2024, appendix C.
+    """
+    state, found = model.state_dict(), dict[str, Tensor]()
+    scale = settings.scale / (settings.rank**0.5 if settings.rank_stabilised else settings.rank)
+    for name, original in originals.items():
+        layer = name.removesuffix(".weight")
+        taken = (original - state[f"{layer}.base_layer.weight"]).double() / scale
+        left, lengths, right = torch.linalg.svd(taken, full_matrices=False)
+        kept = lengths[: settings.rank].sqrt()
+        first = {"A": kept[:, None] * right[: settings.rank], "B": -left[:, : settings.rank] * kept}
+        for letter, dimension in (("A", 0), ("B", 1)):
+            own = state[f"{layer}.lora_{letter}.{ADAPTER}.weight"]
+            key = _PREFIX + display_name(model, f"{layer}.lora_{letter}.weight")
+            found[key] = torch.cat([own, first[letter].to(own.dtype)], dimension).contiguous()
+    return found
 
 
 def read(folder: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
