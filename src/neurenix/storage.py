@@ -184,11 +184,6 @@ def tensor_digest(tensor: torch.Tensor) -> str:
     return digest.hexdigest()
 
 
-def combined_digest(digests: Mapping[str, str]) -> str:
-    """SHA-256 over names and digests of tensors, whatever their order, as hex."""
-    return hashlib.sha256("".join(f"{name} {digests[name]}\n" for name in sorted(digests)).encode()).hexdigest()
-
-
 def inside(root: Path, name: str) -> Path:
     """The path of `name` below `root`; raises UnsafeFileError when it would leave the folder."""
     path = (root / name).resolve()

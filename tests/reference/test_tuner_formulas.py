@@ -170,7 +170,7 @@ def test_updates_that_peft_made_on_a_classifier_are_read(tokens: dict[str, Tenso
 
 @torch.no_grad()
 def test_lora_adds_the_scaled_product(tokens: dict[str, Tensor]) -> None:
-    """Hu et al. 2022, eq. 3: W x + (α / r) B A x, and α / √r in rsLoRA (Kalajdzievski 2023, eq. 5)."""
+    """Hu et al. 2022, eq. 3: W x + (α / r) B A x, and α / √r in rsLoRA (Kalajdzievski 2023)."""
     for stabilised, scale in ((False, 12 / 4), (True, 12 / 2)):
         tuner = shaken(LoraTuner(minilm(), 3, rank=4, alpha=12.0, rank_stabilised=stabilised))
         layer: Any = tuner.model.trunk.get_submodule("encoder.layer.2.attention.self.query")
@@ -200,7 +200,7 @@ def test_the_files_hold_the_updates_alone(tmp_path: Path) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("deep", [True, False])
 def test_visual_prompts_are_those_of_the_paper(deep: bool) -> None:
-    """Jia et al. 2022, eqs. 4 and 5: [class token, prompts, patches]; deep prompts are replaced in each block."""
+    """Jia et al. 2022, section 3.2: [class token, prompts, patches]; deep prompts are replaced in each block."""
     tuner = shaken(PromptTuner(vit(), 3, prompt_length=5, prompt_type="deep" if deep else "shallow"))
     trunk: Any = tuner.model.trunk
     assert counted(tuner) == (12 if deep else 1) * 5 * 192
@@ -251,7 +251,7 @@ def test_ia3_leaves_the_queries_of_a_joint_layer_alone() -> None:
 
 @torch.no_grad()
 def test_scale_and_shift_are_applied_to_features() -> None:
-    """Lian et al. 2022, eq. 2: γ ⊙ x + β, by channel in maps."""
+    """Lian et al. 2022: γ ⊙ x + β, by channel in maps."""
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2)).eval()
     tuner = shaken(ScaleShiftTuner(network, 2))
     images = torch.randn(2, 3, 3, 3, generator=torch.Generator().manual_seed(4))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from neurenix.errors import ConfigurationError
+from neurenix.errors import ConfigurationError, UnknownNameError
 from neurenix.report import costs
 from neurenix.transfer import Comparison, Finetuner, compare
 from neurenix.transfer.comparison import Candidate
@@ -47,14 +47,16 @@ def test_a_score_is_what_the_tuner_by_itself_reaches(network, data):
     assert found.rows[0].name == "mine"
 
 
-def test_a_budget_ends_a_fit_with_the_epoch(network, data, capsys):
-    found = compare(network, data, data, ["norm"], num_classes=3, epochs=10_000, budget=0.3)
+def test_a_budget_ends_a_fit_with_the_epoch(network, data):
+    found = compare(network, data, data, ["norm"], num_classes=3, epochs=1_000_000, budget=0.3)  # else for hours
     assert found.rows[0].seconds < 30
 
 
 def test_wrong_names_get_near_ones(network, data):
-    found = compare(network, data, data, ["lorra", "head"], num_classes=3, epochs=1)
-    assert "closest: lora" in found.left_out["lorra"] and found.rows[0].name == "head"
+    with pytest.raises(UnknownNameError, match="closest: lora"):
+        compare(network, data, data, ["lorra", "head"], num_classes=3, epochs=1)
+    with pytest.raises(ConfigurationError, match="none of prompt could be tried; .* no blocks"):
+        compare(network, data, data, ["prompt"], num_classes=3, epochs=1)
     with pytest.raises(ConfigurationError, match="nothing to compare"):
         compare(network, data, data, [])
 

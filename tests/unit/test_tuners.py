@@ -164,6 +164,17 @@ def test_a_folder_of_another_tuner_is_refused_by_name(network, tmp_path):
         LoraTuner.from_peft(tmp_path / "adapter", network)
 
 
+def test_reading_what_peft_saved_leaves_the_users_module_whole(network, data, tmp_path):
+    tuner = LoraTuner(network, 3, target_layers="*", rank=2)
+    tuner.fit(data, epochs=1, batch_size=8, run=False)
+    tuner.save(tmp_path)
+    again = LoraTuner.from_peft(tmp_path, network, num_classes=3)
+    assert isinstance(network.head, nn.Linear)
+    with torch.no_grad():
+        found, expected = (one.model.eval().embed(torch.from_numpy(data[0])) for one in (again, tuner))
+    assert torch.equal(found, expected)
+
+
 def test_nan_is_named(network, data):
     vectors = data[0].copy()
     vectors[5] = numpy.nan

@@ -67,14 +67,13 @@ class Stream:
         self.busy = True
         try:
             self._plan.keys = keys
-            answers, goes_ahead = self._begun(), self.workers > 0
-            for answer in self._guarded(answers):
+            answers = self._begun()
+            for place, answer in enumerate(self._guarded(answers)):
                 if isinstance(answer, Failure):
                     self.end()
                     raise answer.error()
-                if goes_ahead:
+                if place == 0 and self.workers:
                     _let_go_ahead(answers, answer)
-                    goes_ahead = False
                 yield answer
         finally:
             self.busy = False

@@ -6,7 +6,6 @@ from ._load_report import LoadReport as LoadReport
 from ._load_report import TensorFate as TensorFate
 from ._pretrained_model import PretrainedModel as PretrainedModel
 from ._pretrained_model import adopt as adopt
-from ._pretrained_model import trunk_digest as trunk_digest
 from ._records import (
     ARCHITECTURES as ARCHITECTURES,
 )
@@ -74,6 +73,5 @@ __all__ = [
     "match_layers",
     "match_parameters",
     "nlp",
-    "trunk_digest",
     "vision",
 ]

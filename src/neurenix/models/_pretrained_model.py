@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from ..errors import ConfigurationError, InputMismatchError
 from ..nn import Pool
-from ..storage import combined_digest, tensor_digest
 from ._load_report import LoadReport
 from ._records import Architecture, Weights
 
@@ -107,11 +106,6 @@ class PretrainedModel(nn.Module):
         like = next(self.trunk.parameters(), None)
         self.head = head if like is None else head.to(device=like.device, dtype=like.dtype)
         self.categories = tuple(categories)
-
-
-def trunk_digest(trunk: nn.Module) -> str:
-    """Digest of every tensor of a trunk's state, to be compared with PretrainedModel.loaded."""
-    return combined_digest({name: tensor_digest(tensor) for name, tensor in trunk.state_dict().items()})
 
 
 def adopt(module: Any, *, head: str | None = None) -> PretrainedModel:

@@ -66,6 +66,11 @@ def versions() -> dict[str, str | None]:
     return {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
 
 
+def trunk_digest(trunk: nn.Module) -> str:
+    """Hash of a trunk's tensors alone, to be compared with PretrainedModel.loaded."""
+    return key({name: tensor_digest(tensor) for name, tensor in trunk.state_dict().items()})
+
+
 def module_digest(module: nn.Module, leave_out: Sequence[str] = ()) -> str:
     """Hash of weights, buffers, structure, settings and (for classes outside of the known libraries) source code.
 

@@ -1,5 +1,6 @@
 """Blocks: tensor in, tensor out. They know neither pretrained weights nor training."""
 
+from .bottleneck import Adapted as Adapted
 from .bottleneck import AdaptedInParallel as AdaptedInParallel
 from .bottleneck import AdaptedJoin as AdaptedJoin
 from .bottleneck import AdaptedNorm as AdaptedNorm
@@ -19,6 +20,7 @@ from .wrapping import wrap as wrap
 
 __all__ = [
     "ACTIVATIONS",
+    "Adapted",
     "AdaptedInParallel",
     "AdaptedJoin",
     "AdaptedNorm",

@@ -11,9 +11,9 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from .wrapping import Wrapper, first_of, with_first
+from .wrapping import Wrapper, tensor_of, with_tensor
 
-PARALLEL_SCALE = 4.0  # He et al. 2022, section 4.6
+PARALLEL_SCALE = 4.0  # s of He et al. 2022
 
 
 @final
@@ -45,28 +45,28 @@ class Bottleneck(nn.Module):
         return outputs
 
 
-@final
-class AdaptedOutput(Wrapper):
-    """h + A(h), h what the layer gives: a sublayer before its residual connection, or a whole block after it."""
+class Adapted(Wrapper):
+    """A layer with an adapter at a place that its subclass knows."""
 
     def __init__(self, base_layer: nn.Module, adapter: Bottleneck) -> None:
         super().__init__(base_layer)
         self.adapter = adapter
+
+
+@final
+class AdaptedOutput(Adapted):
+    """h + A(h), h what the layer gives: a sublayer before its residual connection, or a whole block after it."""
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
         """What the layer takes and gives."""
         outputs = self.base_layer(*inputs, **options)
-        hidden = first_of(outputs)
-        return with_first(outputs, hidden + self.adapter(hidden))
+        hidden = tensor_of(outputs)
+        return with_tensor(outputs, hidden + self.adapter(hidden))
 
 
 @final
-class AdaptedNorm(Wrapper):
-    """N(s + A(N(s))), N the norm behind a residual connection and s the sum: Pfeiffer et al. 2021, section 2.2."""
-
-    def __init__(self, base_layer: nn.Module, adapter: Bottleneck) -> None:
-        super().__init__(base_layer)
-        self.adapter = adapter
+class AdaptedNorm(Adapted):
+    """N(s + A(N(s))), N the norm behind a residual connection and s the sum: Pfeiffer et al. 2021."""
 
     def forward(self, total: Tensor) -> Tensor:
         """(…, d) -> (…, d)"""
@@ -75,12 +75,8 @@ class AdaptedNorm(Wrapper):
 
 
 @final
-class AdaptedInParallel(Wrapper):
-    """g(x) + 4 A(x), g a block's feed-forward part: He et al. 2022, table 3."""
-
-    def __init__(self, base_layer: nn.Module, adapter: Bottleneck) -> None:
-        super().__init__(base_layer)
-        self.adapter = adapter
+class AdaptedInParallel(Adapted):
+    """g(x) + 4 A(x), g a block's feed-forward part: He et al. 2022."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(…, d) -> (…, d)"""
@@ -89,12 +85,8 @@ class AdaptedInParallel(Wrapper):
 
 
 @final
-class AdaptedJoin(Wrapper):
+class AdaptedJoin(Adapted):
     """The same where a layer adds the residual x itself, as BERT's do: g(h, x) becomes g(h, x + 4 A(x))."""
-
-    def __init__(self, base_layer: nn.Module, adapter: Bottleneck) -> None:
-        super().__init__(base_layer)
-        self.adapter = adapter
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
         """(…, m), (…, d) -> (…, d)"""

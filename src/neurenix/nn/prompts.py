@@ -1,8 +1,8 @@
 """Learned tokens that are put before those of the input: soft prompts for texts, visual prompts for ViTs.
 
 Lester et al., The Power of Scale for Parameter-Efficient Prompt Tuning, EMNLP 2021; Jia et al., Visual Prompt Tuning,
-ECCV 2022, eq. 4 (shallow: prompts go in before the first block and pass through all) and eq. 5 (deep: each block has
-prompts of its own).
+ECCV 2022, section 3.2 (shallow: prompts go in before the first block and pass through all; deep: each block has prompts
+of its own).
 """
 
 from __future__ import annotations
@@ -12,35 +12,33 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from .wrapping import Wrapper, first_of, with_first
+from .wrapping import Wrapper, tensor_of, with_tensor
 
 
 @final
 class Prompted(Wrapper):
     """A block that sees `count` learned tokens beside those of its input.
 
-    place: where among the tokens they stand, e.g. 1 for after the class token. inserts: these tokens are put in here;
-    else those of an earlier block come through. removes: what the block made of them is taken out again.
+    prompts: (1, count, d) put in here; None where those of an earlier block come through. place: where among the
+    tokens they stand, e.g. 1 for after the class token. removes: what the block made of them is taken out again.
     """
 
-    def __init__(
-        self, base_layer: nn.Module, count: int, prompts: Tensor | None, *, place: int, inserts: bool, removes: bool
-    ) -> None:
+    def __init__(self, base_layer: nn.Module, count: int, prompts: Tensor | None, *, place: int, removes: bool) -> None:
         super().__init__(base_layer)
-        self.count, self.place, self.inserts, self.removes = count, place, inserts, removes
+        self.count, self.place, self.removes = count, place, removes
         self.prompts = None if prompts is None else nn.Parameter(prompts)
 
     def forward(self, hidden: Tensor, *others: Any, **options: Any) -> Any:
         """(n, t, d) -> (n, t, d), with the prompts among the t wherever they were not put in or taken out here."""
-        if self.inserts and self.prompts is not None:
+        if self.prompts is not None:
             prompts = self.prompts.to(hidden.dtype).expand(hidden.shape[0], -1, -1)  # len() would fix it in a trace
             hidden = torch.cat([hidden[:, : self.place], prompts, hidden[:, self.place :]], 1)
         others = tuple(self._widened(hidden, value) for value in others)
         outputs = self.base_layer(hidden, *others, **{name: self._widened(hidden, options[name]) for name in options})
         if not self.removes:
             return outputs
-        given = first_of(outputs)
-        return with_first(outputs, torch.cat([given[:, : self.place], given[:, self.place + self.count :]], 1))
+        given = tensor_of(outputs)
+        return with_tensor(outputs, torch.cat([given[:, : self.place], given[:, self.place + self.count :]], 1))
 
     def _widened(self, hidden: Tensor, value: Any) -> Any:
         """Attention masks for the tokens that there are now; anything else as it is."""

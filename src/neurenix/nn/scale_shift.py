@@ -15,7 +15,7 @@ class ScaledShifted(Wrapper):
     """γ ⊙ g(x) + β for each of a layer's output features, γ = 1 and β = 0 at first.
 
     Liu et al., Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning, NeurIPS 2022,
-    section 3.3 (γ alone); Lian et al., Scaling & Shifting Your Features, NeurIPS 2022, eq. 2 (both).
+    section 3.3 (γ alone); Lian et al., Scaling & Shifting Your Features, NeurIPS 2022 (both).
 
     width: output features. maps: they are the second dimension, (n, d, height, width), else the last.
     first: those before it are left as they are (queries, in a layer that gives queries, keys and values at once).
@@ -33,7 +33,7 @@ class ScaledShifted(Wrapper):
         scale, shift = self.whole()
         if self.maps:
             scale, shift = scale[:, None, None], shift[:, None, None]
-        return outputs * scale + shift
+        return outputs * scale if self.shift is None else outputs * scale + shift
 
     def whole(self) -> tuple[Tensor, Tensor]:
         """γ and β of all output features, (d,) each."""

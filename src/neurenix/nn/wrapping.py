@@ -29,12 +29,12 @@ class Wrapper(nn.Module):
             return getattr(super().__getattr__(BASE_LAYER), name)
 
 
-def first_of(outputs: Any) -> Any:
+def tensor_of(outputs: Any) -> Any:
     """The tensor of a layer that gives one alone or at the head of a tuple."""
     return outputs[0] if isinstance(outputs, tuple) else outputs
 
 
-def with_first(outputs: Any, tensor: Any) -> Any:
+def with_tensor(outputs: Any, tensor: Any) -> Any:
     """The outputs with another tensor in place of the first."""
     return (tensor, *outputs[1:]) if isinstance(outputs, tuple) else tensor
 

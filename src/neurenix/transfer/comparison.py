@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from ..callbacks import Callback
-from ..errors import ConfigurationError, NeurenixError
+from ..errors import ConfigurationError, NeurenixError, UnknownNameError
 from .arguments import check_types
 from .finetune import Finetuner
 from .strategies import STRATEGIES
@@ -97,6 +97,7 @@ def compare(
     metric: any of neurenix.metrics.METRICS, of which more is better.
 
     A way for which the model has no place, or that ends with an error of neurenix, is left out, and why is told.
+    Raises UnknownNameError for a method of no such name; ConfigurationError where none could be tried.
     """
     check_types(
         {"seeds": seeds, "epochs": epochs, "budget": budget},
@@ -113,15 +114,17 @@ def compare(
             try:
                 tuner = _tuner(model, name, {"num_classes": num_classes, "metrics": [metric], **options, "seed": seed})
                 callbacks = [] if budget is None else [_Until(budget)]
-                with _Peak() as peak, _Timer() as timer:
+                begun = time.perf_counter()
+                with _Peak() as peak:
                     tuner.fit(train_dataset, None, batch_size, epochs, callbacks, num_workers, run=False)
+                seconds = time.perf_counter() - begun
                 score = float(tuner.evaluate(val_dataset, batch_size, num_workers)[metric])
                 row = Candidate(
                     name=name,
                     score=score,
                     spread=None,
                     trained=tuner.summary().trainable,
-                    seconds=timer.seconds,
+                    seconds=seconds,
                     memory=peak.mebibytes,
                     file=_size(tuner),
                 )
@@ -129,15 +132,20 @@ def compare(
             except NeurenixError as error:
                 left_out[name] = str(error)
                 found.pop(name, None)
+    if not found:
+        raise ConfigurationError(f"none of {', '.join(left_out)} could be tried; {next(iter(left_out.values()))}")
     return Comparison(metric=metric, rows=_ranked(found), left_out=left_out)
 
 
 def _chosen(methods: Sequence[str] | Mapping[str, Options] | None) -> dict[str, Options]:
     if methods is None:
         methods = [*TUNERS, "head", "full"]
-    if isinstance(methods, Mapping):
-        return dict(methods)
-    return {name: {} for name in ([methods] if isinstance(methods, str) else methods)}
+    names = [methods] if isinstance(methods, str) else methods
+    chosen = dict(names) if isinstance(names, Mapping) else {name: {} for name in names}
+    for label, options in chosen.items():
+        if (name := options.get("method", label)) not in TUNERS and name not in STRATEGIES:
+            raise UnknownNameError("method", name, [*TUNERS, *STRATEGIES])
+    return chosen
 
 
 def _tuner(model: nn.Module, label: str, options: Options) -> Tuner:
@@ -145,10 +153,7 @@ def _tuner(model: nn.Module, label: str, options: Options) -> Tuner:
     arguments = {name: value for name, value in options.items() if name != "method"}
     if method in TUNERS:
         return TUNERS[method](model, **arguments)
-    if method in STRATEGIES:
-        return Finetuner(model, strategy=method, **arguments)
-    TUNERS.canonical(method)  # raises, with near names
-    raise AssertionError
+    return Finetuner(model, strategy=method, **arguments)
 
 
 def _ranked(found: Mapping[str, Sequence[Candidate]]) -> tuple[Candidate, ...]:
@@ -192,20 +197,6 @@ class _Until(Callback):
     def on_epoch_end(self, epoch: int, logs: Any) -> None:
         if time.monotonic() - self._begun >= self._seconds:
             self.run.stop(f"its {self._seconds:g} s are used up")
-
-
-@final
-class _Timer:
-    """Seconds from the block's beginning to its end."""
-
-    seconds = 0.0
-
-    def __enter__(self) -> Self:
-        self._begun = time.perf_counter()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds = time.perf_counter() - self._begun
 
 
 @final

@@ -21,13 +21,13 @@ from ..models import (
     Parts,
     PretrainedModel,
     Weights,
-    trunk_digest,
 )
 from ..models._choice import canonical_domain, check_licence, find_architecture, find_weights
 from ..models._inputs import fit_image_input, image_input_in, text_limit
 from ..models._labels import label_names
 from ..models._loading import check_share, fill, head_outputs, named_tensors, qualify, untouched
 from ..models._records import PathSource
+from ..models.fingerprint import trunk_digest
 from ..models.sources import Obtained, obtain
 from ..nn import Pool
 from ..text import TextInput

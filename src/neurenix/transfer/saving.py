@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from .._version import __version__
 from ..errors import ConfigurationError, DamagedFileError, WeightsMismatchError
 from ..models import PretrainedModel, adopt
+from ..models.fingerprint import key
 from ..nn import BASE_LAYER
 from ..storage import (
     check_hash,
-    combined_digest,
     file_sha256,
     inside,
     read_json,
@@ -79,7 +79,7 @@ def base_digests(model: PretrainedModel) -> dict[str, str]:
 def is_as_loaded(model: PretrainedModel, digests: Mapping[str, str]) -> bool:
     """Whether the model's trunk is still what its source gives. digests: as base_digests gives them."""
     own = {name.removeprefix("trunk."): digest for name, digest in digests.items() if name.startswith("trunk.")}
-    return model.loaded is not None and combined_digest(own) == model.loaded
+    return model.loaded is not None and key(own) == model.loaded
 
 
 def base_name(name: str) -> str:

@@ -78,19 +78,18 @@ class Tunings(Mapping[str, MethodTuner]):
         """The base with the weighted sum of what several tunings change: W + Σ wᵢ (Wᵢ - W), for methods that merge.
 
         The head is the weighted sum of their heads where all have as many outputs, else the first one's.
-        Ilharco et al., Editing Models with Task Arithmetic, ICLR 2023, section 2.
+        Ilharco et al., Editing Models with Task Arithmetic, ICLR 2023.
         """
         folded = {name: self._folded(name) for name in weights}
         if not folded:
             raise ConfigurationError("weights is empty; name the tunings that are to be merged.")
         model = copy.deepcopy(next(iter(folded.values())))
         state, base = model.trunk.state_dict(), self.base.trunk.state_dict()
+        states = {name: one.trunk.state_dict() for name, one in folded.items()}
         with torch.no_grad():
             for name, tensor in state.items():
                 if tensor.is_floating_point():
-                    changes = [
-                        weights[key] * (one.trunk.state_dict()[name] - base[name]) for key, one in folded.items()
-                    ]
+                    changes = [weights[key] * (one[name] - base[name]) for key, one in states.items()]
                     tensor.copy_(base[name] + torch.stack(changes).sum(0))
             _merge_heads(model, folded, weights)
         return model

@@ -8,11 +8,11 @@ from torch import nn
 
 from ...errors import ConfigurationError
 from ...models import PretrainedModel
-from ...nn import AdaptedInParallel, AdaptedJoin, AdaptedNorm, AdaptedOutput, Bottleneck, Wrapper
+from ...nn import Adapted, AdaptedInParallel, AdaptedJoin, AdaptedNorm, AdaptedOutput, Bottleneck
 from ...registry import Registry
 from .places import Place, layers_of
 
-Placed = list[tuple[Place, Callable[[nn.Module, Bottleneck], Wrapper]]]
+Placed = list[tuple[Place, Callable[[nn.Module, Bottleneck], Adapted]]]
 ADAPTER_TYPES: Registry[Callable[[PretrainedModel, Sequence[Place]], Placed]] = Registry("adapter_type")
 
 

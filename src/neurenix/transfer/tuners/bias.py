@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import final
 
 from torch import nn
 
 from ...devices import Precision
 from ...models import PretrainedModel, covered
-from .method import TUNERS, MethodSettings, MethodTuner
+from .method import TUNERS, BlockSettings, MethodTuner
 from .places import names_within
-
-
-@dataclass(frozen=True, kw_only=True)
-class BiasSettings(MethodSettings):
-    """See BiasTuner, which documents each of them."""
-
-    layers: Sequence[str] | str | int | None
 
 
 @TUNERS.register("bias", "bitfit")
@@ -46,7 +38,7 @@ class BiasTuner(MethodTuner):
     """
 
     own_rate: float = 5e-3
-    settings: BiasSettings
+    settings: BlockSettings
 
     def __init__(
         self,
@@ -73,7 +65,7 @@ class BiasTuner(MethodTuner):
         seed: int = 0,
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "model", "__class__")}
-        super().__init__(model, BiasSettings.of(given))
+        super().__init__(model, BlockSettings.of(given))
 
     def _install(self) -> list[str]:
         within = names_within(self.model, self.settings.layers)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import final
 
 from torch import nn
@@ -12,15 +11,8 @@ from ...devices import Precision
 from ...models import PretrainedModel
 from ...nn import ScaledInput, ScaledShifted, wrap
 from .folding import fold_scales
-from .method import TUNERS, MethodSettings, MethodTuner, new_parameters
+from .method import TUNERS, BlockSettings, MethodTuner, new_parameters
 from .places import blocks, input_width, layers_of
-
-
-@dataclass(frozen=True, kw_only=True)
-class IA3Settings(MethodSettings):
-    """See IA3Tuner, which documents each of them."""
-
-    layers: Sequence[str] | str | int | None
 
 
 @TUNERS.register("ia3", "(ia)3")
@@ -48,7 +40,7 @@ class IA3Tuner(MethodTuner):
     """
 
     own_rate: float = 1e-2
-    settings: IA3Settings
+    settings: BlockSettings
 
     def __init__(
         self,
@@ -75,7 +67,7 @@ class IA3Tuner(MethodTuner):
         seed: int = 0,
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "model", "__class__")}
-        super().__init__(model, IA3Settings.of(given))
+        super().__init__(model, BlockSettings.of(given))
 
     def _install(self) -> list[str]:
         before = {id(parameter) for parameter in self.model.parameters()}

@@ -10,7 +10,7 @@ from torch import nn
 
 from ...errors import ConfigurationError
 from ...models import PretrainedModel, covered, display_name, match_layers
-from .places import blocks, layers_of, linear_layers
+from .places import layers_of, linear_layers, names_within
 
 if TYPE_CHECKING:
     from .lora import LoraSettings
@@ -42,10 +42,8 @@ def target_names(
                 f"target_layers={list(targets)!r} holds no linear layer, nor a convolution of one group; roles: "
                 f"{', '.join(roles) or 'none'}."
             )
-    if layers is not None:
-        within = [block.name for block in blocks(model, layers)]
-        found = [name for name in found if covered(name, within)]
-    names = [name for name, _ in model.named_modules() if name in set(found)]
+    within, chosen = names_within(model, layers), set(found)
+    names = [name for name, _ in model.named_modules() if name in chosen and covered(name, within)]
     if not names:
         raise ConfigurationError(f"layers={layers!r} holds none of the layers that would get an update.")
     return [display_name(model, name) for name in names]

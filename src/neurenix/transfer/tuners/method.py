@@ -34,6 +34,13 @@ class MethodSettings(FitSettings):
     solve_head: bool = True
 
 
+@dataclass(frozen=True, kw_only=True)
+class BlockSettings(MethodSettings):
+    """layers: the blocks that a method keeps to, see places.blocks; its only argument."""
+
+    layers: Sequence[str] | str | int | None
+
+
 class MethodTuner(Tuner):
     """Trains a head and what a method puts into the model; everything else keeps every byte, dropout is off in it.
 

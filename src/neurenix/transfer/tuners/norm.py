@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import final
 
 from torch import nn
 
 from ...devices import Precision
 from ...models import PretrainedModel, covered
-from .method import TUNERS, MethodSettings, MethodTuner
+from .method import TUNERS, BlockSettings, MethodTuner
 from .places import is_norm, names_within
-
-
-@dataclass(frozen=True, kw_only=True)
-class NormSettings(MethodSettings):
-    """See NormTuner, which documents each of them."""
-
-    layers: Sequence[str] | str | int | None
 
 
 @TUNERS.register("norm", "layer_norm", "norms")
@@ -47,7 +39,7 @@ class NormTuner(MethodTuner):
     """
 
     own_rate: float = 5e-3
-    settings: NormSettings
+    settings: BlockSettings
 
     def __init__(
         self,
@@ -74,7 +66,7 @@ class NormTuner(MethodTuner):
         seed: int = 0,
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "model", "__class__")}
-        super().__init__(model, NormSettings.of(given))
+        super().__init__(model, BlockSettings.of(given))
 
     def _install(self) -> list[str]:
         within = names_within(self.model, self.settings.layers)

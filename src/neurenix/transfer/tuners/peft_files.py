@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -48,8 +49,7 @@ def write(
 def _of_the_base(model: PretrainedModel, originals: Mapping[str, Tensor], settings: LoraSettings) -> dict[str, Tensor]:
     """The updates of twice the rank that lead from the base's own weights W to R + s B A, R what was left of them.
 
-    W - R has the rank r, so that R + s B A = W + s [B, -B₀] [A; A₀] with s B₀ A₀ = W - R: Meng et al., PiSSA, NeurIPS
-    2024, appendix C.
+    W - R has the rank r, so that R + s B A = W + s [B, -B₀] [A; A₀] with s B₀ A₀ = W - R.
     """
     state, found = model.state_dict(), dict[str, Tensor]()
     scale = settings.scale / (settings.rank**0.5 if settings.rank_stabilised else settings.rank)
@@ -128,9 +128,9 @@ def _targets(config: Mapping[str, Any], model: nn.Module) -> list[str]:
     from peft import LoraConfig
     from peft.tuners.tuners_utils import check_target_module_exists
 
-    known = {field for field in ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")}
+    known = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
     chosen = LoraConfig(**{name: config[name] for name in known if config.get(name) is not None})
-    adopted = model if isinstance(model, PretrainedModel) else adopt(model)
+    adopted = model if isinstance(model, PretrainedModel) else adopt(copy.deepcopy(model))  # it takes the head out
     names = [display_name(adopted, name) for name, _ in adopted.named_modules() if name.startswith("trunk.")]
     return [name for name in names if name and check_target_module_exists(chosen, name)]
 

@@ -11,9 +11,9 @@ from torch import nn
 from ...errors import ConfigurationError
 from ...models import PretrainedModel, covered, display_name, match_layers
 
-_NORMS = ("Norm", "FrozenBatchNorm")
 # modules that compute with their layers' weights themselves, so that a wrapper of such a layer would not be called
 _USE_WEIGHTS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer, nn.MultiheadAttention)
+_CONTAINERS = (nn.Sequential, nn.ModuleList)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -47,7 +47,7 @@ def blocks(model: PretrainedModel, layers: Sequence[str] | str | int | None) -> 
     Raises ConfigurationError where there are no blocks, or none in `layers`; UnknownNameError for a wrong name.
     """
     modules = dict(model.named_modules())
-    names = _declared_blocks(model) or list(_repeated(model))
+    names = _declared_blocks(model) or _repeated(model)
     if not names:
         raise ConfigurationError(
             f"{model.name} has no blocks that are repeated, so there is no place for this method; use LoraTuner or "
@@ -84,7 +84,7 @@ def linear_and_norm_layers(model: PretrainedModel) -> list[Place]:
 
 def is_norm(module: nn.Module) -> bool:
     """Whether a layer normalises and has learned a scale."""
-    return any(sign in type(module).__name__ for sign in _NORMS) and getattr(module, "weight", None) is not None
+    return "Norm" in type(module).__name__ and getattr(module, "weight", None) is not None
 
 
 def input_width(module: nn.Module) -> int:
@@ -98,20 +98,16 @@ def _declared_blocks(model: PretrainedModel) -> list[str]:
     return [stage for stage in stages if any(covered(name, [stage]) for name in inner)]
 
 
-def _repeated(model: PretrainedModel) -> Iterator[str]:
+def _repeated(model: PretrainedModel) -> list[str]:
     """Names of modules of one class that stand in one container, and of which each holds several layers."""
     taken: list[str] = []
     for name, container in model.trunk.named_modules(prefix="trunk"):
-        children = list(container.named_children())
-        is_container = isinstance(container, (nn.Sequential, nn.ModuleList))
-        if not is_container or covered(name, taken):
-            continue
-        kinds = {type(child) for _, child in children if _layers_in(child) > 1}
-        if len(kinds) == 1 and all(_layers_in(child) > 1 for _, child in children):
-            if any(isinstance(child, (nn.Sequential, nn.ModuleList)) for _, child in children):
-                continue  # stages, whose blocks come later
-            taken += [f"{name}.{child}" for child, _ in children]
-    yield from taken
+        parts = list(container.children())
+        alike = isinstance(container, _CONTAINERS) and len({type(part) for part in parts}) == 1
+        holds_stages = any(isinstance(part, _CONTAINERS) for part in parts)  # whose blocks come later
+        if alike and not holds_stages and not covered(name, taken) and all(_layers_in(part) > 1 for part in parts):
+            taken += [f"{name}.{child}" for child, _ in container.named_children()]
+    return taken
 
 
 def _layers_in(module: nn.Module) -> int:

@@ -109,10 +109,8 @@ class PromptTuner(MethodTuner):
         deep, place = self.settings.prompt_type == "deep", self.model.pool.prefix_tokens
         self.own_rate = 1e-2 if deep else 3e-2
         for number, block in enumerate(chosen):
-            inserts, removes = deep or number == 0, deep or number == len(chosen) - 1
-            prompts = None
-            if inserts:
-                prompts = first_prompts(self.model, self.settings, block.width, first=number == 0)
-            prompted = Prompted(block.module, count, prompts, place=place, inserts=inserts, removes=removes)
+            first, last = number == 0, number == len(chosen) - 1
+            prompts = first_prompts(self.model, self.settings, block.width, first=first) if deep or first else None
+            prompted = Prompted(block.module, count, prompts, place=place, removes=deep or last)
             wrap(self.model, block.name, prompted)
         return new_parameters(self.model, before)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import final
 
 from torch import nn
@@ -12,15 +11,8 @@ from ...devices import Precision
 from ...models import PretrainedModel, covered
 from ...nn import ScaledShifted, wrap
 from .folding import fold_scales
-from .method import TUNERS, MethodSettings, MethodTuner, new_parameters
+from .method import TUNERS, BlockSettings, MethodTuner, new_parameters
 from .places import linear_and_norm_layers, names_within
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScaleShiftSettings(MethodSettings):
-    """See ScaleShiftTuner, which documents each of them."""
-
-    layers: Sequence[str] | str | int | None
 
 
 @TUNERS.register("scale_shift", "ssf")
@@ -49,7 +41,7 @@ class ScaleShiftTuner(MethodTuner):
     """
 
     own_rate: float = 5e-3
-    settings: ScaleShiftSettings
+    settings: BlockSettings
 
     def __init__(
         self,
@@ -76,7 +68,7 @@ class ScaleShiftTuner(MethodTuner):
         seed: int = 0,
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "model", "__class__")}
-        super().__init__(model, ScaleShiftSettings.of(given))
+        super().__init__(model, BlockSettings.of(given))
 
     def _install(self) -> list[str]:
         before = {id(parameter) for parameter in self.model.parameters()}
