@@ -30,6 +30,7 @@ from .loader import DataLoader as DataLoader
 from .loader import padding_share as padding_share
 from .manifest import DataManifest as DataManifest
 from .manifest import write_data_manifest as write_data_manifest
+from .preparation import PREPROCESSES as PREPROCESSES
 from .preparation import PreparedDataset as PreparedDataset
 from .preparation import Preprocess as Preprocess
 from .preparation import check_inputs as check_inputs
@@ -54,6 +55,7 @@ __all__ = [
     "ImageFiles",
     "ImageFolder",
     "ListDataset",
+    "PREPROCESSES",
     "PreparedDataset",
     "Preprocess",
     "Relabelled",

@@ -7,6 +7,7 @@ from typing import Any, Protocol, final, runtime_checkable
 import numpy as np
 
 from ..errors import UnreadableSampleError
+from ..registry import Registry
 from ._dataset import Dataset, innermost, known_targets, label_names, sample_name
 from ._randomness import own_random_state
 
@@ -36,6 +37,9 @@ class Preprocess(Protocol):
     def to_json(self) -> dict[str, Any]:
         """The preprocessing as JSON values, to be saved with a model."""
         ...
+
+
+PREPROCESSES: Registry[Any] = Registry("kind of preprocessing")  # kind, as in to_json -> class with from_json
 
 
 @final

@@ -86,10 +86,12 @@ def _looks_like_a_path(text: str) -> bool:
 
 
 def _record(architecture: Architecture, name: str, source: HubSource | PathSource) -> Weights:
+    default = architecture.weights.get(architecture.default_weights)
     return Weights(
         name=name,
         source=source,
         licence=_UNKNOWN_LICENCE,
         paper=architecture.paper,
         input=architecture.input,
+        read=default.read if default else None,
     )

@@ -46,21 +46,6 @@ def image_input_in(folder: Path | None, default: ImageInput) -> ImageInput:
         raise ConfigurationError(f"{path} states an image input that cannot be used ({error}).") from None
 
 
-def text_limit(max_length: int | None, expected: int, positions: int) -> int:
-    """The tokenizer's limit: as asked for, else as the weights expect, never above the model's positions."""
-    if max_length is None:
-        return min(expected, positions)
-    if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 3:
-        raise ConfigurationError(
-            f"max_length={max_length!r}; it is a number of tokens, at least 3 (a token between the two special ones)."
-        )
-    if max_length > positions:
-        raise ConfigurationError(
-            f"max_length={max_length}, but the model has positions for {positions} tokens; use at most {positions}."
-        )
-    return max_length
-
-
 def _checked_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
     shape = tuple(input_shape) if isinstance(input_shape, Sequence) else (input_shape,)
     if len(shape) != 3 or any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in shape):

@@ -25,11 +25,7 @@ def qualify(state: StateDict, architecture: Architecture, reference: Iterable[st
     the most keys match `reference`, the names of a built model.
     """
     known = set(reference)
-    conversions: list[Convert] = [dict]
-    for record in architecture.weights.values():
-        if record.convert is not None and record.convert not in conversions:
-            conversions.append(record.convert)
-    candidates = [_ours(convert(state), architecture.head_name) for convert in conversions]
+    candidates = [_ours(convert(state), architecture.head_name) for convert in _conversions(architecture)]
     best = max(candidates, key=lambda candidate: len(known & candidate.keys()))
     if len(best) != len(state):
         raise WeightsMismatchError(
@@ -39,10 +35,19 @@ def qualify(state: StateDict, architecture: Architecture, reference: Iterable[st
     return best
 
 
-def head_outputs(state: StateDict) -> int | None:
-    """How many outputs the head in the file has; None when the file has no head. Names are ours."""
-    weights = sorted(name for name, tensor in state.items() if name.startswith("head.") and tensor.ndim == 2)
-    return state[weights[-1]].shape[0] if weights else None
+def guess_names(state: StateDict, architecture: Architecture) -> StateDict:
+    """A file's tensors under our names before a model is built to compare with: by the conversion that renames most."""
+    candidates = [_ours(convert(state), architecture.head_name) for convert in _conversions(architecture)]
+    plain = candidates[0].keys()
+    return max(candidates, key=lambda candidate: len(candidate.keys() - plain))
+
+
+def _conversions(architecture: Architecture) -> list[Convert]:
+    found: list[Convert] = [dict]
+    for record in architecture.weights.values():
+        if record.convert is not None and record.convert not in found:
+            found.append(record.convert)
+    return found
 
 
 def fill(parts: Parts, state: StateDict, *, stem: str) -> LoadReport:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigurationError, InputMismatchError
-from ..nn import Pool
+from ..nn import Pool, UnpooledHead
 from ._load_report import LoadReport
 from ._records import Architecture, Weights
 
@@ -21,7 +21,8 @@ class PretrainedModel(nn.Module):
     """`head(pool(trunk(inputs)))`, with everything that belongs to its weights attached.
 
     inputs: a tensor (images (n, channels, height, width)) or a mapping of tensors (tokens with their mask).
-    trunk: inputs -> unpooled features; `pool`: -> (n, feature_size); `head`: -> (n, outputs), Identity if none.
+    trunk: inputs -> unpooled features; `pool`: -> (n, feature_size); `head`: -> (n, outputs), Identity if none. An
+        UnpooledHead stands on the trunk itself: head(trunk(inputs), inputs).
     stages: names of the trunk's parts from input to output, accepted wherever layers are named.
     preprocess: one raw sample (image, text) -> what the trunk reads; belongs to the weights and is saved with them.
     categories: names of the head's outputs, in order; empty when there is no head or no names are known.
@@ -73,28 +74,41 @@ class PretrainedModel(nn.Module):
         own = self.trunk.module if isinstance(self.trunk, _OpenTrunk) else self.trunk
         return self.architecture.name if self.architecture else type(own).__name__
 
-    def features(self, inputs: Inputs) -> Tensor:
-        """Unpooled features: (n, channels, height, width) of a CNN, (n, tokens, channels) of a transformer."""
+    def features(self, inputs: Inputs) -> Any:
+        """Unpooled features: (n, channels, height, width) of a CNN, (n, tokens, channels) of a transformer.
+
+        Trunks of detectors and segmenters give several maps, a tuple from the largest to the smallest.
+        """
         return self.trunk(inputs)
 
     def embed(self, inputs: Inputs) -> Tensor:
-        """Pooled features, (n, feature_size); the input of the head."""
-        mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+        """Pooled features, (n, feature_size); the input of a head that is no UnpooledHead."""
+        mask = self._mask(inputs)
         features = self.trunk(inputs)
+        features = features[-1] if isinstance(features, tuple) else features
         if not torch.is_autocast_enabled(features.device.type):
             return self.pool(features, mask)
         like = next(self.parameters(), features)
         with torch.autocast(features.device.type, enabled=False):
             return self.pool(features.to(like.dtype), mask)
 
-    def forward(self, inputs: Inputs) -> Tensor:
+    def forward(self, inputs: Inputs) -> Any:
         """Logits or values (n, outputs) with a head; pooled features (n, feature_size) without one.
 
-        Autocast ends at the trunk: bfloat16 has three digits, so a value such as 1003.7 could not come out of a head.
+        An UnpooledHead answers with what its own docstring says. Autocast ends at the trunk: bfloat16 has three digits,
+        so a value such as 1003.7 could not come out of a head.
         """
+        if isinstance(self.head, UnpooledHead):
+            return self.head(self.trunk(inputs), inputs)
         features = self.embed(inputs)
         with torch.autocast(features.device.type, enabled=False):
             return self.head(features)
+
+    def _mask(self, inputs: Inputs) -> Tensor | None:
+        """(n, tokens), 1 where the trunk's features are those of a real token; None where all are."""
+        if hasattr(self.trunk, "feature_mask"):
+            return cast(Any, self.trunk).feature_mask(inputs)
+        return inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
 
     def replace_head(self, head: nn.Module, categories: Sequence[str] = ()) -> None:
         """Put another head in place, on the device and in the dtype of the old parameters."""

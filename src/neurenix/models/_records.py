@@ -4,16 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from pathlib import Path
+from typing import Protocol, TypeAlias
 
 from torch import Tensor, nn
 
+from ..data import Preprocess
 from ..registry import Registry
-from ..text import TextInput
-from ..vision import ImageInput
 
 StateDict: TypeAlias = "dict[str, Tensor]"
-InputSpec: TypeAlias = "ImageInput | TextInput"
+
+
+class InputSpec(Protocol):
+    """What samples a set of weights was trained on: ImageInput, TextInput, …
+
+    files: names of what else it needs from beside the weights, a tokenizer's files for instance.
+    """
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """See above."""
+        ...
+
+    def open(self, trunk: nn.Module, folder: Path | None, max_length: int | None) -> Preprocess | None:
+        """The preprocessing of one raw sample; None where a file that it needs (a tokenizer) is not there.
+
+        folder: where what belongs to the weights lies. max_length: the caller's, for inputs that have a length.
+        """
+        ...
+
+
+def head_outputs(state: StateDict) -> int | None:
+    """How many outputs the linear head in a file has; None when the file has no head. Names are ours."""
+    weights = sorted(name for name, tensor in state.items() if name.startswith("head.") and tensor.ndim == 2)
+    return state[weights[-1]].shape[0] if weights else None
 
 
 @dataclass(frozen=True)
@@ -58,7 +82,9 @@ class Weights:
 
     sha256: of the file, whole or a published prefix; None where no publisher states one, then the hub's own
         content hash is checked and pinned on first download.
-    convert: renames a file's keys to those of the architecture's own state dict; None when they are the same.
+    convert: renames a file's keys to those of the architecture's own state dict, or to ours (`trunk.…`, `head.…`);
+        None when they are the same.
+    read: reads a file in a format of its own; None for safetensors and torch files.
     labels: name of the label set that the original head answers in, e.g. "imagenet-1k".
     """
 
@@ -71,24 +97,34 @@ class Weights:
     commercial_use: bool = True
     labels: str | None = None
     convert: Callable[[StateDict], StateDict] | None = None
+    read: Callable[[Path], StateDict] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """What a builder has to know. `folder` holds a fetched configuration for architectures defined by one."""
+    """What a builder has to know.
+
+    num_classes: outputs of the head; 0 for none.
+    folder: holds a fetched configuration, for architectures defined by one; else None.
+    state: the file's tensors under their converted names, for architectures whose sizes the file decides; None for
+        random weights, which have the published sizes.
+    """
 
     num_classes: int
     image_size: tuple[int, int] | None = None
     channels: int = 3
     folder: str | None = None
+    state: StateDict | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
     """What a builder returns: the network without its head, and the head.
 
-    trunk: inputs -> unpooled features, (n, c, h, w) or (n, tokens, c).
-    head: pooled features (n, feature_size) -> logits; None when the architecture has none of its own.
+    trunk: inputs -> unpooled features, (n, c, h, w) or (n, tokens, c), or a tuple of maps, from the largest to the
+        smallest, of which the last one is pooled. A trunk whose tokens are fewer than its inputs' has a method
+        feature_mask(inputs) -> (n, tokens), 1 where a token is real.
+    head: pooled features (n, feature_size) -> logits, or an UnpooledHead; None when the architecture has none.
     stages: the trunk's stages where a fetched configuration decides them; None for the architecture's.
     """
 
@@ -105,7 +141,10 @@ class Architecture:
     """One architecture, e.g. resnet50: how it is built, what its parts are called, which weights exist.
 
     stages: names of the trunk's parts from input to output, as freeze_layers takes them.
-    head_name: what the head is called in the library that the architecture comes from ("fc", "classifier").
+    head_name: what the head is called in the library that the architecture comes from ("fc", "classifier"); "" where
+        its parts lie beside those of the trunk ("rpn", "roi_heads").
+    outputs: of the published head.
+    count_outputs: how many outputs the head in a file has, by its tensors under our names; None for no head.
     roles: role -> glob of module names below the trunk, e.g. {"mlp.in": "encoder.layer.*.intermediate.dense"}.
         "mlp" is a whole feed-forward part, x -> g(x); "mlp.join" a layer that adds the residual itself,
         (h, x) -> g(h, x); "mlp.norm_after" the norm of their sum, where norms follow the residual connection.
@@ -125,6 +164,8 @@ class Architecture:
     licence: str
     weights: Mapping[str, Weights] = field(default_factory=dict)
     default_weights: str = "imagenet"
+    outputs: int = 1000
+    count_outputs: Callable[[StateDict], int | None] = head_outputs
     roles: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -1,8 +1,8 @@
 """The one place where layer names are understood.
 
 A name is what the model's own library calls the part: `layer1`, `blocks.3.attn`, `encoder.layer.0`. The head
-answers to its library's name (`fc`, `classifier`) and to `head`. `*` and `?` are wildcards over the whole
-dotted name. A name covers everything below it; a parameter's whole name works too.
+answers to its library's name (`fc`, `classifier`), where it has one, and to `head`. `*` and `?` are wildcards over the
+whole dotted name. A name covers everything below it; a parameter's whole name works too.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _qualified_names(model: nn.Module) -> dict[str, str]:
     qualified += [
         name for name, _ in model.named_parameters() if name.removeprefix(_trunk_prefix(model)).count(".") == 0
     ]
-    named = {display_name(model, name): name for name in qualified}
+    named = {shown: name for name in qualified if (shown := display_name(model, name))}
     if isinstance(model, PretrainedModel):
         named |= {name: name for name in qualified if name == "head" or name.startswith("head.")}
     return named

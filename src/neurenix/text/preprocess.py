@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, final
 import torch
 from torch import Tensor
 
-from ..data import Dataset, report
+from ..data import PREPROCESSES, Dataset, report
 from ..errors import ConfigurationError, TextTooLongError
 from ..storage import check_hash, write_bytes
 from ._tokenizers import TOKENIZER_FILE, open_tokenizer, padding_token
@@ -24,6 +24,7 @@ Text = str | tuple[str, str]
 
 
 @final
+@PREPROCESSES.register("text")
 class TextPreprocess:
     """One text, or a pair of texts, -> {"input_ids": (tokens,), "attention_mask": (tokens,)} int64.
 

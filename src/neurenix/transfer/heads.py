@@ -11,13 +11,15 @@ from torch.utils.data import DataLoader as TorchDataLoader
 from ..data import DataLoader, all_targets, as_dataset, label_names
 from ..errors import ConfigurationError
 from ..models import PretrainedModel
-from ..nn import build_head
+from ..nn import UnpooledHead, build_head
 from .fit_settings import FitSettings
 
 
 def has_head(model: PretrainedModel) -> bool:
-    """Whether the model has a head that can stay."""
-    return any(isinstance(module, nn.Linear) for module in model.head.modules())
+    """Whether the model has a head that can stay: one that answers once for a sample."""
+    return not isinstance(model.head, UnpooledHead) and any(
+        isinstance(module, nn.Linear) for module in model.head.modules()
+    )
 
 
 def outputs_needed(data: Any, task: str) -> int:

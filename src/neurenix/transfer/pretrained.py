@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,18 +22,16 @@ from ..models import (
     Weights,
 )
 from ..models._choice import canonical_domain, check_licence, find_architecture, find_weights
-from ..models._inputs import fit_image_input, image_input_in, text_limit
+from ..models._inputs import fit_image_input, image_input_in
 from ..models._labels import label_names
-from ..models._loading import check_share, fill, head_outputs, named_tensors, qualify, untouched
-from ..models._records import PathSource
+from ..models._loading import check_share, fill, guess_names, named_tensors, qualify, untouched
+from ..models._records import InputSpec, PathSource
 from ..models.fingerprint import trunk_digest
 from ..models.sources import Obtained, obtain
-from ..nn import Pool
-from ..text import TextInput
+from ..nn import Pool, UnpooledHead
 from ..vision import ImageInput
 
-IMAGENET_CLASSES = 1000
-_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json")
+_WORDS = {"nlp": "texts", "audio": "sounds"}
 
 
 def load_pretrained_model(
@@ -55,18 +52,19 @@ def load_pretrained_model(
     Args:
         model_name: As people spell it: `resnet50`, `mobilenetv2`, `EfficientNet-B7`,
             `google-bert/bert-base-uncased`.
-        domain: `"vision"` or `"nlp"`; only checked against the model's own.
+        domain: `"vision"`, `"nlp"` or `"audio"`; only checked against the model's own.
         weights: A name from `list_weights(model_name)`, `None` for random weights, a path to a file or a
             folder, or `"hub:owner/name@revision"` for any repository on the hub with this architecture.
         input_shape: Images as (height, width, channels). Position embeddings and the first convolution are
             adapted to another size or number of channels. Images arrive in the network as (n, channels,
             height, width).
-        include_top: Whether to keep the published classifier. Without it, and for every text model, the model
-            answers with its pooled features, (n, feature_size).
+        include_top: Whether to keep the published head: a classifier, or what reads unpooled features (boxes, masks,
+            the next token; see UnpooledHead). Without one the model answers with its pooled features,
+            (n, feature_size).
         pooling: `"avg"`, `"max"`, `"cls"`, `"gem"` or `"none"`. None is the pooling that the architecture was
             published with, also without the top: `model.features(x)` gives the unpooled map at any time, and
             `"none"` makes `model(x)` do so (in Keras that is `pooling=None`).
-        max_length: Texts only: the longest sequence in tokens, at most what the model has positions for.
+        max_length: Of what is read as a sequence of tokens, the longest, at most what the model has positions for.
         device: `"auto"` is the best one present.
         minimum_pretrained: Least share of the trunk's parameters that must come from the file.
         accept_licence: Say True to use weights whose licence forbids commercial use.
@@ -95,7 +93,7 @@ def load_pretrained_model(
         feature_size=parts.feature_size,
         stages=parts.stages or architecture.stages,
         head_name=architecture.head_name,
-        preprocess=_preprocess(expected, parts, obtained, max_length),
+        preprocess=expected.open(parts.trunk, obtained.folder if obtained else None, max_length),
         categories=_categories(parts, record),
         architecture=architecture,
         weights_info=record,
@@ -142,11 +140,17 @@ def _check_arguments(
     include_top: bool,
     pooling: str | None,
 ) -> None:
-    if architecture.domain != "vision" and input_shape is not None:
-        raise ConfigurationError(f"input_shape is for images, and {architecture.name} reads text; use max_length.")
-    if architecture.domain != "nlp" and max_length is not None:
-        raise ConfigurationError(f"max_length is for texts, and {architecture.name} reads images; use input_shape.")
-    if pooling == "none" and include_top and architecture.domain == "vision":
+    if input_shape is not None and not isinstance(architecture.input, ImageInput):
+        raise ConfigurationError(
+            f"input_shape is for models that read images of one size, and {architecture.name} reads "
+            f"{_WORDS.get(architecture.domain, 'images of any size')}; leave it out."
+        )
+    if max_length is not None and not hasattr(architecture.input, "max_length"):
+        raise ConfigurationError(
+            f"max_length is for models that read tokens, and {architecture.name} reads "
+            f"{_WORDS.get(architecture.domain, 'images')}; leave it out."
+        )
+    if pooling == "none" and include_top and isinstance(architecture.input, ImageInput):
         raise ConfigurationError(
             "pooling='none' leaves a feature map, which no classifier reads; add include_top=False."
         )
@@ -158,8 +162,8 @@ def _obtain(architecture: Architecture, record: Weights, accept_licence: bool) -
 
 
 def _files_beside(architecture: Architecture, record: Weights) -> tuple[str, ...]:
-    if isinstance(architecture.input, TextInput):
-        return ("config.json", *architecture.input.files)
+    if architecture.input.files:
+        return architecture.input.files
     published = record in architecture.weights.values()
     return () if published else ("config.json",)  # in it, timm states the image input of weights we have no record of
 
@@ -169,9 +173,9 @@ def _expected_input(
     record: Weights | None,
     obtained: Obtained | None,
     input_shape: Sequence[int] | None,
-) -> ImageInput | TextInput:
+) -> InputSpec:
     expected = record.input if record else architecture.input
-    if isinstance(expected, TextInput):
+    if not isinstance(expected, ImageInput):
         return expected
     if record is not None and obtained is not None and record not in architecture.weights.values():
         expected = image_input_in(obtained.folder, expected)
@@ -179,20 +183,20 @@ def _expected_input(
 
 
 def _build(
-    architecture: Architecture, expected: ImageInput | TextInput, obtained: Obtained | None, include_top: bool
+    architecture: Architecture, expected: InputSpec, obtained: Obtained | None, include_top: bool
 ) -> tuple[Parts, LoadReport]:
     """The network with the file's tensors in it; its head has as many outputs as the file's."""
-    options = BuildOptions(num_classes=IMAGENET_CLASSES if include_top else 0)
+    options = BuildOptions(num_classes=architecture.outputs if include_top else 0)
     if isinstance(expected, ImageInput):
         options = replace(options, image_size=expected.size, channels=expected.channels)
     if obtained is None:
         parts = architecture.build(options)
         return parts, untouched(parts)
-    if isinstance(expected, TextInput) and obtained.folder is not None:
-        options = replace(options, folder=str(obtained.folder))
+    folder = str(obtained.folder) if expected.files and obtained.folder else None
+    options = replace(options, folder=folder, state=guess_names(obtained.state, architecture))
     parts = architecture.build(options)
     state = qualify(obtained.state, architecture, (name for name, _ in named_tensors(parts)))
-    outputs = head_outputs(state)
+    outputs = architecture.count_outputs(state)
     if outputs is None:
         parts = replace(parts, head=None)
     elif parts.head is not None and outputs != options.num_classes:
@@ -210,27 +214,15 @@ def _pool(parts: Parts, pooling: str, architecture: Architecture) -> Pool:
     return pool
 
 
-def _preprocess(
-    expected: ImageInput | TextInput, parts: Parts, obtained: Obtained | None, max_length: int | None
-) -> Any:
-    """What turns one raw sample into the trunk's input; None for a text model without a tokenizer."""
-    if isinstance(expected, ImageInput):
-        from ..vision import ImagePreprocess
-
-        return ImagePreprocess(expected)
-    from ..text import TextPreprocess
-
-    limit = text_limit(max_length, expected.max_length, int(parts.trunk.max_length))  # type: ignore[arg-type]
-    folder = obtained.folder if obtained else None
-    if folder is None or not any((folder / name).is_file() for name in _TOKENIZERS):
-        return None
-    return TextPreprocess(folder, max_length=limit)
-
-
 def _categories(parts: Parts, record: Weights | None) -> tuple[str, ...]:
-    names = label_names(record.labels) if record is not None and parts.head is not None else ()
-    outputs = [parameter.shape[0] for parameter in parts.head.parameters()] if parts.head is not None else []
-    return names if outputs and outputs[-1] == len(names) else ()
+    if record is None or parts.head is None:
+        return ()
+    names = label_names(record.labels)
+    if isinstance(parts.head, UnpooledHead):
+        outputs = parts.head.num_outputs
+    else:
+        outputs = [parameter.shape[0] for parameter in parts.head.parameters()][-1]
+    return names if outputs == len(names) else ()
 
 
 def _as_given(record: Weights | None) -> str | None:

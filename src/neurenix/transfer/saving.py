@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .._version import __version__
+from ..data import PREPROCESSES
 from ..errors import ConfigurationError, DamagedFileError, WeightsMismatchError
 from ..models import PretrainedModel, adopt
 from ..models.fingerprint import key
@@ -32,9 +33,7 @@ from ..storage import (
     write_json,
     write_tensors,
 )
-from ..text import TextPreprocess
 from ..training import MODEL_FOLDER, RUN_FILE
-from ..vision import ImagePreprocess
 from .pretrained import load_pretrained_model
 
 MANIFEST = "neurenix.json"
@@ -241,12 +240,12 @@ def _rebuild_base(manifest: Mapping[str, Any], module: nn.Module | None, device:
 
 
 def _rebuild_preprocess(values: Mapping[str, Any], folder: Path) -> Any:
-    kinds: dict[str, Any] = {"image": ImagePreprocess, "text": TextPreprocess}
-    if values.get("kind") not in kinds:
+    if values.get("kind") not in PREPROCESSES:
+        known = ", ".join(PREPROCESSES)
         raise DamagedFileError(
-            f"{folder / MANIFEST} describes preprocessing of kind {values.get('kind')!r}; known: {', '.join(kinds)}."
+            f"{folder / MANIFEST} describes preprocessing of kind {values.get('kind')!r}; known: {known}."
         )
-    return kinds[values["kind"]].from_json(values, folder)
+    return PREPROCESSES[values["kind"]].from_json(values, folder)
 
 
 def _reproducible(model: PretrainedModel) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import Dataset, PreparedDataset, open_image, to_rgb
+from ..data import PREPROCESSES, Dataset, PreparedDataset, open_image, to_rgb
 from ..data.findings import report
 from ..errors import ConfigurationError, InputMismatchError
 from ._input import ImageInput
@@ -33,6 +33,7 @@ _FILTERS = {"nearest": 0, "bilinear": 2, "bicubic": 3}  # the numbers of PIL.Ima
 
 
 @final
+@PREPROCESSES.register("image")
 @dataclass(frozen=True)
 class ImagePreprocess:
     """One raw image -> (channels, height, width) float32: resize, crop, scale to [0, 1], normalise.

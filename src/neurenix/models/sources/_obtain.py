@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import DamagedFileError
+from ...storage import check_hash, file_sha256
 from .._records import HubSource, PackageSource, PathSource, StateDict, UrlSource, Weights
 from ._disk import find_on_disk
 from ._fetched import Fetched
@@ -38,20 +39,26 @@ def obtain(weights: Weights, extra_files: Sequence[str] = ()) -> Obtained:
     """
     fetched = _fetch(weights, extra_files, renew=False)
     try:
-        return _read(fetched)
+        return _read(fetched, weights.read)
     except DamagedFileError:
         if not fetched.renewable:
             raise
     fetched.path.unlink(missing_ok=True)
     fetched = _fetch(weights, extra_files, renew=True)
     try:
-        return _read(fetched)
+        return _read(fetched, weights.read)
     except DamagedFileError as error:
         raise DamagedFileError(f"{error} It was fetched twice. {fetched.advice}".strip()) from None
 
 
-def _read(fetched: Fetched) -> Obtained:
-    state, sha256 = read_state_dict(fetched.path, sha256=fetched.sha256)
+def _read(fetched: Fetched, read: Callable[[Path], StateDict] | None) -> Obtained:
+    """What is ours is safetensors always, also for architectures whose published files have a format of their own."""
+    if read is None or fetched.path.suffix == ".safetensors":
+        state, sha256 = read_state_dict(fetched.path, sha256=fetched.sha256)
+    else:
+        sha256 = file_sha256(fetched.path)
+        check_hash(fetched.path, sha256, fetched.sha256)
+        state = read(fetched.path)
     return Obtained(state=state, folder=fetched.folder, sha256=sha256, revision=fetched.revision)
 
 
