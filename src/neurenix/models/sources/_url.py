@@ -41,8 +41,12 @@ def fetch_from_url(source: UrlSource) -> Fetched:
         path=target,
         sha256=_expected(source, target),
         renewable=not is_offline(),
-        advice="" if source.sha256 else f"To accept another version than the pinned one, delete {pin}.",
+        advice=_advice(source, target),
     )
+
+
+def _advice(source: UrlSource, target: Path) -> str:
+    return "" if source.sha256 else f"To accept another version than the pinned one, delete {_pin_of(target)}."
 
 
 def _expected(source: UrlSource, target: Path) -> str | None:
@@ -72,6 +76,8 @@ def _download(source: UrlSource, target: Path) -> None:
             with temporary.open("wb") as stream:
                 shutil.copyfileobj(response, stream, 1 << 20)
             check_hash(target, file_sha256(temporary), _expected(source, target))
+    except DamagedFileError as error:
+        raise DamagedFileError(f"{error} {_advice(source, target)}".strip()) from None
     except (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException) as error:
         raise _not_found(source, target, str(getattr(error, "reason", error)) or type(error).__name__) from None
 
