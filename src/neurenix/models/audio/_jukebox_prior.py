@@ -216,7 +216,8 @@ class JukeboxPrior(nn.Module):
         if self.vqvae is None:
             raise InputMismatchError(
                 "this prior was loaded without the VQ-VAE, so it reads codes: give {'codes': …}, as encode() of a "
-                "jukebox-vqvae makes them, or load it from a folder where vqvae.pth.tar lies beside it."
+                "jukebox-vqvae makes them. To give waveforms, load it from a folder where vqvae.pth.tar lies beside "
+                "it, or set model.trunk.vqvae to the trunk of a jukebox-vqvae."
             )
         waveform = waveform_of(inputs)
         waveform = functional.pad(waveform, (0, -waveform.shape[1] % self._hop_of_input()))
