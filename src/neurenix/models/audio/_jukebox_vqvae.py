@@ -302,7 +302,7 @@ def waveform_of(inputs: Any) -> Tensor:
         given = f"a mapping with {', '.join(inputs)}" if isinstance(inputs, Mapping) else type(inputs).__name__
         raise InputMismatchError(
             f"Jukebox reads waveforms: a tensor (n, samples), or a mapping with {WAVEFORM!r}; it got {given}. "
-            "model.preprocess makes one of a recording."
+            "They are mono, at 44.1 kHz, in [-1, 1]."
         )
     if waveform.ndim != 2 or not waveform.is_floating_point() or not waveform.shape[1]:
         raise InputMismatchError(
