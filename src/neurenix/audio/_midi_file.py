@@ -82,23 +82,20 @@ class _Clock:
 
     def __init__(self, division: int, tempos: list[tuple[int, int]], name: str) -> None:
         frames = 256 - (division >> 8) if division & 0x8000 else None
-        per_second = 0.0
-        if frames is not None:
-            per_second = _FRAMES.get(frames, 0.0) * (division & 0xFF)
-        if not per_second and (frames is not None or not division):
+        ticks = 1e6 * division if frames is None else _FRAMES.get(frames, 0.0) * (division & 0xFF)
+        if not ticks:
             raise unreadable(name, f"it divides time by {division:#06x}, which is no division")
-        self._ticks, self._starts, self._lengths = [0], [0.0], [_FIRST_TEMPO / 1e6 / division]
+        self._unit = ticks  # a tick lasts a tempo of microseconds divided by it, a frame's tick one second
+        self._ticks, self._starts, self._tempos = [0], [0.0], [_FIRST_TEMPO if frames is None else 1]
         for tick, tempo in tempos if frames is None else []:
             self._starts.append(self.seconds(tick))
             self._ticks.append(tick)
-            self._lengths.append(tempo / 1e6 / division)
-        if frames is not None:
-            self._lengths = [1 / per_second]
+            self._tempos.append(tempo)
 
     def seconds(self, tick: int) -> float:
         """Time since the start."""
         place = bisect_right(self._ticks, tick) - 1
-        return self._starts[place] + (tick - self._ticks[place]) * self._lengths[place]
+        return self._starts[place] + (tick - self._ticks[place]) * self._tempos[place] / self._unit
 
 
 def _chunks(content: bytes, name: str) -> tuple[int, list[bytes]]:

@@ -26,7 +26,8 @@ def read_sorted_table(content: bytes, name: str) -> dict[bytes, bytes]:
     """
     if len(content) < _FOOTER or int.from_bytes(content[-8:], "little") != _MAGIC:
         raise damaged(name, "it does not end in the magic number of a sorted table")
-    _, place = _handle(content[-_FOOTER:-8], 0, name)  # of the metadata, which TensorFlow leaves empty
+    (begin, size), place = _handle(content[-_FOOTER:-8], 0, name)
+    _block(content, begin, size, name)  # the metadata, which TensorFlow leaves empty
     (begin, size), _ = _handle(content[-_FOOTER:-8], place, name)
     found: dict[bytes, bytes] = {}
     taken = keys = 0

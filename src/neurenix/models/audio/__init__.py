@@ -1,0 +1,5 @@
+"""Audio families, one file each; importing a file enters its architectures into ARCHITECTURES."""
+
+from . import music_transformer as music_transformer
+
+__all__ = ["music_transformer"]
