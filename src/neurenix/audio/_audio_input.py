@@ -28,8 +28,10 @@ class AudioInput:
     longest: int | None = None
     multiple: int = 1
 
-    def open(self, trunk: Any, folder: Path | None, max_length: int | None) -> AudioPreprocess:
-        """The preprocessing of one sound."""
+    def open(self, trunk: Any, folder: Path | None, max_length: int | None) -> AudioPreprocess | None:
+        """The preprocessing of one sound; None for a trunk that says it reads something else, codes for instance."""
+        if not getattr(trunk, "reads_waveforms", True):
+            return None
         from .preprocess import AudioPreprocess
 
         return AudioPreprocess(self)

@@ -144,6 +144,11 @@ class JukeboxPrior(nn.Module):
                 self.prime_x_out = nn.Linear(width, sizes.lyrics.vocabulary, bias=False)
         self.prior = Autoregressive(sizes.music, blocks, answers=answers and not sizes.tied)
 
+    @property
+    def reads_waveforms(self) -> bool:
+        """Whether waveforms can be made codes of, or codes have to come."""
+        return self.vqvae is not None
+
     def forward(self, inputs: Tensor | Mapping[str, Tensor]) -> Tensor:
         """See the class."""
         return self._run(inputs)[0]

@@ -14,18 +14,18 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal
 
+from ...audio import AudioInput
 from .._records import ARCHITECTURES, Architecture, BuildOptions, Parts, UrlSource, Weights
 from ._jukebox_attention import TransformerSizes
 from ._jukebox_conditioning import LabelSizes, UpperSizes
 from ._jukebox_files import convert_prior, read_prior, sizes_in
-from ._jukebox_input import WaveformInput
 from ._jukebox_prior import SAMPLE_RATE, JukeboxPrior, PriorSizes
 from ._jukebox_vqvae import JukeboxVQVAE, VQVAESizes
 
 PAPER = "Dhariwal et al., Jukebox: A Generative Model for Music, 2020, arXiv:2005.00341"
 LICENCE = "OpenAI Noncommercial Use License"
 ADDRESS = "https://openaipublic.azureedge.net/jukebox/models/"
-EXPECTED = WaveformInput(sample_rate=SAMPLE_RATE)
+EXPECTED = AudioInput(sample_rate=SAMPLE_RATE, shortest=SAMPLE_RATE // 10)
 
 Level = Literal[0, 1, 2]
 
