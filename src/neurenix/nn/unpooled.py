@@ -15,9 +15,11 @@ class UnpooledHead(nn.Module, abc.ABC):
     answers with head(trunk(inputs), inputs); its pooled features are still there, for another head.
 
     task: one of the architecture's tasks, e.g. "detection".
+    has_classes: whether for_classes makes sense; of a language model's next tokens it does not.
     """
 
     task: ClassVar[str]
+    has_classes: ClassVar[bool] = True
 
     @property
     @abc.abstractmethod
