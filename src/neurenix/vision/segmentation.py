@@ -21,7 +21,7 @@ from ._input import ImageInput
 from ._segmentation_input import SegmentationInput
 from .guard import check_images
 from .masks import IGNORED, as_mask
-from .preprocess import _as_image
+from .preprocess import as_image
 
 AUGMENTATIONS: Mapping[str, str] = {
     "none": "resized only, as in evaluation",
@@ -61,7 +61,7 @@ class SegmentationPreprocess:
         mask: class numbers as a path, a PIL image of one channel or a palette, or whole numbers (height, width).
         Raises InputMismatchError for a mask of another size than its image, or one that holds no class numbers.
         """
-        image = _as_image(raw, {1: "L", 3: "RGB"}[self.spec.channels])
+        image = as_image(raw, {1: "L", 3: "RGB"}[self.spec.channels])
         classes = None if mask is None else as_mask(mask)
         if classes is not None and tuple(classes.shape) != image.size[::-1]:
             raise InputMismatchError(
@@ -99,6 +99,15 @@ class SegmentationPreprocess:
         channels = self.spec.channels
         mean, std = self.spec.mean or (0.0,) * channels, self.spec.std or (1.0,) * channels
         report(check_images(images, ImageInput(size=size, mean=mean, std=std)))
+
+    def restore(self, outputs: Tensor, inputs: Any) -> list[Tensor]:
+        """A model's answers (n, classes, h, w) as masks (height, width) int64 of the raw images' sizes.
+
+        Of several classes the one with the largest score; of one where its logit is above 0. Answers to tensors that
+        came ready keep their size.
+        """
+        scores = original_scores(outputs, inputs) if isinstance(inputs, Mapping) else list(outputs)
+        return [answer.argmax(0) if len(answer) > 1 else (answer[0] > 0).long() for answer in scores]
 
     def to_json(self) -> dict[str, Any]:
         """The preprocessing as JSON values."""

@@ -9,4 +9,13 @@ from . import resnet as resnet
 from . import unet as unet
 from . import vit as vit
 
-__all__ = ["craft", "deeplab", "deeplabv3plus", "efficientnet", "mobilenet", "resnet", "unet", "vit"]
+__all__ = [
+    "craft",
+    "deeplab",
+    "deeplabv3plus",
+    "efficientnet",
+    "mobilenet",
+    "resnet",
+    "unet",
+    "vit",
+]

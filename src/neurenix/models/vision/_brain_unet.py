@@ -15,7 +15,7 @@ from torch.nn import functional
 from ...nn import UnpooledHead
 from ...vision.masks import IGNORED
 from .._records import BuildOptions, Parts
-from ._dense import checked_classes, divisible_images, masks_of, pixel_loss, place_mask, with_outputs
+from ._dense import checked_classes, checked_masks, divisible_images, pixel_loss, place_mask, with_outputs
 
 LEVELS = (1, 2, 3, 4)
 WIDTH = 32  # channels of the first level in the published file
@@ -68,15 +68,19 @@ class BrainUNetHead(UnpooledHead):
         return self.conv.out_channels
 
     def forward(self, features: tuple[Tensor, ...], inputs: Any) -> Tensor:
-        """(n, classes, height, width): probabilities of one class, as published; logits of several."""
-        logits = self._logits(features)
-        return logits.sigmoid() if self.num_outputs == 1 else logits
+        """Logits (n, classes, height, width); of one class their sigmoid is what the published network answers."""
+        up = features[-1]
+        for level in reversed(LEVELS):
+            up = self.get_submodule(f"upconv{level}")(up)
+            up = self.get_submodule(f"decoder{level}")(torch.cat((up, features[level - 1]), dim=1))
+        return self.conv(up)
 
     def losses(self, features: tuple[Tensor, ...], inputs: Any, targets: Any) -> dict[str, Tensor]:
         """Of one class the Dice loss that the weights were trained with; of several cross-entropy of the pixels."""
-        logits = self._logits(features)
-        shares = {"pixels": pixel_loss(logits, targets)}
-        return {"dice": dice_loss(logits[:, 0].sigmoid(), masks_of(targets))} if self.num_outputs == 1 else shares
+        logits = self(features, inputs)
+        if self.num_outputs > 1:
+            return {"pixels": pixel_loss(logits, targets)}
+        return {"dice": dice_loss(logits[:, 0].sigmoid(), checked_masks(logits, targets))}
 
     def for_classes(self, num_outputs: int) -> Self:
         """The same head with a new last convolution."""
@@ -84,13 +88,6 @@ class BrainUNetHead(UnpooledHead):
         head = copy.deepcopy(self)
         head.conv = with_outputs(self.conv, num_outputs)
         return head
-
-    def _logits(self, features: tuple[Tensor, ...]) -> Tensor:
-        up = features[-1]
-        for level in reversed(LEVELS):
-            up = self.get_submodule(f"upconv{level}")(up)
-            up = self.get_submodule(f"decoder{level}")(torch.cat((up, features[level - 1]), dim=1))
-        return self.conv(up)
 
 
 def dice_loss(probabilities: Tensor, masks: Tensor, smooth: float = 1.0) -> Tensor:

@@ -81,6 +81,18 @@ def pixel_loss(logits: Tensor, targets: Any) -> Tensor:
     targets: (n, h, w) class numbers, or a mapping with them as "masks"; 255 is left out.
     Raises LabelMismatchError for masks of another size or with numbers that are no classes.
     """
+    masks = checked_masks(logits, targets)
+    known = masks != IGNORED
+    if logits.shape[1] > 1:
+        total = functional.cross_entropy(logits, masks.long(), ignore_index=IGNORED, reduction="sum")
+    else:
+        chosen = logits[:, 0][known]
+        total = functional.binary_cross_entropy_with_logits(chosen, masks[known].to(chosen.dtype), reduction="sum")
+    return total / known.sum().clamp(min=1)
+
+
+def checked_masks(logits: Tensor, targets: Any) -> Tensor:
+    """The masks (n, h, w) in `targets`, which fit answers (n, classes, h, w). Raises LabelMismatchError else."""
     masks = masks_of(targets)
     count = max(2, logits.shape[1])
     if masks.shape != (logits.shape[0], *logits.shape[2:]):
@@ -88,19 +100,13 @@ def pixel_loss(logits: Tensor, targets: Any) -> Tensor:
             f"masks of shape {tuple(masks.shape)} came for answers of shape {tuple(logits.shape)}; they have to be "
             "(n, height, width), of the size of the images."
         )
-    known = masks != IGNORED
-    wrong = known & ((masks < 0) | (masks >= count))
+    wrong = (masks != IGNORED) & ((masks < 0) | (masks >= count))
     if bool(wrong.any()):
         raise LabelMismatchError(
             f"masks hold the class numbers {masks[wrong].unique().tolist()[:5]}; this head has the classes 0 to "
             f"{count - 1}, and {IGNORED} is for pixels without a class."
         )
-    if logits.shape[1] > 1:
-        total = functional.cross_entropy(logits, masks.long(), ignore_index=IGNORED, reduction="sum")
-    else:
-        chosen = logits[:, 0][known]
-        total = functional.binary_cross_entropy_with_logits(chosen, masks[known].to(chosen.dtype), reduction="sum")
-    return total / known.sum().clamp(min=1)
+    return masks
 
 
 def masks_of(targets: Any) -> Tensor:

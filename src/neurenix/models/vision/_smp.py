@@ -84,7 +84,7 @@ class EncoderTrunk(nn.Module):
 
 @final
 class DecoderHead(UnpooledHead):
-    """The library's decoder and its last convolution, with the activation that the model was saved with, if any."""
+    """The library's decoder and its last convolution. An activation that a model was saved with is left out."""
 
     task = "segmentation"
 
@@ -99,20 +99,18 @@ class DecoderHead(UnpooledHead):
         return cast(nn.Conv2d, self.segmentation_head[0]).out_channels
 
     def forward(self, features: tuple[Tensor, ...], inputs: Any) -> Tensor:
-        """(n, classes, height, width) at the size of the input: logits, or what the saved activation makes of them."""
+        """Logits (n, classes, height, width) at the size of the input."""
         return self.segmentation_head(self.decoder([images_of(inputs), *features]))
 
     def losses(self, features: tuple[Tensor, ...], inputs: Any, targets: Any) -> dict[str, Tensor]:
         """Cross-entropy of the pixels, of the logits. targets: see pixel_loss."""
-        logits = self.segmentation_head[:-1](self.decoder([images_of(inputs), *features]))
-        return {"pixels": pixel_loss(logits, targets)}
+        return {"pixels": pixel_loss(self(features, inputs), targets)}
 
     def for_classes(self, num_outputs: int) -> Self:
-        """The same head with a new last convolution, which gives logits."""
+        """The same head with a new last convolution."""
         checked_classes(num_outputs)
         head = copy.deepcopy(self)
         head.segmentation_head[0] = with_outputs(cast(nn.Conv2d, self.segmentation_head[0]), num_outputs)
-        head.segmentation_head[-1] = nn.Identity()
         return head
 
 
@@ -186,7 +184,6 @@ def _list_of(most: int) -> Callable[[Any], bool]:
 
 _SHARED: Mapping[str, Callable[[Any], bool]] = {
     "in_channels": _whole(1, 64),
-    "activation": _among(None, "identity", "sigmoid", "softmax2d", "tanh"),
 }
 # kind -> key of config.json -> whether a value can be used
 SETTINGS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {

@@ -4,7 +4,7 @@
 pretrained and the head, the decoder, is random, as the load report says; it has to be trained. A folder written by the
 library's save_pretrained brings both. `model(inputs)` gives logits, (n, classes, height, width).
 
-`unet-brain-mri` is a complete published network for tumours in brain MRI; one class, whose probabilities it gives.
+`unet-brain-mri` is a complete published network for tumours in brain MRI: one class, whose logits it gives.
 """
 
 from __future__ import annotations
