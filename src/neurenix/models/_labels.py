@@ -15,7 +15,7 @@ _LISTS: Mapping[str, str] = {
 def label_names(labels: str | None) -> tuple[str, ...]:
     """The names of a label set, in the order of the outputs; none for an unknown set.
 
-    imagenet-1k: the classes of ILSVRC 2012. coco-91: COCO's numbers, of which eleven are not in use, with the
+    imagenet-1k: the classes of ILSVRC 2012. coco-91: COCO's numbers, of which ten are not in use, with the
     background as 0. voc-21: Pascal VOC's twenty classes, with the background as 0.
     """
     if labels is None or labels not in _LISTS:
