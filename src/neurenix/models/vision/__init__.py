@@ -4,8 +4,11 @@ from . import craft as craft
 from . import deeplab as deeplab
 from . import deeplabv3plus as deeplabv3plus
 from . import efficientnet as efficientnet
+from . import faster_rcnn as faster_rcnn
+from . import mask_rcnn as mask_rcnn
 from . import mobilenet as mobilenet
 from . import resnet as resnet
+from . import retinanet as retinanet
 from . import unet as unet
 from . import vit as vit
 
@@ -14,8 +17,11 @@ __all__ = [
     "deeplab",
     "deeplabv3plus",
     "efficientnet",
+    "faster_rcnn",
+    "mask_rcnn",
     "mobilenet",
     "resnet",
+    "retinanet",
     "unet",
     "vit",
 ]
