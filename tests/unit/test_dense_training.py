@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from neurenix.errors import ConfigurationError, LabelMismatchError
 from neurenix.models import PretrainedModel
 from neurenix.nn import Pool, UnpooledHead
-from neurenix.transfer import BiasTuner, Finetuner
+from neurenix.transfer import BiasTuner, Finetuner, predict
 
 SIDE, CLASSES = 12, 3
 
@@ -178,6 +178,15 @@ def test_the_same_model_can_be_asked_for_one_class_per_picture() -> None:
     images, masks = scenes(16, seed=0)
     tuner.fit((images, masks.where(masks != 255, 0).amax((1, 2)) - 1), epochs=1, batch_size=8, run=False)
     assert tuner.task == "multi_class" and tuner.predict_proba(images).shape == (16, 2)
+
+
+def test_what_a_model_answers_before_it_is_tuned() -> None:
+    model, (images, _) = model_with(PixelHead(3)), scenes(5, seed=0)
+    answers = predict(model, images)
+    assert not any(answer.requires_grad for answer in answers)
+    assert [tuple(answer.shape) for answer in answers] == [(3, SIDE, SIDE)] * 5
+    with pytest.raises(ConfigurationError, match="has no head here"):
+        predict(model_with(None), images)
 
 
 def test_misuse_is_named() -> None:

@@ -30,6 +30,10 @@ class UnpooledHead(nn.Module, abc.ABC):
     def forward(self, features: Any, inputs: Any) -> Any:
         """features: what the trunk gives for `inputs`. Gives what the architecture's docstring says."""
 
+    def answers(self, features: Any, inputs: Any) -> Any:
+        """What a user is told, one for each sample, in the terms of `inputs`; by default what forward gives."""
+        return self(features, inputs)
+
     @abc.abstractmethod
     def losses(self, features: Any, inputs: Any, targets: Any) -> dict[str, Tensor]:
         """Named shares of the loss, each (), to be added up.

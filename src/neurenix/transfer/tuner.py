@@ -36,13 +36,13 @@ from ..training import (
 )
 from .arguments import check_types, checked_callbacks
 from .closed_form_head import head_features, solve_head
-from .dense_answers import dense_answers
 from .fit_settings import FitSettings
 from .heads import has_head, install_head, outputs_needed, task_of
 from .job import describe_data, describe_fit
 from .learning_rate_curve import LearningRateCurve, check_range, try_rates
 from .loaders import Use, check_is_no_pair, first_batch, loader_for
 from .predictions import decide, finite_outputs, probabilities
+from .published import dense_answers
 from .resume_check import ResumeCheck, check_resume
 from .saving import base_digests, base_name, is_as_loaded, load_tuning, save_tuning
 from .strategies import Plan
