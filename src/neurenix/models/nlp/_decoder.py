@@ -1,0 +1,112 @@
+"""The head of encoder-decoder models: a decoder that reads the encoder's features and gives the next token."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import InputMismatchError
+from ...nn import UnpooledHead
+from ._generation import GenerationSettings, evaluating, generation_config, no_classes
+from ._tokens import borrow, shifted_right, target_tokens, token_inputs, token_loss
+
+
+class DecoderHead(UnpooledHead):
+    """The library's decoder stack and what follows it: scores of the next target token at every place.
+
+    The decoder reads the trunk's embedding, and gives scores by the same weights unless `lm_head` has its own.
+    """
+
+    def __init__(self, decoder: nn.Module, embedding: nn.Module, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.decoder = decoder
+        borrow(self, "embedding", embedding)
+        borrow(decoder, "embed_tokens", embedding)
+        self.lm_head: nn.Module | None = None
+
+    @property
+    def num_outputs(self) -> int:
+        """Tokens of the vocabulary."""
+        return int(self.config.vocab_size)
+
+    def output_weight(self) -> nn.Parameter:
+        """(vocabulary, d)"""
+        owner = self.embedding if self.lm_head is None else self.lm_head
+        return cast(nn.Parameter, owner.weight)  # type: ignore[union-attr]
+
+    def forward(self, features: Tensor, inputs: Any) -> Tensor:
+        """(n, t, d) -> scores (n, u, vocabulary) of the token behind each of inputs["decoder_input_ids"] (n, u).
+
+        `attention_mask` (n, t) tells which features are real, `decoder_attention_mask` (n, u) which target tokens are.
+        Without decoder_input_ids, u is 1: the scores of the first token.
+        """
+        given = token_inputs(inputs)
+        tokens = given.get("decoder_input_ids")
+        if tokens is None:
+            tokens = given["input_ids"].new_full((len(features), 1), int(self.config.decoder_start_token_id))
+        if tokens.ndim != 2 or len(tokens) != len(features):
+            raise InputMismatchError(
+                f"decoder_input_ids are {tuple(tokens.shape)}; they have to be (n, target tokens) for the "
+                f"{len(features)} texts of the batch."
+            )
+        hidden = self.decoder(
+            input_ids=tokens,
+            attention_mask=given.get("decoder_attention_mask"),
+            encoder_hidden_states=features,
+            encoder_attention_mask=given.get("attention_mask"),
+            use_cache=False,
+        ).last_hidden_state
+        return self._scores(hidden)
+
+    def losses(self, features: Tensor, inputs: Any, targets: Any) -> dict[str, Tensor]:
+        """Mean cross-entropy of each target token behind those before it.
+
+        targets: (n, u), padded with -1 or -100, each ending with the end token: what encode_targets gives.
+        """
+        tokens = target_tokens(targets, self.num_outputs)
+        before = shifted_right(
+            tokens, start=int(self.config.decoder_start_token_id), padding=int(self.config.pad_token_id)
+        )
+        scores = self(features, {**token_inputs(inputs), "decoder_input_ids": before})
+        return {"next_token": token_loss(scores, tokens)}
+
+    def for_classes(self, num_outputs: int) -> Self:
+        """Raises ConfigurationError: the outputs are words."""
+        raise no_classes(self)
+
+    @torch.inference_mode()
+    def generate(self, trunk: nn.Module, inputs: Mapping[str, Tensor], settings: GenerationSettings) -> Tensor:
+        """The decoder's answer to each text, (n, tokens), by the library's own class around these very modules."""
+        from transformers.modeling_outputs import BaseModelOutput
+
+        given = token_inputs(inputs)
+        mask = given.get("attention_mask", torch.ones_like(given["input_ids"]))
+        with evaluating(trunk), evaluating(self), settings.draws():
+            library = self._library().eval()
+            found = library.generate(
+                encoder_outputs=BaseModelOutput(last_hidden_state=trunk(given)),
+                attention_mask=mask,
+                generation_config=generation_config(settings, **self._special_tokens()),
+            )
+        return cast(Tensor, found[:, 1:])
+
+    def _special_tokens(self) -> dict[str, Any]:
+        """What the library's search is told of the vocabulary."""
+        return {
+            "pad_token_id": self.config.pad_token_id,
+            "eos_token_id": self.config.eos_token_id,
+            "decoder_start_token_id": self.config.decoder_start_token_id,
+        }
+
+    @abc.abstractmethod
+    def _scores(self, hidden: Tensor) -> Tensor:
+        """(n, u, d) -> (n, u, vocabulary)"""
+
+    @abc.abstractmethod
+    def _library(self) -> Any:
+        """The library's class with these modules in it; its encoder is not called."""

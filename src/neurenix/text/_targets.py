@@ -1,0 +1,17 @@
+"""Target texts of language and translation models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+_IGNORED = -100  # where there is no target
+
+
+def padded_targets(ids: Sequence[Sequence[int]]) -> Tensor:
+    """Token numbers of each text -> (n, longest) int64, filled up with -100."""
+    rows = [torch.tensor(row, dtype=torch.int64) for row in ids]
+    return pad_sequence(rows, batch_first=True, padding_value=_IGNORED)
