@@ -39,7 +39,7 @@ def write_gpt2(folder: Path, **sizes: Any) -> Any:
     import transformers
 
     vocabulary = write_byte_pairs(folder)
-    values = {"vocab_size": vocabulary, "n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2}
+    values = {"vocab_size": vocabulary, "n_positions": 64, "n_embd": 16, "n_layer": 2, "n_head": 2}
     ends = {"bos_token_id": vocabulary - 1, "eos_token_id": vocabulary - 1}
     config = transformers.GPT2Config(**{**values, **ends, **sizes})
     library = seeded(lambda: transformers.GPT2LMHeadModel(config))
@@ -49,7 +49,7 @@ def write_gpt2(folder: Path, **sizes: Any) -> Any:
     state = {name.removeprefix("transformer."): tensor for name, tensor in library.state_dict().items()}
     state = {name: tensor.clone().contiguous() for name, tensor in state.items() if name != "lm_head.weight"}
     for layer in range(config.n_layer):
-        state[f"h.{layer}.attn.bias"] = torch.ones(1, 1, 32, 32).tril()
+        state[f"h.{layer}.attn.bias"] = torch.ones(1, 1, 64, 64).tril()
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     write_config(folder, config)
     return library
@@ -117,7 +117,7 @@ def write_marian(folder: Path, *, positions: bool = True, **sizes: Any) -> Any:
 
     vocabulary = write_pieces(folder)
     tokens = {"pad_token_id": vocabulary - 1, "decoder_start_token_id": vocabulary - 1, "eos_token_id": 0}
-    values = {"vocab_size": vocabulary, "d_model": 16, "max_position_embeddings": 32, "scale_embedding": True}
+    values = {"vocab_size": vocabulary, "d_model": 16, "max_position_embeddings": 64, "scale_embedding": True}
     values |= {f"{part}_{what}": count for part in ("encoder", "decoder") for what, count in _LAYERS.items()}
     config = transformers.MarianConfig(**{**values, **tokens, "activation_function": "swish", **sizes})
     library = seeded(lambda: transformers.MarianMTModel(config))
@@ -126,7 +126,9 @@ def write_marian(folder: Path, *, positions: bool = True, **sizes: Any) -> Any:
         for parameter in library.parameters():
             parameter.mul_(4 if parameter.requires_grad and parameter.ndim > 1 else 1)
     kept = [name for name in library.state_dict() if positions or "embed_positions" not in name]
-    torch.save({name: library.state_dict()[name] for name in kept if "lm_head" not in name}, folder / "pytorch_model.bin")
+    torch.save(
+        {name: library.state_dict()[name] for name in kept if "lm_head" not in name}, folder / "pytorch_model.bin"
+    )
     write_config(folder, config, num_beams=6, bad_words_ids=[[vocabulary - 1]])
     return library
 
@@ -142,8 +144,12 @@ def write_pieces(folder: Path) -> int:
     for file, sentences in (("source.spm", SENTENCES[:3]), ("target.spm", SENTENCES[3:])):
         model = io.BytesIO()
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(sentences * 4), model_writer=model, vocab_size=40, hard_vocab_limit=False,
-            minloglevel=2, num_threads=1
+            sentence_iterator=iter(sentences * 4),
+            model_writer=model,
+            vocab_size=40,
+            hard_vocab_limit=False,
+            minloglevel=2,
+            num_threads=1,
         )
         (folder / file).write_bytes(model.getvalue())
         pieces = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())

@@ -151,9 +151,12 @@ def _pieces(files: Mapping[str, bytes], name: str) -> Any:
     """The SentencePiece model of one language. Raises DamagedFileError where the bytes are none."""
     sentencepiece = require("sentencepiece", purpose="reading texts to translate")
     try:
-        return sentencepiece.SentencePieceProcessor(model_proto=files[name])
+        model = sentencepiece.SentencePieceProcessor(model_proto=files[name])
     except (RuntimeError, OSError, TypeError, ValueError) as error:
         raise DamagedFileError(f"{name} is no whole SentencePiece model ({error}); fetch it again.") from None
+    if not files[name]:  # which the library takes for no model yet
+        raise DamagedFileError(f"{name} is empty; fetch it again.")
+    return model
 
 
 def _vocabulary(content: bytes) -> dict[str, int]:

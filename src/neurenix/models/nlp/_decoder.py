@@ -9,7 +9,7 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
-from ...errors import InputMismatchError
+from ...errors import ConfigurationError, InputMismatchError
 from ...nn import UnpooledHead
 from ._generation import GenerationSettings, evaluating, generation_config, no_classes
 from ._tokens import borrow, shifted_right, target_tokens, token_inputs, token_loss
@@ -19,11 +19,12 @@ class DecoderHead(UnpooledHead):
     """The library's decoder stack and what follows it: scores of the next target token at every place.
 
     The decoder reads the trunk's embedding, and gives scores by the same weights unless `lm_head` has its own.
+    longest: positions that it has.
     """
 
-    def __init__(self, decoder: nn.Module, embedding: nn.Module, config: Any) -> None:
+    def __init__(self, decoder: nn.Module, embedding: nn.Module, config: Any, *, longest: int) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.longest = config, longest
         self.decoder = decoder
         borrow(self, "embedding", embedding)
         borrow(decoder, "embed_tokens", embedding)
@@ -84,6 +85,11 @@ class DecoderHead(UnpooledHead):
         """The decoder's answer to each text, (n, tokens), by the library's own class around these very modules."""
         from transformers.modeling_outputs import BaseModelOutput
 
+        if settings.max_new_tokens >= self.longest:
+            raise ConfigurationError(
+                f"max_new_tokens={settings.max_new_tokens} and the token that starts an answer are more than the "
+                f"{self.longest} positions of the decoder; ask for fewer."
+            )
         given = token_inputs(inputs)
         mask = given.get("attention_mask", torch.ones_like(given["input_ids"]))
         with evaluating(trunk), evaluating(self), settings.draws():

@@ -56,10 +56,9 @@ def has_own_output(state: StateDict | None, output: str, embedding: str, *, tied
 
 def token_loss(logits: Tensor, tokens: Tensor) -> Tensor:
     """Mean cross-entropy of the tokens that are not -100. logits: (n, t, v), tokens: (n, t) -> ()"""
-    loss = functional.cross_entropy(
-        logits.float().flatten(0, 1), tokens.flatten(), ignore_index=IGNORED, reduction="sum"
-    )
-    return loss / (tokens != IGNORED).sum().clamp(min=1)  # a batch without any target costs nothing, instead of NaN
+    if not bool((tokens != IGNORED).any()):
+        return logits.sum() * 0  # a batch without any target costs nothing, instead of NaN
+    return functional.cross_entropy(logits.float().flatten(0, 1), tokens.flatten(), ignore_index=IGNORED)
 
 
 def shifted_right(tokens: Tensor, *, start: int, padding: int) -> Tensor:

@@ -115,7 +115,8 @@ class MarianHead(DecoderHead):
     task: ClassVar[str] = "translation"
 
     def __init__(self, network: Any, *, stored: bool) -> None:
-        super().__init__(network.model.decoder, network.model.shared, network.config)
+        longest = int(network.config.max_position_embeddings)
+        super().__init__(network.model.decoder, network.model.shared, network.config, longest=longest)
         self.final_logits_bias: Tensor
         self.register_buffer("final_logits_bias", network.final_logits_bias)
         _fix(network.model.decoder.embed_positions, stored=stored)

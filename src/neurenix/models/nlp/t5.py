@@ -37,6 +37,7 @@ ROLES = {
 }
 _EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 _HEAD = ("decoder.", "lm_head.")
+_POSITIONS = 1 << 20  # they are relative, so that the memory is the limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +107,7 @@ class T5Trunk(nn.Module):
         self.shared: nn.Module = network.shared
         self.encoder: nn.Module = network.encoder
         self.config: Any = network.config
-        self.max_length = 1 << 20
+        self.max_length = _POSITIONS
         borrow(self.encoder, "embed_tokens", None)  # the encoder gets what `shared` makes of the tokens
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -124,7 +125,7 @@ class T5Head(DecoderHead):
     task: ClassVar[str] = "generation"
 
     def __init__(self, network: Any, *, own: bool) -> None:
-        super().__init__(network.decoder, network.shared, network.config)
+        super().__init__(network.decoder, network.shared, network.config, longest=_POSITIONS)
         if own:
             self.lm_head = nn.Linear(network.config.d_model, network.config.vocab_size, bias=False)
             nn.init.normal_(self.lm_head.weight, std=network.config.initializer_factor)

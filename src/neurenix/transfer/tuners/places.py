@@ -134,11 +134,13 @@ def _leaves(model: PretrainedModel) -> Iterator[tuple[str, nn.Module]]:
 def _place(name: str, module: nn.Module) -> Place:
     """Width and layout are those of the last layer within."""
     last = [part for part in module.modules() if _width(part) is not None]
+    last = last or [part for part in module.modules() if isinstance(part, nn.Embedding)]
     if not last:
         raise ConfigurationError(f"{name} holds no layer that tells how many features it gives.")
     inner = last[-1]
     maps = isinstance(inner, (_CONVOLUTIONS, nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.InstanceNorm2d))
-    return Place(name, module, int(_width(inner) or 0), maps)
+    width = inner.embedding_dim if isinstance(inner, nn.Embedding) else _width(inner)
+    return Place(name, module, int(width or 0), maps)
 
 
 def _width(module: Any) -> int | None:
