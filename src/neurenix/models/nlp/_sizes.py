@@ -7,9 +7,9 @@ is ignored.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from ...errors import DamagedFileError, WeightsMismatchError
 from ...storage import read_json
@@ -41,7 +41,7 @@ class Sizes(Protocol):
     A field may have a second spelling of its key: field(metadata={"also": "hidden_size"}).
     """
 
-    __dataclass_fields__: Any
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     def extent(self) -> Extent:
         """How large the network would be."""
