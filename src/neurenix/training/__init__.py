@@ -30,6 +30,7 @@ from .optimizers import Rates as Rates
 from .optimizers import build_optimizer as build_optimizer
 from .optimizers import check_rate as check_rate
 from .optimizers import resolve_rates as resolve_rates
+from .own_losses import OwnLosses as OwnLosses
 from .prefix import FEATURES as FEATURES
 from .prefix import Embedding as Embedding
 from .prefix import Features as Features
@@ -56,6 +57,7 @@ __all__ = [
     "MODEL_FOLDER",
     "OPTIMIZERS",
     "Objective",
+    "OwnLosses",
     "Phase",
     "RUN_FILE",
     "Embedding",

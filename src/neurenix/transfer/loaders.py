@@ -24,7 +24,7 @@ from ..data import (
 from ..errors import ConfigurationError, InputMismatchError, LabelMismatchError, NeurenixError
 from ..models import PretrainedModel
 from ..text import TextPreprocess
-from ..training import Supervised, inference_mode_of
+from ..training import Objective, inference_mode_of
 from ..training.faults import is_out_of_memory
 from ..vision import ImagePreprocess
 from .arguments import check_types
@@ -73,7 +73,7 @@ def loader_for(
     )
 
 
-def first_batch(loader: DataLoader, model: PretrainedModel, objective: Supervised | None = None) -> Batch:
+def first_batch(loader: DataLoader, model: PretrainedModel, objective: Objective | None = None) -> Batch:
     """The first batch, compared with what weights, head and loss expect before any time is spent on the rest.
 
     objective: what will be asked of the batch; None where its labels do not matter.
