@@ -27,6 +27,7 @@ from neurenix.transfer import (
     PromptTuner,
     ScaleShiftTuner,
     load_pretrained_model,
+    predict,
 )
 
 WRITERS: dict[str, Callable[..., Any]] = {"gpt2": write_gpt2, "t5-small": write_t5, "opus-mt-en-de": write_marian}
@@ -157,6 +158,15 @@ def _settings() -> Any:
     from neurenix.models.nlp._generation import GenerationSettings
 
     return GenerationSettings(max_new_tokens=6)
+
+
+def test_predict_answers_with_texts_and_scores(model: PretrainedModel) -> None:
+    found = predict(model, SENTENCES[:2])
+    if model.name == "gpt2":
+        assert [scores.shape[-1] for scores in found] == [267, 267]
+        return
+    most = min(64, model.head.longest - 1)
+    assert found == generate(model, SENTENCES[:2], max_new_tokens=most)
 
 
 def test_copies_and_saved_files_answer_alike(model: PretrainedModel, folder: Path, tmp_path: Path) -> None:

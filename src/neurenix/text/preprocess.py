@@ -13,7 +13,7 @@ from torch import Tensor
 from ..data import PREPROCESSES, Dataset, report
 from ..errors import ConfigurationError, TextTooLongError
 from ..storage import check_hash, write_bytes
-from ._targets import padded_targets
+from ._targets import padded_targets, restored
 from ._tokenizers import TOKENIZER_FILE, open_tokenizer, padding_token
 from .guard import check_tokens
 from .tokenized import Encoded, TokenizedDataset
@@ -89,6 +89,10 @@ class TextPreprocess:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token numbers, without special tokens."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def restore(self, outputs: Any, inputs: Any) -> Any:
+        """A head's answers in the terms of what was read: the texts of tokens."""
+        return restored(outputs, self.decode)
 
     def too_long(self, name: str) -> TextTooLongError:
         """The error for a text that may not be cut."""

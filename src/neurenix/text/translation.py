@@ -17,7 +17,7 @@ from ..errors import ConfigurationError, DamagedFileError, TextTooLongError
 from ..packages import require
 from ..storage import read_tensors, write_tensors
 from ._input import text_limit
-from ._targets import padded_targets
+from ._targets import padded_targets, restored
 from .guard import check_tokens
 from .tokenized import Encoded, TokenizedDataset
 
@@ -95,6 +95,10 @@ class TranslationPreprocess:
         left_out = {self._end, self._unknown, self.pad_id}
         pieces = [self._tokens[number] for number in ids if number not in left_out and number in self._tokens]
         return str(self._source.decode_pieces(pieces)).replace(_SPACE, " ").strip()
+
+    def restore(self, outputs: Any, inputs: Any) -> Any:
+        """A head's answers in the terms of what was read: the texts of tokens."""
+        return restored(outputs, self.decode)
 
     def too_long(self, name: str) -> TextTooLongError:
         """The error for a text that may not be cut."""

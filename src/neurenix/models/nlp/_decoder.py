@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from typing import Any, Self, cast
+from dataclasses import replace
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,9 @@ class DecoderHead(UnpooledHead):
     The decoder reads the trunk's embedding, and gives scores by the same weights unless `lm_head` has its own.
     longest: positions that it has.
     """
+
+    task: ClassVar[str] = "translation"
+    has_classes: ClassVar[bool] = False
 
     def __init__(self, decoder: nn.Module, embedding: nn.Module, config: Any, *, longest: int) -> None:
         super().__init__()
@@ -80,9 +84,20 @@ class DecoderHead(UnpooledHead):
         """Raises ConfigurationError: the outputs are words."""
         raise no_classes(self)
 
+    def answers(self, features: Tensor, inputs: Any) -> Tensor:
+        """The likeliest tokens of an answer to each text, (n, tokens); the preprocessing makes texts of them."""
+        settings = GenerationSettings()
+        most = min(settings.max_new_tokens, self.longest - 1)
+        return self._search(features, token_inputs(inputs), replace(settings, max_new_tokens=most))
+
     @torch.inference_mode()
     def generate(self, trunk: nn.Module, inputs: Mapping[str, Tensor], settings: GenerationSettings) -> Tensor:
-        """The decoder's answer to each text, (n, tokens), by the library's own class around these very modules."""
+        """The decoder's answer to each text, (n, tokens). inputs: as of the trunk."""
+        with evaluating(trunk):
+            return self._search(trunk(inputs), token_inputs(inputs), settings)
+
+    def _search(self, features: Tensor, inputs: Mapping[str, Tensor], settings: GenerationSettings) -> Tensor:
+        """New tokens (n, t) by the library's own class around these very modules."""
         from transformers.modeling_outputs import BaseModelOutput
 
         if settings.max_new_tokens >= self.longest:
@@ -90,14 +105,15 @@ class DecoderHead(UnpooledHead):
                 f"max_new_tokens={settings.max_new_tokens} and the token that starts an answer are more than the "
                 f"{self.longest} positions of the decoder; ask for fewer."
             )
-        given = token_inputs(inputs)
-        mask = given.get("attention_mask", torch.ones_like(given["input_ids"]))
-        with evaluating(trunk), evaluating(self), settings.draws():
-            library = self._library().eval()
-            found = library.generate(
-                encoder_outputs=BaseModelOutput(last_hidden_state=trunk(given)),
-                attention_mask=mask,
-                generation_config=generation_config(settings, **self._special_tokens()),
+        with evaluating(self), settings.draws():
+            found = (
+                self._library()
+                .eval()
+                .generate(
+                    encoder_outputs=BaseModelOutput(last_hidden_state=features),
+                    attention_mask=inputs.get("attention_mask", torch.ones_like(inputs["input_ids"])),
+                    generation_config=generation_config(settings, **self._special_tokens()),
+                )
             )
         return cast(Tensor, found[:, 1:])
 

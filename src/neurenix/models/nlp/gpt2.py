@@ -131,7 +131,8 @@ class GPT2Head(UnpooledHead):
     The weights are those of the trunk's embedding; `own` where a file has others.
     """
 
-    task: ClassVar[str] = "generation"
+    task: ClassVar[str] = "language_modelling"
+    has_classes: ClassVar[bool] = False
 
     def __init__(self, embedding: nn.Module, config: Any, *, own: bool) -> None:
         super().__init__()
@@ -261,7 +262,7 @@ def _register(name: str, sizes: GPT2Sizes, repository: str, licence: str, paper:
         Architecture(
             name=name,
             domain="nlp",
-            tasks=("generation", "classification", "features"),
+            tasks=("language_modelling", "classification", "features"),
             build=partial(build_gpt2, published=sizes),
             input=weights.input,
             stages=stages(sizes.n_layer),

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any, ClassVar, cast, final
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -111,8 +111,6 @@ class MarianTrunk(nn.Module):
 @final
 class MarianHead(DecoderHead):
     """Marian's decoder, and the scores of the next token with a bias for each; see DecoderHead."""
-
-    task: ClassVar[str] = "translation"
 
     def __init__(self, network: Any, *, stored: bool) -> None:
         longest = int(network.config.max_position_embeddings)

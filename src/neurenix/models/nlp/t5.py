@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any, ClassVar, cast, final
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -122,8 +122,6 @@ class T5Trunk(nn.Module):
 class T5Head(DecoderHead):
     """T5's decoder, and the scores of the next token; see DecoderHead. `own`: they have weights of their own."""
 
-    task: ClassVar[str] = "generation"
-
     def __init__(self, network: Any, *, own: bool) -> None:
         super().__init__(network.decoder, network.shared, network.config, longest=_POSITIONS)
         if own:
@@ -206,7 +204,7 @@ def _register(name: str, sizes: T5Sizes, repository: str, paper: str, *aliases: 
         Architecture(
             name=name,
             domain="nlp",
-            tasks=("generation", "classification", "features"),
+            tasks=("translation", "classification", "features"),
             build=partial(build_t5, published=sizes),
             input=weights.input,
             stages=stages(sizes.num_layers),
