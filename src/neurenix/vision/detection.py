@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -18,7 +18,7 @@ from ..data.findings import Finding, report
 from ..errors import ConfigurationError
 from ._detection_input import DetectionInput
 from .boxed import BoxedDataset, scale_target
-from .boxes import letterbox_size, shorter_side_size
+from .boxes import Detections, detections_in_original, letterbox_size, shorter_side_size
 from .preprocess import as_image
 
 DETECTION_AUGMENTATIONS: Mapping[str, str] = {
@@ -88,6 +88,11 @@ class DetectionPreprocess:
         """Raise InputMismatchError or warn when a batch is not what the weights expect."""
         report(_findings(inputs, self.spec))
 
+    def restore(self, detections: Sequence[Detections], inputs: Any) -> list[Detections]:
+        """What a detector found in a batch, in pixels of the images as they came; of ready tensors in theirs."""
+        is_ready = not isinstance(inputs, Mapping) or "original_sizes" not in inputs
+        return list(detections) if is_ready else detections_in_original(detections, inputs)
+
     def to_json(self) -> dict[str, Any]:
         """The preprocessing as JSON values."""
         spec = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self.spec).items()}
@@ -97,7 +102,9 @@ class DetectionPreprocess:
     def from_json(cls, values: Mapping[str, Any], folder: Path | None = None) -> DetectionPreprocess:
         """What to_json described. folder: where a saved model lies; images need nothing from it."""
         spec = {name: values[name] for name in asdict(DetectionInput())}
-        tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in spec.items()}
+        tuples: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in spec.items()
+        }
         return cls(DetectionInput(**tuples), values["augmentation"])
 
     def _augmented(self, planes: Tensor, target: Any) -> tuple[Tensor, Any]:
@@ -108,9 +115,7 @@ class DetectionPreprocess:
         if not isinstance(target, Mapping):
             return self._augment(tv_tensors.Image(planes)).as_subclass(Tensor), target
         marked: dict[str, Any] = dict(target)
-        marked["boxes"] = tv_tensors.BoundingBoxes(  # type: ignore[call-overload]
-            target["boxes"], format="XYXY", canvas_size=tuple(planes.shape[1:])
-        )
+        marked["boxes"] = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=tuple(planes.shape[1:]))
         if "masks" in target:
             marked["masks"] = tv_tensors.Mask(target["masks"])
         image, changed = self._augment(tv_tensors.Image(planes), marked)

@@ -21,6 +21,7 @@ class NextEventHead(UnpooledHead):
     """
 
     task: ClassVar[str] = "generation"
+    has_classes: ClassVar[bool] = False
 
     def __init__(self, vocabulary_size: int, width: int, embedding: nn.Embedding | None) -> None:
         super().__init__()
