@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,7 +47,7 @@ class Alphabet:
             )
         return torch.tensor(found, dtype=torch.int64)
 
-    def decode(self, numbers: list[int] | tuple[int, ...]) -> str:
+    def decode(self, numbers: Sequence[int]) -> str:
         """The text of some symbols, without spaces at its ends."""
         return "".join(self._character(number) for number in numbers).strip()
 

@@ -2,5 +2,6 @@
 
 from . import jukebox as jukebox
 from . import music_transformer as music_transformer
+from . import wav2vec2 as wav2vec2
 
-__all__ = ["jukebox", "music_transformer"]
+__all__ = ["jukebox", "music_transformer", "wav2vec2"]

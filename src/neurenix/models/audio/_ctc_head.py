@@ -161,4 +161,5 @@ def _checked(targets: Any, real: Tensor, num_outputs: int, blank: int) -> Tensor
             f"sound {short[0]} of the batch has {int(real[short[0]])} frames, and its text needs "
             f"{int(needed[short[0]])}; is it the text of another sound, or the sound cut off?"
         )
-    return there.sum(1)
+    lengths: Tensor = there.sum(1)
+    return lengths
