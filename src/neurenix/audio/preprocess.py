@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ class AudioPreprocess:
     taken as being at the weights' rate. Channels are averaged, and the rate is brought to that of the weights.
     spec: what the weights were trained on. augmentation: a key of AUGMENTATIONS.
     """
+
+    reads: ClassVar[str] = "sound"
 
     spec: AudioInput
     augmentation: str = "none"

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
@@ -41,6 +41,8 @@ class SegmentationPreprocess:
     Without augmentation this is what torchvision does in evaluation, bit by bit.
     spec: what the weights were trained on. augmentation: a key of vision.segmentation.AUGMENTATIONS.
     """
+
+    reads: ClassVar[str] = "image"
 
     spec: SegmentationInput
     augmentation: str = "none"
