@@ -25,7 +25,8 @@ from ..data import (
 )
 from ..errors import ConfigurationError, InputMismatchError, LabelMismatchError, NeurenixError
 from ..models import PretrainedModel
-from ..training import Objective, inference_mode_of
+from ..nn import evaluating
+from ..training import Objective
 from ..training.faults import is_out_of_memory
 from .arguments import check_types
 from .labels import with_known_labels
@@ -148,7 +149,7 @@ def _try(model: PretrainedModel, batch: Batch) -> None:
     """One sample through a module of the user's own, whose inputs nothing else is known of."""
     one = batch.parts(1)[0].to(next(model.parameters()).device)
     try:
-        with inference_mode_of(model), torch.random.fork_rng(devices=[]):
+        with evaluating(model), torch.random.fork_rng(devices=[]):
             model(one.inputs)
     except (RuntimeError, IndexError) as error:
         if isinstance(error, NeurenixError) or is_out_of_memory(error):
