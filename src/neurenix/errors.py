@@ -160,10 +160,6 @@ class TruncatedTextWarning(NeurenixWarning):
     """Some texts were longer than `max_length` and lost their end."""
 
 
-class TruncatedAudioWarning(NeurenixWarning):
-    """Some sounds were longer than `max_length` and are cut."""
-
-
 class NonBitExactResumeWarning(NeurenixWarning):
     """A run goes on where something is different that changes the last bits of results; the message names it."""
 

@@ -1,12 +1,33 @@
-"""Sounds: what weights expect of them, reading, resampling, spectrograms and augmentation."""
+"""Sounds and music: what weights expect of them, waveforms, MIDI files as notes and as events."""
 
 from __future__ import annotations
 
-from ..data.audio_files import read_audio as read_audio
-from ._input import AudioInput as AudioInput
-from .augmentation import SpecAugment as SpecAugment
-from .clips import AudioDataset as AudioDataset
-from .guard import check_waveforms as check_waveforms
+from ._audio_input import AudioInput as AudioInput
+from ._midi_input import MidiInput as MidiInput
+from .events import FULL_RANGE_EVENTS as FULL_RANGE_EVENTS
+from .events import PIANO_EVENTS as PIANO_EVENTS
+from .events import EventVocabulary as EventVocabulary
+from .events import Note as Note
+from .midi import read_midi as read_midi
+from .midi import write_midi as write_midi
+from .midi_preprocess import MidiDataset as MidiDataset
+from .midi_preprocess import MidiPreprocess as MidiPreprocess
+from .preprocess import AUGMENTATIONS as AUGMENTATIONS
 from .preprocess import AudioPreprocess as AudioPreprocess
+from .preprocess import WaveformDataset as WaveformDataset
 
-__all__ = ["AudioDataset", "AudioInput", "AudioPreprocess", "SpecAugment", "check_waveforms", "read_audio"]
+__all__ = [
+    "AUGMENTATIONS",
+    "FULL_RANGE_EVENTS",
+    "PIANO_EVENTS",
+    "AudioInput",
+    "AudioPreprocess",
+    "EventVocabulary",
+    "MidiDataset",
+    "MidiInput",
+    "MidiPreprocess",
+    "Note",
+    "WaveformDataset",
+    "read_midi",
+    "write_midi",
+]

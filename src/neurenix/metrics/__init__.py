@@ -13,6 +13,7 @@ from ._metric import Metric as Metric
 from ._metric_set import MetricSet as MetricSet
 from ._metric_set import build_metrics as build_metrics
 from ._task import DENSE as DENSE
+from ._task import POOLED as POOLED
 from ._task import TaskKind as TaskKind
 
 Metrics = MetricSet | DenseMetricSet
@@ -23,6 +24,7 @@ __all__ = [
     "METRICS",
     "Metric",
     "MetricSet",
+    "POOLED",
     "Metrics",
     "TaskKind",
     "build_metrics",

@@ -54,7 +54,7 @@ def dense_answers(model: PretrainedModel, loader: DataLoader, precision: Precisi
     detection: {"boxes": (k, 4) x1 y1 x2 y2, "scores": (k,), "labels": (k,)[, "masks": (k, height, width)]}.
     segmentation: (height, width) int64. Both in the pixels of the image as it came, where the model's preprocessing can
     tell (its method `restore`); else in those of the network's input.
-    transcription, translation: a text. language_modelling: (tokens, vocabulary) logits of the next one.
+    transcription, translation: a text. generation: (tokens, vocabulary) logits of the next one.
     """
     first_batch(loader, model)
     device, head = next(model.parameters()).device, cast(UnpooledHead, model.head)
