@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
@@ -97,11 +98,23 @@ class AudioPreprocess:
 
 @final
 class WaveformDataset(Dataset):
-    """`dataset` of raw sounds made ready. `collate` fills up the sounds of a batch to its longest with silence."""
+    """`dataset` of raw sounds made ready. `collate` fills up the sounds of a batch to its longest with silence.
+
+    Sounds of similar length are batched together where the dataset knows its sounds' lengths.
+    """
 
     def __init__(self, dataset: Any, preprocess: AudioPreprocess) -> None:
         self.dataset, self.preprocess = dataset, preprocess
         self.classes, self.on_bad = label_names(dataset), innermost(dataset, "on_bad", "raise")
+
+    @cached_property
+    def lengths(self) -> np.ndarray | None:
+        """(n,) samples of each sound; None where the dataset does not have their `lengths`, in milliseconds."""
+        known, spec = innermost(self.dataset, "lengths"), self.preprocess.spec
+        if known is None:
+            return None
+        samples = np.asarray(known, dtype=np.int64) * spec.sample_rate // 1000
+        return np.maximum(samples if spec.longest is None else np.minimum(samples, spec.longest), spec.shortest)
 
     @property
     def targets(self) -> np.ndarray | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
@@ -87,6 +88,16 @@ def resampled(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
     return found
 
 
+def milliseconds(path: str | os.PathLike[str]) -> int:
+    """How long a sound file says it is, at least 1; 1 too for what cannot be read. Only its header is looked at."""
+    try:
+        check_regular(path)
+        header = require("soundfile", purpose="reading sound files").info(os.fspath(path))
+        return max(1, 1000 * int(header.frames) // int(header.samplerate))
+    except Exception:  # a decoder may raise anything; reading the file itself says what is wrong with it
+        return 1
+
+
 def _scaled(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype.kind == "u" and array.dtype.itemsize == 1:
         return (array.astype(np.float32) - 128) / 128
@@ -136,6 +147,11 @@ class AudioFiles(Dataset):
             raise ConfigurationError(
                 f"{len(self.paths)} paths and {len(self._targets)} targets; give one target per path."
             )
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """(n,) milliseconds that each file says it has, looked up when first asked for."""
+        return np.asarray([milliseconds(path) for path in self.paths], dtype=np.int64)
 
     @property
     def targets(self) -> np.ndarray | None:
@@ -190,6 +206,11 @@ class AudioFolder(Dataset):
     def paths(self) -> list[str]:
         """All files, class after class."""
         return self._files.paths
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) milliseconds that each file says it has."""
+        return self._files.lengths
 
     @property
     def targets(self) -> np.ndarray | None:

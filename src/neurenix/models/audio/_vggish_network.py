@@ -43,10 +43,9 @@ class VGGish(nn.Module):
         """See the class; also {"waveform": …, "attention_mask": …}, of which the mask is for feature_mask."""
         waveforms, _ = opened(inputs, SHORTEST)
         examples = self.log_mel(waveforms)
-        count = examples.shape[1]
-        maps = self.features(examples.reshape(-1, 1, FRAMES, BANDS))
+        maps = self.features(examples.flatten(0, 1)[:, None])
         flat = maps.permute(0, 2, 3, 1).flatten(1)  # channels last, as TensorFlow had them in training
-        return self.embeddings(flat).reshape(-1, count, EMBEDDING)
+        return self.embeddings(flat).unflatten(0, examples.shape[:2])
 
     def feature_mask(self, inputs: Tensor | Mapping[str, Tensor]) -> Tensor | None:
         """(n, examples), 1 for those that lie within their clip; None where all do."""
@@ -60,9 +59,10 @@ class VGGish(nn.Module):
         """ln(mel energy + 0.01) of magnitudes. (n, samples) -> (n, examples, 96 frames, 64 bands)."""
         with full_precision(waveforms.device):
             magnitudes = spectrogram(waveforms.float(), self.window.float(), TRANSFORM, HOP, power=1)
-            frames = magnitudes[:, : _examples(waveforms.shape[1]) * FRAMES]
-            logarithms = (frames @ self.mel.float() + _OFFSET).log()
-        return logarithms.reshape(len(waveforms), -1, FRAMES, BANDS).to(self.mel.dtype)
+            logarithms = (magnitudes @ self.mel.float() + _OFFSET).log()
+        # (n, 64, examples, 96)
+        examples = logarithms.transpose(1, 2).unfold(2, FRAMES, FRAMES)
+        return examples.permute(0, 2, 3, 1).to(self.mel.dtype)
 
 
 def _examples(samples: int) -> int:
