@@ -54,7 +54,9 @@ def read_audio(
     except Exception as error:  # a decoder may raise anything at damaged bytes, and no code of the user's runs here
         if isinstance(error, UnreadableSampleError) and str(path) in str(error):
             raise
-        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error) or type(error).__name__
+        reason = (
+            "no such file" if isinstance(error, FileNotFoundError) else str(error).rstrip(".") or type(error).__name__
+        )
         raise UnreadableSampleError(f"{path} cannot be read as a sound: {reason}") from error
     if not len(samples):
         raise UnreadableSampleError(f"{path} holds no samples.")

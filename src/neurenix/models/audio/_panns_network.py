@@ -95,6 +95,8 @@ class Panns(nn.Module):
     alone, however far its batch is filled up behind it.
     """
 
+    window: Tensor
+
     def __init__(self, sizes: PannsSizes) -> None:
         super().__init__()
         self.sizes = sizes
@@ -126,6 +128,10 @@ class Panns(nn.Module):
             frames = frames if frames is None or number > self.sizes.halved else frames // 2
         series = only_real(maps, frames).mean(3)  # (n, width, frames)
         return self.fc1(self.dropout(series.amax(2) + mean_of_real(series, frames))).relu()
+
+    def feature_mask(self, inputs: Tensor | Mapping[str, Tensor]) -> None:
+        """None: embeddings are of whole clips already, and no mask of tokens is left to pool by."""
+        return None
 
     def log_mel(self, waveforms: Tensor, lengths: Tensor | None) -> Tensor:
         """Decibels of mel bands. (n, samples), (n,) samples that are real -> (n, 1, frames, 64)."""

@@ -30,6 +30,9 @@ class VGGish(nn.Module):
     configuration A without its last group of convolutions, and ends in 128 values, none below zero.
     """
 
+    mel: Tensor
+    window: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         with torch.device("cpu"):
