@@ -15,6 +15,7 @@ from .midi_preprocess import MidiPreprocess as MidiPreprocess
 from .preprocess import AUGMENTATIONS as AUGMENTATIONS
 from .preprocess import AudioPreprocess as AudioPreprocess
 from .preprocess import WaveformDataset as WaveformDataset
+from .spec_augment import SpecAugment as SpecAugment
 
 __all__ = [
     "AUGMENTATIONS",
@@ -27,6 +28,7 @@ __all__ = [
     "MidiInput",
     "MidiPreprocess",
     "Note",
+    "SpecAugment",
     "WaveformDataset",
     "read_midi",
     "write_midi",

@@ -43,7 +43,7 @@ class Relabelled(Dataset):
 
     @property
     def lengths(self) -> np.ndarray | None:
-        """Number of tokens of each sample, where the dataset knows it."""
+        """Length of each sample (tokens, milliseconds), where the dataset knows it."""
         known: np.ndarray | None = innermost(self.dataset, "lengths")
         return known
 

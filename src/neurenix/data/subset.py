@@ -33,7 +33,7 @@ class Subset(Dataset):
 
     @property
     def lengths(self) -> np.ndarray | None:
-        """Number of tokens of each sample, where the dataset knows it."""
+        """Length of each sample (tokens, milliseconds), where the dataset knows it."""
         known = innermost(self.dataset, "lengths")
         return None if known is None else np.asarray(known)[self.indices]
 
