@@ -11,8 +11,7 @@ from ..data import DataLoader
 from ..devices import Precision, autocast, resolve_precision
 from ..errors import ConfigurationError
 from ..models import PretrainedModel
-from ..nn import UnpooledHead
-from ..training import inference_mode_of
+from ..nn import UnpooledHead, evaluating
 from ..training.faults import in_fitting_parts
 from .loaders import first_batch, loader_for
 from .predictions import decide, finite_outputs
@@ -66,7 +65,7 @@ def dense_answers(model: PretrainedModel, loader: DataLoader, precision: Precisi
         restore = getattr(model.preprocess, "restore", None)
         return list(restore(outputs, part.inputs) if restore else outputs)
 
-    with inference_mode_of(model):
+    with evaluating(model):
         for batch in loader.batches(0):
             parts = in_fitting_parts(batch.to(device), compute)
             found = [_on_cpu(answer) for part in parts for answer in part]

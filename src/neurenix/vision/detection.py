@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
@@ -38,6 +38,8 @@ class DetectionPreprocess:
     interpolation without antialiasing, as the published detectors do.
     spec: what the weights were trained on. augmentation: a key of DETECTION_AUGMENTATIONS.
     """
+
+    reads: ClassVar[str] = "image"
 
     spec: DetectionInput
     augmentation: str = "none"
