@@ -11,12 +11,13 @@ import pytest
 import soundfile
 import torch
 from torch import Tensor
+from torch.utils.data import Subset as TorchSubset
 
 from neurenix.audio import AudioInput, AudioPreprocess, SpecAugment
 from neurenix.audio.mel import slaney_hertz, slaney_mel
 from neurenix.audio.spec_augment import mask_stripes
 from neurenix.audio.spectrogram import full_precision, mirrored, real_lengths, spectrogram
-from neurenix.data import AudioFolder, DataLoader, Subset, as_dataset, padding_share, prepare
+from neurenix.data import AudioFolder, DataLoader, Subset, as_dataset, padding_share, prepare, relabelled
 from neurenix.errors import SkippedSamplesWarning
 
 
@@ -144,6 +145,8 @@ def test_sounds_of_similar_length_share_a_batch(folder: Path) -> None:
 def test_parts_of_a_dataset_keep_the_lengths(folder: Path) -> None:
     part = Subset(as_dataset(folder), [3, 9])
     assert part.lengths.tolist() == [400, 200]
+    theirs = relabelled(TorchSubset(as_dataset(folder), [3, 9]), ["b", "a"])
+    assert theirs.lengths.tolist() == [400, 200]
     ready = prepare(part, AudioPreprocess(AudioInput(sample_rate=8000)), training=True)
     assert ready.lengths.tolist() == [3200, 1600]
     assert prepare([(np.ones(900), 0)], AudioPreprocess(AudioInput()), False).lengths is None

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..data import PREPROCESSES, Dataset, Finding, as_mono, collate, read_audio, report
-from ..data._dataset import innermost
+from ..data._dataset import known_lengths
 from ..data.preparation import Prepared, pair
 from ..errors import ConfigurationError
 from ._audio_input import AudioInput
@@ -112,10 +112,10 @@ class WaveformDataset(Prepared):
     @cached_property
     def lengths(self) -> np.ndarray | None:
         """(n,) samples of each sound; None where the dataset does not have their `lengths`, in milliseconds."""
-        known, spec = innermost(self.dataset, "lengths"), self.preprocess.spec
+        known, spec = known_lengths(self.dataset), self.preprocess.spec
         if known is None:
             return None
-        samples = np.asarray(known, dtype=np.int64) * spec.sample_rate // 1000
+        samples = known.astype(np.int64) * spec.sample_rate // 1000
         return np.maximum(samples if spec.longest is None else np.minimum(samples, spec.longest), spec.shortest)
 
     def __getitem__(self, index: int) -> tuple[dict[str, Tensor], Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..errors import LabelMismatchError
-from ._dataset import Dataset, innermost, is_in_memory, known_targets, label_names, sample_name
+from ._dataset import Dataset, innermost, is_in_memory, known_lengths, known_targets, label_names, sample_name
 from .preparation import pair
 
 
@@ -44,8 +44,7 @@ class Relabelled(Dataset):
     @property
     def lengths(self) -> np.ndarray | None:
         """Length of each sample (tokens, milliseconds), where the dataset knows it."""
-        known: np.ndarray | None = innermost(self.dataset, "lengths")
-        return known
+        return known_lengths(self.dataset)
 
     @property
     def collate(self) -> Callable[[list[Any]], tuple[Any, Any]] | None:
