@@ -81,7 +81,7 @@ for _name, _sizes in SIZES.items():
         Architecture(
             name=_name,
             domain="audio",
-            tasks=("classification", "features"),
+            tasks=("tagging", "classification", "features"),
             build=partial(build_panns, sizes=_sizes),
             input=_input,
             stages=("bn0", *(f"conv_block{number + 1}" for number in range(len(_sizes.widths))), "fc1"),
@@ -107,5 +107,6 @@ for _name, _sizes in SIZES.items():
             # a block's last convolution is the end of what stands for a feed-forward part: adapters go behind it
             roles={"stem": "conv_block1.conv1", "convolution": "conv_block?.conv?", "mlp.out": f"conv_block?.{_last}"},
         ),
+        _name.removeprefix("panns-"),
         *(("panns",) if _name == "panns-cnn14" else ()),
     )
