@@ -24,8 +24,8 @@ def predict(
     """The answers of the head that a model was loaded with, one for each sample.
 
     data: raw samples of any kind that neurenix.data reads, one alone too; ready tensors are taken as they are.
-    Class names (numbers where there are no names) of a classifier; of one whose classes go together ("tagging") a matrix
-    (n, classes) of 0 and 1 in the order of model.categories; of other heads see dense_answers.
+    Class names (numbers where there are no names) of a classifier; of one whose classes go together ("tagging") a
+    matrix (n, classes) of 0 and 1 in the order of model.categories; of other heads see dense_answers.
     Raises ConfigurationError for a model without a head.
     """
     if isinstance(model.head, nn.Identity):
