@@ -66,7 +66,7 @@ class ImagePreprocess:
             planes = _all_planes(raw, self.spec.channels)
             small = _resized_planes(planes, self.spec) if self._augment is None else self._augment(planes).float()
             return self._normalised(small / 255)
-        image = _as_image(raw, _MODES[self.spec.channels])
+        image = as_image(raw, _MODES[self.spec.channels])
         image = centre_crop(image, self.spec) if self._augment is None else self._augment(image)
         planes = torch.from_numpy(np.array(image)).reshape(*self.spec.size, self.spec.channels).permute(2, 0, 1)
         return self._normalised(planes.contiguous().float().div_(255))
@@ -160,8 +160,8 @@ def _augmentation(name: str, spec: ImageInput) -> Callable[[Any], Any]:
     return augment
 
 
-def _as_image(raw: Any, mode: str) -> Image:
-    """A raw image of any accepted kind as a PIL image of `mode`."""
+def as_image(raw: Any, mode: str) -> Image:
+    """A raw image of any accepted kind (see ImagePreprocess) as a PIL image of `mode`."""
     from PIL import Image
 
     if isinstance(raw, (str, os.PathLike)):
