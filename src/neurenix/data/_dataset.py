@@ -144,7 +144,8 @@ def encode_labels(values: Any, classes: Sequence[str] | None = None, *, what: st
     """(numbers, class names) of labels: names become numbers in sorted order, whole numbers and reals stay.
 
     values: (n,) or (n, outputs), array, tensor or list; or a list of names for each sample, which becomes a matrix
-    of 0 and 1.   numbers: int64, or float32 for reals and several outputs.
+    of 0 and 1; or masks (n, height, width), a class number for each pixel.
+    numbers: int64, or float32 for reals and several outputs.
     Raises LabelMismatchError for missing labels and for names or numbers outside of `classes`.
     """
     sets = as_label_sets(values)
@@ -155,10 +156,11 @@ def encode_labels(values: Any, classes: Sequence[str] | None = None, *, what: st
     _refuse_missing(array, what)
     if array.dtype.kind in "US" or array.dtype == object:
         return _encode_names([str(value) for value in array.tolist()], classes, what)
-    if array.dtype.kind == "f" or array.ndim > 1:
+    is_mask = array.ndim > 2 and array.dtype.kind in "iu"
+    if array.dtype.kind == "f" or (array.ndim > 1 and not is_mask):
         return array.astype(np.float32), [str(name) for name in classes or ()]
     names = [str(name) for name in classes or ()]
-    if names and array.size and not 0 <= array.min() <= array.max() < len(names):
+    if names and array.size and not is_mask and not 0 <= array.min() <= array.max() < len(names):
         raise LabelMismatchError(
             f"{what} holds class numbers from {array.min()} to {array.max()}, but {len(names)} class names were given."
         )

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from ..errors import ConfigurationError, EmptyDatasetError, UnreadableSampleError
+from ..errors import ConfigurationError, UnreadableSampleError
 from ._dataset import Dataset, check_on_bad, encode_labels, target_at
-from .class_folders import check_class_folders
-from .manifest import DataManifest, check_regular
+from .class_folders import LookedFor, files_directly_in, find_class_files
+from .manifest import DataManifest, check_regular, manifest_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+_LOOKED_FOR = LookedFor(dataset="ImageFolder", files="images", file="image", extensions=EXTENSIONS)
 MAX_PIXELS = 89_000_000  # 267 MB once decoded; Pillow itself warns from 89.5 million on
 
 
@@ -92,7 +93,7 @@ class ImageFiles(Dataset):
         self.transform = transform
         self.on_bad = check_on_bad(on_bad)
         self.max_pixels = max_pixels
-        self._manifest = _manifest_of(self.paths) if verify is True else verify or None
+        self._manifest = manifest_of(self.paths) if verify is True else verify or None
         self._targets: np.ndarray | None
         self._targets, self.classes = (
             (None, list(classes or ())) if targets is None else encode_labels(targets, classes)
@@ -143,7 +144,7 @@ class ImageFolder(Dataset):
     ) -> None:
         self.root = Path(root)
         manifest = DataManifest.of(root) if verify else None
-        self.classes, paths, targets = _class_folders(self.root, tuple(end.lower() for end in extensions), manifest)
+        self.classes, paths, targets = find_class_files(self.root, _LOOKED_FOR.ending(extensions), manifest)
         self._files = ImageFiles(
             paths,
             targets,
@@ -181,58 +182,6 @@ class ImageFolder(Dataset):
         return self._files.paths[index]
 
 
-def _manifest_of(paths: Sequence[str]) -> DataManifest:
-    return DataManifest.of(os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths]))
-
-
-def _class_folders(
-    root: Path, extensions: tuple[str, ...], manifest: DataManifest | None
-) -> tuple[list[str], list[Path], list[int]]:
-    """(class names, files, class number of each file) below `root`, with those that only the manifest knows."""
-    if not root.is_dir():
-        what = "is a file" if root.exists() else "does not exist"
-        raise EmptyDatasetError(f"{root} {what}; ImageFolder needs a folder that holds one folder per class.")
-    folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    files = [_images_below(folder, extensions, manifest) for folder in folders]
-    if not any(files):
-        raise EmptyDatasetError(_nothing_found(root, folders, extensions))
-    empty = [folder.name for folder, images in zip(folders, files, strict=True) if not images]
-    if empty:
-        raise EmptyDatasetError(
-            f"class folders without images in {root}: {', '.join(empty[:5])}. Looked for "
-            f"{', '.join(extensions)}; add images or remove the folders."
-        )
-    check_class_folders(root, [folder.name for folder in folders], images_directly_in(root, extensions))
-    targets = [number for number, images in enumerate(files) for _ in images]
-    return [folder.name for folder in folders], [path for images in files for path in images], targets
-
-
 def images_directly_in(folder: Path, extensions: tuple[str, ...] = EXTENSIONS) -> list[Path]:
     """The image files of a folder itself, sorted; hidden ones and those in folders below are left out."""
-    return sorted(entry for entry in folder.iterdir() if _is_image(entry.name, extensions) and entry.is_file())
-
-
-def _images_below(folder: Path, extensions: tuple[str, ...], manifest: DataManifest | None) -> list[Path]:
-    found = []
-    for parent, names, files in os.walk(folder):
-        names[:] = sorted(name for name in names if not name.startswith("."))
-        found += [Path(parent, name) for name in sorted(files) if _is_image(name, extensions)]
-    if manifest is not None:
-        known = set(found)
-        found += [path for path in manifest.below(folder) if path not in known and _is_image(path.name, extensions)]
-    return found
-
-
-def _is_image(name: str, extensions: tuple[str, ...]) -> bool:
-    return name.lower().endswith(extensions) and not name.startswith(".")
-
-
-def _nothing_found(root: Path, folders: list[Path], extensions: tuple[str, ...]) -> str:
-    direct = sum(_is_image(entry.name, extensions) for entry in root.iterdir())
-    looked = f"ImageFolder looked in {root} for class folders with images ({', '.join(extensions)})"
-    if direct:
-        return f"{looked} and found {direct} images directly in it; move them into one folder per class."
-    if folders:
-        names = ", ".join(folder.name for folder in folders[:5])
-        return f"{looked} and found {len(folders)} folders ({names}) without any image."
-    return f"{looked} and found no folder at all."
+    return files_directly_in(folder, extensions)

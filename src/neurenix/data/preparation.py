@@ -16,7 +16,15 @@ _TRIES = 20  # unreadable samples at the start of a dataset that are passed over
 
 @runtime_checkable
 class Preprocess(Protocol):
-    """What belongs to weights: how a raw sample becomes what the network reads."""
+    """What belongs to weights: how a raw sample becomes what the network reads.
+
+    reads: what a raw sample is: "image", "text", "sound" or "music".
+    """
+
+    @property
+    def reads(self) -> str:
+        """See above."""
+        ...
 
     def __call__(self, raw: Any) -> Any:
         """One raw sample -> a tensor, or a mapping of tensors."""

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+# label set -> torchvision's list of its names
+_LISTS: Mapping[str, str] = {
+    "imagenet-1k": "_IMAGENET_CATEGORIES",
+    "coco-91": "_COCO_CATEGORIES",
+    "voc-21": "_VOC_CATEGORIES",
+}
+
 
 def label_names(labels: str | None) -> tuple[str, ...]:
-    """The names of a label set, in the order of the outputs; none for an unknown set."""
-    if labels != "imagenet-1k":
-        return ()
-    from torchvision.models._meta import _IMAGENET_CATEGORIES
+    """The names of a label set, in the order of the outputs; none for an unknown set.
 
-    return tuple(_IMAGENET_CATEGORIES)
+    imagenet-1k: the classes of ILSVRC 2012. coco-91: COCO's numbers, of which ten are not in use, with the
+    background as 0. voc-21: Pascal VOC's twenty classes, with the background as 0.
+    """
+    if labels is None or labels not in _LISTS:
+        return ()
+    from torchvision.models import _meta
+
+    return tuple(getattr(_meta, _LISTS[labels]))

@@ -9,6 +9,7 @@ from .label_errors import find_label_errors as find_label_errors
 from .pretrained import list_models as list_models
 from .pretrained import list_weights as list_weights
 from .pretrained import load_pretrained_model as load_pretrained_model
+from .published import predict as predict
 from .tuners import AdapterTuner as AdapterTuner
 from .tuners import BiasTuner as BiasTuner
 from .tuners import IA3Tuner as IA3Tuner
@@ -36,4 +37,5 @@ __all__ = [
     "list_models",
     "list_weights",
     "load_pretrained_model",
+    "predict",
 ]

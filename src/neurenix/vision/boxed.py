@@ -112,10 +112,8 @@ def scale_target(
 def checked_target(target: Mapping[str, Any], name: str) -> dict[str, Tensor]:
     """A target as tensors of the right types; raises LabelMismatchError that names the sample."""
     if not {"boxes", "labels"} <= target.keys():
-        raise LabelMismatchError(
-            f"the target of {name} has {', '.join(map(str, target)) or 'nothing'}; it needs boxes (k, 4) and labels "
-            "(k,)."
-        )
+        given = ", ".join(map(str, target)) or "nothing"
+        raise LabelMismatchError(f"the target of {name} has {given}; it needs boxes (k, 4) and labels (k,).")
     boxes = torch.as_tensor(target["boxes"], dtype=torch.float32)
     boxes = boxes.reshape(0, 4) if not boxes.numel() else boxes
     labels = torch.as_tensor(target["labels"]).to(torch.int64)

@@ -46,14 +46,27 @@ def boxes_in_original(boxes: Tensor, image_size: Tensor, original_size: Tensor) 
 def detections_in_original(detections: Sequence[Detections], inputs: Mapping[str, Tensor]) -> list[Detections]:
     """What a detector found in a batch, with the boxes in pixels of the original images.
 
-    detections: for each image a mapping with "boxes" (k, 4). inputs: the batch, with "image_sizes" and
-    "original_sizes" (n, 2).
+    detections: for each image a mapping with "boxes" (k, 4), and "masks" (k, h, w) in [0, 1] where there are some.
+    inputs: the batch, with "image_sizes" and "original_sizes" (n, 2).
     """
-    sizes = zip(inputs["image_sizes"], inputs["original_sizes"], strict=True)
-    return [
-        {**found, "boxes": boxes_in_original(found["boxes"], image_size, original_size)}
-        for found, (image_size, original_size) in zip(detections, sizes, strict=True)
-    ]
+    restored = []
+    for found, image_size, original_size in zip(
+        detections, inputs["image_sizes"], inputs["original_sizes"], strict=True
+    ):
+        answer = {**found, "boxes": boxes_in_original(found["boxes"], image_size, original_size)}
+        if "masks" in found:
+            answer["masks"] = masks_in_original(found["masks"], image_size, original_size)
+        restored.append(answer)
+    return restored
+
+
+def masks_in_original(masks: Tensor, image_size: Tensor, original_size: Tensor) -> Tensor:
+    """Masks (k, h, w) on what a detector reads, at the size of the original image, by bilinear interpolation."""
+    height, width = (int(side) for side in original_size)
+    if not len(masks):
+        return masks.new_zeros(0, height, width)
+    used = masks[None, :, : int(image_size[0]), : int(image_size[1])]
+    return functional.interpolate(used, size=(height, width), mode="bilinear", align_corners=False)[0]
 
 
 def pad_images(images: Sequence[Tensor], multiple: int, fill: float) -> Tensor:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from ..data.findings import Finding, report
 from ..errors import ConfigurationError
 from ._detection_input import DetectionInput
 from .boxed import BoxedDataset, scale_target
-from .boxes import letterbox_size, shorter_side_size
+from .boxes import Detections, detections_in_original, letterbox_size, shorter_side_size
 from .preprocess import as_image
 
 DETECTION_AUGMENTATIONS: Mapping[str, str] = {
@@ -38,6 +38,8 @@ class DetectionPreprocess:
     interpolation without antialiasing, as the published detectors do.
     spec: what the weights were trained on. augmentation: a key of DETECTION_AUGMENTATIONS.
     """
+
+    reads: ClassVar[str] = "image"
 
     spec: DetectionInput
     augmentation: str = "none"
@@ -88,6 +90,11 @@ class DetectionPreprocess:
         """Raise InputMismatchError or warn when a batch is not what the weights expect."""
         report(_findings(inputs, self.spec))
 
+    def restore(self, detections: Sequence[Detections], inputs: Any) -> list[Detections]:
+        """What a detector found in a batch, in pixels of the images as they came; of ready tensors in theirs."""
+        is_ready = not isinstance(inputs, Mapping) or "original_sizes" not in inputs
+        return list(detections) if is_ready else detections_in_original(detections, inputs)
+
     def to_json(self) -> dict[str, Any]:
         """The preprocessing as JSON values."""
         spec = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self.spec).items()}
@@ -96,16 +103,11 @@ class DetectionPreprocess:
     @classmethod
     def from_json(cls, values: Mapping[str, Any], folder: Path | None = None) -> DetectionPreprocess:
         """What to_json described. folder: where a saved model lies; images need nothing from it."""
-        spec = DetectionInput(
-            resizing=values["resizing"],
-            size=(int(values["size"][0]), int(values["size"][1])),
-            mean=None if values["mean"] is None else tuple(values["mean"]),
-            std=None if values["std"] is None else tuple(values["std"]),
-            channel_order=values["channel_order"],
-            fill=float(values["fill"]),
-            multiple=int(values["multiple"]),
-        )
-        return cls(spec, values["augmentation"])
+        spec = {name: values[name] for name in asdict(DetectionInput())}
+        tuples: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in spec.items()
+        }
+        return cls(DetectionInput(**tuples), values["augmentation"])
 
     def _augmented(self, planes: Tensor, target: Any) -> tuple[Tensor, Any]:
         """Image and boxes after the same random change; torchvision knows from their classes what is what."""
