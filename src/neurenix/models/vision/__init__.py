@@ -11,6 +11,7 @@ from . import resnet as resnet
 from . import retinanet as retinanet
 from . import unet as unet
 from . import vit as vit
+from . import yolox as yolox
 
 __all__ = [
     "craft",
@@ -24,4 +25,5 @@ __all__ = [
     "retinanet",
     "unet",
     "vit",
+    "yolox",
 ]
