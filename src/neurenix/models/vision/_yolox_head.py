@@ -133,7 +133,7 @@ class YoloxHead(UnpooledHead):
         return {name: share / count for name, share in shares.items()}
 
     def _class_targets(self, found: list[Assignment], targets: list[dict[str, Tensor]], like: Tensor) -> Tensor:
-        """(assigned places, classes): the IoU in the column of the object's class, so that scores tell how boxes fit."""
+        """(assigned places, classes): the IoU in the column of the object's class, so that scores tell what fits."""
         labels = torch.cat([target["labels"][one.objects] for target, one in zip(targets, found, strict=True)])
         overlaps = torch.cat([one.overlaps for one in found])
         return functional.one_hot(labels, self.num_outputs).to(like) * overlaps[:, None]
