@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ..data import PREPROCESSES, Dataset, Finding, as_mono, collate, label_names, read_audio, report, sample_name
-from ..data._dataset import innermost, known_targets
-from ..data.preparation import pair
+from ..data import PREPROCESSES, Dataset, Finding, as_mono, collate, read_audio, report
+from ..data.preparation import Prepared, pair
 from ..errors import ConfigurationError
 from ._audio_input import AudioInput
 
@@ -98,20 +97,12 @@ class AudioPreprocess:
 
 
 @final
-class WaveformDataset(Dataset):
+class WaveformDataset(Prepared):
     """`dataset` of raw sounds made ready. `collate` fills up the sounds of a batch to its longest with silence."""
 
     def __init__(self, dataset: Any, preprocess: AudioPreprocess) -> None:
-        self.dataset, self.preprocess = dataset, preprocess
-        self.classes, self.on_bad = label_names(dataset), innermost(dataset, "on_bad", "raise")
-
-    @property
-    def targets(self) -> np.ndarray | None:
-        """Targets, where the dataset can tell them without reading sounds."""
-        return known_targets(self.dataset)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
+        super().__init__(dataset)
+        self.preprocess = preprocess
 
     def __getitem__(self, index: int) -> tuple[dict[str, Tensor], Any]:
         raw, target = pair(self.dataset[index])
@@ -124,10 +115,6 @@ class WaveformDataset(Dataset):
             name: pad_sequence([sample[name] for sample, _ in samples], batch_first=True) for name in samples[0][0]
         }
         return inputs, targets
-
-    def sample_name(self, index: int) -> str:
-        """The name that the sound has in its dataset."""
-        return sample_name(self.dataset, index)
 
 
 def _has_rate(raw: Any) -> bool:
