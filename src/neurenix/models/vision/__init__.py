@@ -11,6 +11,7 @@ from . import resnet as resnet
 from . import retinanet as retinanet
 from . import unet as unet
 from . import vit as vit
+from . import yolos as yolos
 from . import yolox as yolox
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "retinanet",
     "unet",
     "vit",
+    "yolos",
     "yolox",
 ]
