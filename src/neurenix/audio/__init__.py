@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from ._audio_input import AudioInput as AudioInput
 from ._midi_input import MidiInput as MidiInput
+from .alphabet import Alphabet as Alphabet
+from .ctc import Transcript as Transcript
+from .ctc import beam_decode as beam_decode
+from .ctc import greedy_decode as greedy_decode
 from .events import FULL_RANGE_EVENTS as FULL_RANGE_EVENTS
 from .events import PIANO_EVENTS as PIANO_EVENTS
 from .events import EventVocabulary as EventVocabulary
@@ -21,6 +25,7 @@ __all__ = [
     "AUGMENTATIONS",
     "FULL_RANGE_EVENTS",
     "PIANO_EVENTS",
+    "Alphabet",
     "AudioInput",
     "AudioPreprocess",
     "EventVocabulary",
@@ -29,7 +34,10 @@ __all__ = [
     "MidiPreprocess",
     "Note",
     "SpecAugment",
+    "Transcript",
     "WaveformDataset",
+    "beam_decode",
+    "greedy_decode",
     "read_midi",
     "write_midi",
 ]

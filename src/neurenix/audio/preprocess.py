@@ -82,7 +82,8 @@ class AudioPreprocess:
 
     def to_json(self) -> dict[str, Any]:
         """The preprocessing as JSON values."""
-        return {"kind": "audio", "augmentation": self.augmentation, **asdict(self.spec)}
+        spec = {name: value for name, value in asdict(self.spec).items() if name != "files"}
+        return {"kind": "audio", "augmentation": self.augmentation, **spec}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], folder: Path | None = None) -> AudioPreprocess:
