@@ -19,6 +19,7 @@ from .midi_preprocess import MidiPreprocess as MidiPreprocess
 from .preprocess import AUGMENTATIONS as AUGMENTATIONS
 from .preprocess import AudioPreprocess as AudioPreprocess
 from .preprocess import WaveformDataset as WaveformDataset
+from .spec_augment import SpecAugment as SpecAugment
 
 __all__ = [
     "AUGMENTATIONS",
@@ -32,6 +33,7 @@ __all__ = [
     "MidiInput",
     "MidiPreprocess",
     "Note",
+    "SpecAugment",
     "Transcript",
     "WaveformDataset",
     "beam_decode",

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy
 import torch
@@ -32,6 +32,8 @@ class MidiPreprocess:
     max_length: longest sequence, the start included; the end of longer pieces is cut off.
     sustain: see read_midi.
     """
+
+    reads: ClassVar[str] = "music"
 
     def __init__(self, vocabulary: EventVocabulary, max_length: int, sustain: bool = True) -> None:
         if max_length < 2:

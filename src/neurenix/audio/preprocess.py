@@ -6,17 +6,18 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ..data import PREPROCESSES, Dataset, Finding, as_mono, collate, label_names, read_audio, report, sample_name
-from ..data._dataset import innermost, known_targets
-from ..data.preparation import pair
+from ..data import PREPROCESSES, Dataset, Finding, as_mono, collate, read_audio, report
+from ..data._dataset import known_lengths
+from ..data.preparation import Prepared, pair
 from ..errors import ConfigurationError
 from ._audio_input import AudioInput
 
@@ -36,6 +37,8 @@ class AudioPreprocess:
     taken as being at the weights' rate. Channels are averaged, and the rate is brought to that of the weights.
     spec: what the weights were trained on. augmentation: a key of AUGMENTATIONS.
     """
+
+    reads: ClassVar[str] = "sound"
 
     spec: AudioInput
     augmentation: str = "none"
@@ -97,20 +100,24 @@ class AudioPreprocess:
 
 
 @final
-class WaveformDataset(Dataset):
-    """`dataset` of raw sounds made ready. `collate` fills up the sounds of a batch to its longest with silence."""
+class WaveformDataset(Prepared):
+    """`dataset` of raw sounds made ready. `collate` fills up the sounds of a batch to its longest with silence.
+
+    Sounds of similar length are batched together where the dataset knows its sounds' lengths.
+    """
 
     def __init__(self, dataset: Any, preprocess: AudioPreprocess) -> None:
-        self.dataset, self.preprocess = dataset, preprocess
-        self.classes, self.on_bad = label_names(dataset), innermost(dataset, "on_bad", "raise")
+        super().__init__(dataset)
+        self.preprocess = preprocess
 
-    @property
-    def targets(self) -> np.ndarray | None:
-        """Targets, where the dataset can tell them without reading sounds."""
-        return known_targets(self.dataset)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
+    @cached_property
+    def lengths(self) -> np.ndarray | None:
+        """(n,) samples of each sound; None where the dataset does not have their `lengths`, in milliseconds."""
+        known, spec = known_lengths(self.dataset), self.preprocess.spec
+        if known is None:
+            return None
+        samples = known.astype(np.int64) * spec.sample_rate // 1000
+        return np.maximum(samples if spec.longest is None else np.minimum(samples, spec.longest), spec.shortest)
 
     def __getitem__(self, index: int) -> tuple[dict[str, Tensor], Any]:
         raw, target = pair(self.dataset[index])
@@ -123,10 +130,6 @@ class WaveformDataset(Dataset):
             name: pad_sequence([sample[name] for sample, _ in samples], batch_first=True) for name in samples[0][0]
         }
         return inputs, targets
-
-    def sample_name(self, index: int) -> str:
-        """The name that the sound has in its dataset."""
-        return sample_name(self.dataset, index)
 
 
 def _has_rate(raw: Any) -> bool:

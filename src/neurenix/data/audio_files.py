@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
@@ -12,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ConfigurationError, InputMismatchError, UnreadableSampleError
+from ..errors import InputMismatchError, UnreadableSampleError
 from ..packages import require
-from ._dataset import Dataset, check_on_bad, encode_labels, target_at
 from .class_folders import LookedFor, find_class_files
-from .manifest import DataManifest, check_regular, manifest_of
+from .files import ClassFolders, Files
+from .manifest import DataManifest, check_regular
 
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".au")
 _LOOKED_FOR = LookedFor(dataset="AudioFolder", files="sounds", file="sound", extensions=SOUNDS)
@@ -53,7 +54,9 @@ def read_audio(
     except Exception as error:  # a decoder may raise anything at damaged bytes, and no code of the user's runs here
         if isinstance(error, UnreadableSampleError) and str(path) in str(error):
             raise
-        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error) or type(error).__name__
+        reason = (
+            "no such file" if isinstance(error, FileNotFoundError) else str(error).rstrip(".") or type(error).__name__
+        )
         raise UnreadableSampleError(f"{path} cannot be read as a sound: {reason}") from error
     if not len(samples):
         raise UnreadableSampleError(f"{path} holds no samples.")
@@ -87,6 +90,16 @@ def resampled(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
     return found
 
 
+def milliseconds(path: str | os.PathLike[str]) -> int:
+    """How long a sound file says it is, at least 1; 1 too for what cannot be read. Only its header is looked at."""
+    try:
+        check_regular(path)
+        header = require("soundfile", purpose="reading sound files").info(os.fspath(path))
+        return max(1, 1000 * int(header.frames) // int(header.samplerate))
+    except Exception:  # a decoder may raise anything; reading the file itself says what is wrong with it
+        return 1
+
+
 def _scaled(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype.kind == "u" and array.dtype.itemsize == 1:
         return (array.astype(np.float32) - 128) / 128
@@ -105,7 +118,7 @@ def _scaled(array: np.ndarray, name: str) -> np.ndarray:
 
 
 @final
-class AudioFiles(Dataset):
+class AudioFiles(Files):
     """Sounds given by their paths, with or without targets. `dataset[i]` is ((samples, rate), target), samples (n,).
 
     targets: class names, class numbers, reals, or several values per file; None for unlabelled data.
@@ -124,38 +137,20 @@ class AudioFiles(Dataset):
         max_seconds: float = MAX_SECONDS,
         verify: bool | DataManifest = False,
     ) -> None:
-        self.paths = [os.fspath(path) for path in paths]
-        self.on_bad = check_on_bad(on_bad)
+        super().__init__(paths, targets, classes, on_bad, verify)
         self.max_seconds = max_seconds
-        self._manifest = manifest_of(self.paths) if verify is True else verify or None
-        self._targets: np.ndarray | None
-        self._targets, self.classes = (
-            (None, list(classes or ())) if targets is None else encode_labels(targets, classes)
-        )
-        if self._targets is not None and len(self._targets) != len(self.paths):
-            raise ConfigurationError(
-                f"{len(self.paths)} paths and {len(self._targets)} targets; give one target per path."
-            )
 
-    @property
-    def targets(self) -> np.ndarray | None:
-        """Class numbers or values, one per file."""
-        return self._targets
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """(n,) milliseconds that each file says it has, looked up when first asked for."""
+        return np.asarray([milliseconds(path) for path in self.paths], dtype=np.int64)
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[tuple[Tensor, int], Any]:
-        sound = read_audio(self.paths[index], max_seconds=self.max_seconds, manifest=self._manifest)
-        return sound, target_at(self._targets, index)
-
-    def sample_name(self, index: int) -> str:
-        """The file's path."""
-        return self.paths[index]
+    def _read(self, path: str) -> tuple[Tensor, int]:
+        return read_audio(path, max_seconds=self.max_seconds, manifest=self._manifest)
 
 
 @final
-class AudioFolder(Dataset):
+class AudioFolder(ClassFolders):
     """One folder per class, sound files anywhere below it. `dataset[i]` is ((samples, rate), class number).
 
     root: the folder that holds the class folders; classes are their names, sorted. Hidden files are ignored.
@@ -173,35 +168,15 @@ class AudioFolder(Dataset):
         max_seconds: float = MAX_SECONDS,
         verify: bool = False,
     ) -> None:
-        self.root = Path(root)
         manifest = DataManifest.of(root) if verify else None
-        self.classes, paths, targets = find_class_files(self.root, _LOOKED_FOR.ending(extensions), manifest)
-        self._files = AudioFiles(
-            paths,
-            targets,
-            classes=self.classes,
-            on_bad=on_bad,
-            max_seconds=max_seconds,
-            verify=manifest or False,
+        classes, paths, targets = find_class_files(Path(root), _LOOKED_FOR.ending(extensions), manifest)
+        files = AudioFiles(
+            paths, targets, classes=classes, on_bad=on_bad, max_seconds=max_seconds, verify=manifest or False
         )
-        self.on_bad = self._files.on_bad
+        super().__init__(root, files)
+        self._sounds = files
 
     @property
-    def paths(self) -> list[str]:
-        """All files, class after class."""
-        return self._files.paths
-
-    @property
-    def targets(self) -> np.ndarray | None:
-        """Class numbers, one per file."""
-        return self._files.targets
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitem__(self, index: int) -> tuple[tuple[Tensor, int], Any]:
-        return self._files[index]
-
-    def sample_name(self, index: int) -> str:
-        """The file's path."""
-        return self._files.paths[index]
+    def lengths(self) -> np.ndarray:
+        """(n,) milliseconds that each file says it has."""
+        return self._sounds.lengths

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from ..errors import ConfigurationError, UnreadableSampleError
-from ._dataset import Dataset, check_on_bad, encode_labels, target_at
+from ..errors import UnreadableSampleError
 from .class_folders import LookedFor, files_directly_in, find_class_files
-from .manifest import DataManifest, check_regular, manifest_of
+from .files import ClassFolders, Files
+from .manifest import DataManifest, check_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -69,7 +69,7 @@ def to_rgb(image: Image) -> Image:
 
 
 @final
-class ImageFiles(Dataset):
+class ImageFiles(Files):
     """Images given by their paths, with or without targets. `dataset[i]` is (PIL image or transform's result, target).
 
     targets: class names, class numbers, reals, or several values per file; None for unlabelled data.
@@ -89,39 +89,17 @@ class ImageFiles(Dataset):
         max_pixels: int = MAX_PIXELS,
         verify: bool | DataManifest = False,
     ) -> None:
-        self.paths = [os.fspath(path) for path in paths]
+        super().__init__(paths, targets, classes, on_bad, verify)
         self.transform = transform
-        self.on_bad = check_on_bad(on_bad)
         self.max_pixels = max_pixels
-        self._manifest = manifest_of(self.paths) if verify is True else verify or None
-        self._targets: np.ndarray | None
-        self._targets, self.classes = (
-            (None, list(classes or ())) if targets is None else encode_labels(targets, classes)
-        )
-        if self._targets is not None and len(self._targets) != len(self.paths):
-            raise ConfigurationError(
-                f"{len(self.paths)} paths and {len(self._targets)} targets; give one target per path."
-            )
 
-    @property
-    def targets(self) -> np.ndarray | None:
-        """Class numbers or values, one per file."""
-        return self._targets
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        image = open_image(self.paths[index], max_pixels=self.max_pixels, manifest=self._manifest)
-        return image if self.transform is None else self.transform(image), target_at(self._targets, index)
-
-    def sample_name(self, index: int) -> str:
-        """The file's path."""
-        return self.paths[index]
+    def _read(self, path: str) -> Any:
+        image = open_image(path, max_pixels=self.max_pixels, manifest=self._manifest)
+        return image if self.transform is None else self.transform(image)
 
 
 @final
-class ImageFolder(Dataset):
+class ImageFolder(ClassFolders):
     """One folder per class, images anywhere below it. `dataset[i]` is (PIL image or transform's result, class number).
 
     root: the folder that holds the class folders; classes are their names, sorted. Hidden files are ignored.
@@ -142,44 +120,24 @@ class ImageFolder(Dataset):
         max_pixels: int = MAX_PIXELS,
         verify: bool = False,
     ) -> None:
-        self.root = Path(root)
         manifest = DataManifest.of(root) if verify else None
-        self.classes, paths, targets = find_class_files(self.root, _LOOKED_FOR.ending(extensions), manifest)
-        self._files = ImageFiles(
+        classes, paths, targets = find_class_files(Path(root), _LOOKED_FOR.ending(extensions), manifest)
+        files = ImageFiles(
             paths,
             targets,
-            classes=self.classes,
+            classes=classes,
             transform=transform,
             on_bad=on_bad,
             max_pixels=max_pixels,
             verify=manifest or False,
         )
-        self.on_bad = self._files.on_bad
+        super().__init__(root, files)
+        self._images = files
 
     @property
     def transform(self) -> Callable[[Any], Any] | None:
         """What is done to each PIL image; None leaves it as it is."""
-        return self._files.transform
-
-    @property
-    def paths(self) -> list[str]:
-        """All files, class after class."""
-        return self._files.paths
-
-    @property
-    def targets(self) -> np.ndarray | None:
-        """Class numbers, one per file."""
-        return self._files.targets
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        return self._files[index]
-
-    def sample_name(self, index: int) -> str:
-        """The file's path."""
-        return self._files.paths[index]
+        return self._images.transform
 
 
 def images_directly_in(folder: Path, extensions: tuple[str, ...] = EXTENSIONS) -> list[Path]:

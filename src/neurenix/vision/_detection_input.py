@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import ConfigurationError
 from ._input import IMAGENET_MEAN, IMAGENET_STD
@@ -26,9 +26,10 @@ class DetectionInput:
     channel_order: "rgb" or "bgr", as the network's first layer reads them.
     fill: the value around an image, as the network sees it.
     multiple: height and width of a batch are rounded up to one of this.
+    antialias: whether images are smoothed before they are made smaller, as PIL does.
+    files: names of what else is needed from beside the weights.
     """
 
-    files: ClassVar[tuple[str, ...]] = ()  # nothing beside the weights is needed
     resizing: str = "shorter_side"
     size: tuple[int, int] = (800, 1333)
     mean: tuple[float, float, float] | None = IMAGENET_MEAN
@@ -36,6 +37,8 @@ class DetectionInput:
     channel_order: str = "rgb"
     fill: float = 0.0
     multiple: int = 32
+    antialias: bool = False
+    files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.resizing not in RESIZINGS:

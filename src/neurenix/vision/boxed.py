@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, final
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..data import Dataset, collate, label_names, sample_name
-from ..data._dataset import innermost, known_targets
-from ..data.preparation import pair
+from ..data import collate
+from ..data.preparation import Prepared, pair
 from ..errors import LabelMismatchError
 from ._detection_input import DetectionInput
 from .boxes import pad_images, pad_rows, scale_boxes
@@ -34,7 +32,7 @@ class BoxPreprocess(Protocol):
 
 
 @final
-class BoxedDataset(Dataset):
+class BoxedDataset(Prepared):
     """`dataset` of raw images with `preprocess` applied to each image and its boxes.
 
     A target is {"boxes": (k, 4) x1, y1, x2, y2 in pixels of the raw image, "labels": (k,) class numbers from 0,
@@ -43,16 +41,8 @@ class BoxedDataset(Dataset):
     """
 
     def __init__(self, dataset: Any, preprocess: BoxPreprocess) -> None:
-        self.dataset, self.preprocess = dataset, preprocess
-        self.classes, self.on_bad = label_names(dataset), innermost(dataset, "on_bad", "raise")
-
-    @property
-    def targets(self) -> np.ndarray | None:
-        """Targets, where the dataset can tell them without reading images; None for boxes."""
-        return known_targets(self.dataset)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
+        super().__init__(dataset)
+        self.preprocess = preprocess
 
     def __getitem__(self, index: int) -> tuple[dict[str, Tensor], Any]:
         raw, target = pair(self.dataset[index])
@@ -73,10 +63,6 @@ class BoxedDataset(Dataset):
         if not isinstance(targets[0], Mapping):
             return inputs, collate([(0, target) for target in targets])[1]
         return inputs, collate_boxes(targets, spec.multiple)
-
-    def sample_name(self, index: int) -> str:
-        """The name that the sample has in the dataset."""
-        return sample_name(self.dataset, index)
 
 
 def collate_boxes(targets: Sequence[Mapping[str, Tensor]], multiple: int) -> dict[str, Tensor]:

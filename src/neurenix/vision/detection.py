@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
@@ -35,9 +35,11 @@ class DetectionPreprocess:
 
     A raw image is a PIL image, a path, or a uint8 array or tensor. image_sizes: height and width of the part of
     `images` that the image fills, from the top left; original_sizes: height and width that it had. Bilinear
-    interpolation without antialiasing, as the published detectors do.
+    interpolation.
     spec: what the weights were trained on. augmentation: a key of DETECTION_AUGMENTATIONS.
     """
+
+    reads: ClassVar[str] = "image"
 
     spec: DetectionInput
     augmentation: str = "none"
@@ -129,7 +131,9 @@ class DetectionPreprocess:
         height, width = letterbox_size(size, spec.size) if box else shorter_side_size(size, *spec.size)
         values = planes.float() if spec.mean is None else _normalised(planes, spec)
         if size != (height, width):
-            values = functional.interpolate(values[None], size=(height, width), mode="bilinear", align_corners=False)[0]
+            values = functional.interpolate(
+                values[None], size=(height, width), mode="bilinear", align_corners=False, antialias=spec.antialias
+            )[0]
         if spec.mean is None:
             values = values.round()  # published with bytes between resizing and network
         if spec.channel_order == "bgr":

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import numpy as np
 import torch
@@ -43,6 +43,8 @@ class ImagePreprocess:
     with antialiasing and the centre is cut out, which is what timm does in evaluation.
     spec: what the weights were trained on. augmentation: a key of AUGMENTATIONS.
     """
+
+    reads: ClassVar[str] = "image"
 
     spec: ImageInput
     augmentation: str = "none"

@@ -6,16 +6,15 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import PREPROCESSES, Dataset, label_names, sample_name
-from ..data._dataset import innermost
+from ..data import PREPROCESSES, Dataset
 from ..data.findings import report
-from ..data.preparation import pair
+from ..data.preparation import Prepared, pair
 from ..errors import ConfigurationError, InputMismatchError
 from ._input import ImageInput
 from ._segmentation_input import SegmentationInput
@@ -41,6 +40,8 @@ class SegmentationPreprocess:
     Without augmentation this is what torchvision does in evaluation, bit by bit.
     spec: what the weights were trained on. augmentation: a key of vision.segmentation.AUGMENTATIONS.
     """
+
+    reads: ClassVar[str] = "image"
 
     spec: SegmentationInput
     augmentation: str = "none"
@@ -156,24 +157,20 @@ class SegmentationPreprocess:
 
 
 @final
-class SegmentationDataset(Dataset):
+class SegmentationDataset(Prepared):
     """`dataset` of (image, mask) pairs made ready; image and mask are transformed together.
 
     `collate` fills up the images of a batch to the size of its largest.
     """
 
     def __init__(self, dataset: Any, preprocess: SegmentationPreprocess) -> None:
-        self.dataset, self.preprocess = dataset, preprocess
-        self.classes = label_names(dataset)
-        self.on_bad = innermost(dataset, "on_bad", "raise")
+        super().__init__(dataset)
+        self.preprocess = preprocess
 
     @property
     def targets(self) -> np.ndarray | None:
         """None: a mask is no label of its sample, and cannot be known without reading it."""
         return None
-
-    def __len__(self) -> int:
-        return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[dict[str, Tensor], Tensor | None]:
         raw, mask = pair(self.dataset[index])
@@ -189,10 +186,6 @@ class SegmentationDataset(Dataset):
         }
         masks = [mask for _, mask in samples if mask is not None]
         return inputs, _stacked(masks, IGNORED) if masks else None
-
-    def sample_name(self, index: int) -> str:
-        """The name that the sample has in its dataset."""
-        return sample_name(self.dataset, index)
 
 
 def original_scores(scores: Tensor, inputs: Mapping[str, Tensor]) -> list[Tensor]:

@@ -2,8 +2,8 @@
 
 `jukebox-vqvae` gives the latents of the VQ-VAE's top level, `-level-0` and `-level-1` those of the finer ones. The
 priors give what their middle block makes of the codes (Castellon et al., ISMIR 2021): of a published file, the lower
-half of the blocks is read. A prior reads waveforms where vqvae.pth.tar lies beside its file, else codes, which
-`model.trunk.encode` of a `jukebox-vqvae` makes.
+half of the blocks is read. A prior reads waveforms where vqvae.pth.tar lies beside its file, as it does after a
+download, else codes, which `model.trunk.encode` of a `jukebox-vqvae` makes.
 
 Code and weights of the authors are for noncommercial use only, and so is what is made with the weights.
 """
@@ -24,6 +24,7 @@ from ._jukebox_vqvae import JukeboxVQVAE, VQVAESizes
 
 PAPER = "Dhariwal et al., Jukebox: A Generative Model for Music, 2020, arXiv:2005.00341"
 LICENCE = "OpenAI Noncommercial Use License"
+VQVAE_FILE = "5b/vqvae.pth.tar"
 ADDRESS = "https://openaipublic.azureedge.net/jukebox/models/"
 EXPECTED = AudioInput(sample_rate=SAMPLE_RATE, shortest=SAMPLE_RATE // 10)
 
@@ -151,9 +152,10 @@ def _vqvae_roles(level: Level) -> dict[str, str]:
 
 
 def _weights(file: str) -> Weights:
+    """The record of one file; the priors' bring the VQ-VAE, which makes codes of waveforms."""
     return Weights(
         name="openai",
-        source=UrlSource(ADDRESS + file, None),
+        source=UrlSource(ADDRESS + file, None, beside=() if file == VQVAE_FILE else (ADDRESS + VQVAE_FILE,)),
         licence=LICENCE,
         paper=PAPER,
         input=EXPECTED,
@@ -176,12 +178,12 @@ for _level in (0, 1, 2):
             pooling="avg",
             paper=PAPER,
             licence=LICENCE,
-            weights={"openai": _weights("5b/vqvae.pth.tar")},
+            weights={"openai": _weights(VQVAE_FILE)},
             default_weights="openai",
             outputs=0,
             roles=_vqvae_roles(_level),
         ),
-        *(("jukebox-vqvae-level-2",) if _level == 2 else ()),
+        *(("jukebox", "jukebox-vqvae-level-2") if _level == 2 else ()),
     )
 
 for _name, _sizes in PRIORS.items():

@@ -14,7 +14,7 @@ from ._music_network import MusicTransformerSizes as MusicTransformerSizes
 
 PAPER = "Huang et al., Music Transformer: Generating Music with Long-Term Structure, ICLR 2019, arXiv:1809.04281"
 PUBLISHED = MusicTransformerSizes()
-_MAGENTA = "https://storage.googleapis.com/magentadata/models/music_transformer/checkpoints"
+_MAGENTA = "https://storage.googleapis.com/magentadata/models/music_transformer/checkpoints/unconditional_model_16.ckpt"
 
 
 def build(options: BuildOptions) -> Parts:
@@ -75,7 +75,7 @@ ARCHITECTURES.add(
             "magenta-unconditional-16": Weights(
                 name="magenta-unconditional-16",
                 # No hash is published; each of the file's tensors has a checksum, which is compared.
-                source=UrlSource(f"{_MAGENTA}/unconditional_model_16.ckpt.index", ""),
+                source=UrlSource(f"{_MAGENTA}.index", None, beside=(f"{_MAGENTA}.data-00000-of-00001",)),
                 licence="none stated for the weights; Magenta published them with its code, which is under apache-2.0",
                 paper=PAPER,
                 input=MidiInput(),

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import ConfigurationError
-from ...nn import UnpooledHead
+from ...nn import UnpooledHead, evaluating
 from ...packages import require
 from ...text import TextInput
 from .._records import ARCHITECTURES, Architecture, BuildOptions, HubSource, Parts, StateDict, Weights
-from ._generation import GenerationSettings, evaluating, generation_config, no_classes, refuse_prompts
+from ._generation import GenerationSettings, generation_config, no_classes, refuse_prompts
 from ._sizes import Extent, read_sizes
 from ._tokens import IGNORED, borrow, has_own_output, target_tokens, token_inputs, token_loss
 

@@ -28,8 +28,23 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 def fetch_from_url(source: UrlSource) -> Fetched:
     """Download once into the cache folder; a file that is there already is used as it is."""
-    _check_address(source.url)
     target = _cached_path(source)
+    for address in source.beside:
+        _fetch_whole(UrlSource(address, None), target.with_name(_name_in(address)))
+    return _fetch(source, target)
+
+
+def _fetch_whole(source: UrlSource, target: Path) -> None:
+    """Fetch a file and compare it with its pin; one that was damaged since is fetched anew."""
+    fetched = _fetch(source, target)
+    if fetched.renewable and file_sha256(target) != fetched.sha256:
+        target.unlink()
+        fetched = _fetch(source, target)
+    check_hash(target, file_sha256(target), fetched.sha256)
+
+
+def _fetch(source: UrlSource, target: Path) -> Fetched:
+    _check_address(source.url)
     if not target.is_file():
         if is_offline():
             raise _not_found(source, target, "offline mode is on (HF_HUB_OFFLINE)")
@@ -66,7 +81,11 @@ def _pin_of(target: Path) -> Path:
 
 def _cached_path(source: UrlSource) -> Path:
     address = hashlib.sha256(source.url.encode()).hexdigest()[:12]
-    return cache_folder() / "weights" / address / Path(urllib.parse.urlsplit(source.url).path).name
+    return cache_folder() / "weights" / address / _name_in(source.url)
+
+
+def _name_in(url: str) -> str:
+    return Path(urllib.parse.urlsplit(url).path).name
 
 
 def _download(source: UrlSource, target: Path) -> None:

@@ -11,6 +11,8 @@ from . import resnet as resnet
 from . import retinanet as retinanet
 from . import unet as unet
 from . import vit as vit
+from . import yolos as yolos
+from . import yolox as yolox
 
 __all__ = [
     "craft",
@@ -24,4 +26,6 @@ __all__ = [
     "retinanet",
     "unet",
     "vit",
+    "yolos",
+    "yolox",
 ]
