@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from ._audio_input import AudioInput as AudioInput
 from ._midi_input import MidiInput as MidiInput
+from .alphabet import Alphabet as Alphabet
+from .ctc import Transcript as Transcript
+from .ctc import beam_decode as beam_decode
+from .ctc import greedy_decode as greedy_decode
 from .events import FULL_RANGE_EVENTS as FULL_RANGE_EVENTS
 from .events import PIANO_EVENTS as PIANO_EVENTS
 from .events import EventVocabulary as EventVocabulary
@@ -15,11 +19,13 @@ from .midi_preprocess import MidiPreprocess as MidiPreprocess
 from .preprocess import AUGMENTATIONS as AUGMENTATIONS
 from .preprocess import AudioPreprocess as AudioPreprocess
 from .preprocess import WaveformDataset as WaveformDataset
+from .spec_augment import SpecAugment as SpecAugment
 
 __all__ = [
     "AUGMENTATIONS",
     "FULL_RANGE_EVENTS",
     "PIANO_EVENTS",
+    "Alphabet",
     "AudioInput",
     "AudioPreprocess",
     "EventVocabulary",
@@ -27,7 +33,11 @@ __all__ = [
     "MidiInput",
     "MidiPreprocess",
     "Note",
+    "SpecAugment",
+    "Transcript",
     "WaveformDataset",
+    "beam_decode",
+    "greedy_decode",
     "read_midi",
     "write_midi",
 ]

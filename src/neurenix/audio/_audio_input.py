@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .preprocess import AudioPreprocess
@@ -19,14 +19,15 @@ class AudioInput:
     shortest: samples that the network needs; shorter sounds are filled up with silence.
     longest: samples after which sounds are cut; None for no limit.
     multiple: what is filled up at a sound's end so that its length is a multiple of this.
+    files: names of what a network needs beside its weights (config.json, symbols); of no meaning for sounds.
     """
 
-    files: ClassVar[tuple[str, ...]] = ()
     sample_rate: int = 16_000
     normalise: bool = False
     shortest: int = 400
     longest: int | None = None
     multiple: int = 1
+    files: tuple[str, ...] = field(default=(), compare=False)
 
     def open(self, trunk: Any, folder: Path | None, max_length: int | None) -> AudioPreprocess | None:
         """The preprocessing of one sound; None for a trunk that says it reads something else, codes for instance."""

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..data import PREPROCESSES, Dataset, Finding, as_mono, collate, read_audio, report
+from ..data._dataset import known_lengths
 from ..data.preparation import Prepared, pair
 from ..errors import ConfigurationError
 from ._audio_input import AudioInput
@@ -80,7 +82,8 @@ class AudioPreprocess:
 
     def to_json(self) -> dict[str, Any]:
         """The preprocessing as JSON values."""
-        return {"kind": "audio", "augmentation": self.augmentation, **asdict(self.spec)}
+        spec = {name: value for name, value in asdict(self.spec).items() if name != "files"}
+        return {"kind": "audio", "augmentation": self.augmentation, **spec}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], folder: Path | None = None) -> AudioPreprocess:
@@ -98,11 +101,23 @@ class AudioPreprocess:
 
 @final
 class WaveformDataset(Prepared):
-    """`dataset` of raw sounds made ready. `collate` fills up the sounds of a batch to its longest with silence."""
+    """`dataset` of raw sounds made ready. `collate` fills up the sounds of a batch to its longest with silence.
+
+    Sounds of similar length are batched together where the dataset knows its sounds' lengths.
+    """
 
     def __init__(self, dataset: Any, preprocess: AudioPreprocess) -> None:
         super().__init__(dataset)
         self.preprocess = preprocess
+
+    @cached_property
+    def lengths(self) -> np.ndarray | None:
+        """(n,) samples of each sound; None where the dataset does not have their `lengths`, in milliseconds."""
+        known, spec = known_lengths(self.dataset), self.preprocess.spec
+        if known is None:
+            return None
+        samples = known.astype(np.int64) * spec.sample_rate // 1000
+        return np.maximum(samples if spec.longest is None else np.minimum(samples, spec.longest), spec.shortest)
 
     def __getitem__(self, index: int) -> tuple[dict[str, Tensor], Any]:
         raw, target = pair(self.dataset[index])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
@@ -53,7 +54,9 @@ def read_audio(
     except Exception as error:  # a decoder may raise anything at damaged bytes, and no code of the user's runs here
         if isinstance(error, UnreadableSampleError) and str(path) in str(error):
             raise
-        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error) or type(error).__name__
+        reason = (
+            "no such file" if isinstance(error, FileNotFoundError) else str(error).rstrip(".") or type(error).__name__
+        )
         raise UnreadableSampleError(f"{path} cannot be read as a sound: {reason}") from error
     if not len(samples):
         raise UnreadableSampleError(f"{path} holds no samples.")
@@ -85,6 +88,16 @@ def resampled(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
         return samples
     found: np.ndarray = require("soxr", purpose="bringing sounds to another rate").resample(samples, rate, sample_rate)
     return found
+
+
+def milliseconds(path: str | os.PathLike[str]) -> int:
+    """How long a sound file says it is, at least 1; 1 too for what cannot be read. Only its header is looked at."""
+    try:
+        check_regular(path)
+        header = require("soundfile", purpose="reading sound files").info(os.fspath(path))
+        return max(1, 1000 * int(header.frames) // int(header.samplerate))
+    except Exception:  # a decoder may raise anything; reading the file itself says what is wrong with it
+        return 1
 
 
 def _scaled(array: np.ndarray, name: str) -> np.ndarray:
@@ -127,6 +140,11 @@ class AudioFiles(Files):
         super().__init__(paths, targets, classes, on_bad, verify)
         self.max_seconds = max_seconds
 
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """(n,) milliseconds that each file says it has, looked up when first asked for."""
+        return np.asarray([milliseconds(path) for path in self.paths], dtype=np.int64)
+
     def _read(self, path: str) -> tuple[Tensor, int]:
         return read_audio(path, max_seconds=self.max_seconds, manifest=self._manifest)
 
@@ -156,3 +174,9 @@ class AudioFolder(ClassFolders):
             paths, targets, classes=classes, on_bad=on_bad, max_seconds=max_seconds, verify=manifest or False
         )
         super().__init__(root, files)
+        self._sounds = files
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) milliseconds that each file says it has."""
+        return self._sounds.lengths

@@ -10,6 +10,7 @@ from torch import nn
 from ..data import DataLoader
 from ..devices import Precision, autocast, resolve_precision
 from ..errors import ConfigurationError
+from ..metrics import TaskKind
 from ..models import PretrainedModel
 from ..nn import UnpooledHead, evaluating
 from ..training.faults import in_fitting_parts
@@ -23,7 +24,8 @@ def predict(
     """The answers of the head that a model was loaded with, one for each sample.
 
     data: raw samples of any kind that neurenix.data reads, one alone too; ready tensors are taken as they are.
-    Class names (numbers where there are no names) of a classifier; of other heads see dense_answers.
+    Class names (numbers where there are no names) of a classifier; of one whose classes go together ("tagging") a
+    matrix (n, classes) of 0 and 1 in the order of model.categories; of other heads see dense_answers.
     Raises ConfigurationError for a model without a head.
     """
     if isinstance(model.head, nn.Identity):
@@ -43,7 +45,8 @@ def predict(
     )
     if isinstance(model.head, UnpooledHead):
         return dense_answers(model, loader, precision)
-    return decide(finite_outputs(model, loader, precision, "auto"), "multi_class", model.categories)
+    task: TaskKind = "multi_label" if model.architecture and "tagging" in model.architecture.tasks else "multi_class"
+    return decide(finite_outputs(model, loader, precision, "auto"), task, model.categories)
 
 
 @torch.no_grad()

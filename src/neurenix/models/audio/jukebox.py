@@ -183,7 +183,7 @@ for _level in (0, 1, 2):
             outputs=0,
             roles=_vqvae_roles(_level),
         ),
-        *(("jukebox-vqvae-level-2",) if _level == 2 else ()),
+        *(("jukebox", "jukebox-vqvae-level-2") if _level == 2 else ()),
     )
 
 for _name, _sizes in PRIORS.items():

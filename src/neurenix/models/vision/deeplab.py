@@ -143,5 +143,5 @@ for _name, (_file, _stages, _stride) in PUBLISHED.items():
             count_outputs=count_classes,
             roles=MOBILENET_ROLES if "mobilenet" in _name else RESNET_ROLES,
         ),
-        *(("deeplabv3",) if _name == "deeplabv3_resnet50" else ()),
+        *(("deeplabv3", "deeplab") if _name == "deeplabv3_resnet50" else ()),
     )

@@ -37,5 +37,5 @@ for _encoder, (_stages, _roles, *_) in ENCODERS.items():
             count_outputs=count_classes,
             roles=_roles,
         ),
-        *(("deeplabv3plus",) if _encoder == "resnet34" else ()),
+        *(("deeplabv3plus", "deeplabv3+") if _encoder == "resnet34" else ()),
     )
