@@ -138,6 +138,7 @@ def test_the_loss_is_the_sum_over_alignments() -> None:
     targets = torch.tensor([[1, 1, 2], [2, 1, -1], [-1, -1, -1]])
     loss = own.losses(FEATURES, LENGTHS, targets)
     assert list(loss) == ["ctc"] and loss["ctc"].ndim == 0
+    assert torch.equal(own.losses(FEATURES, LENGTHS, targets.float())["ctc"], loss["ctc"])
     wanted = []
     for sample, length, target in zip(own(FEATURES, LENGTHS).detach(), LENGTHS, targets, strict=True):
         table = summed_alignments(sample[:length].double().log_softmax(1), 0)
@@ -184,7 +185,7 @@ def test_no_classes_and_wrong_targets() -> None:
     with pytest.raises(ConfigurationError, match="pooled features"):
         own.for_classes(5)
     wrong = {
-        "padded with -1": (torch.tensor([1, 2, 1]), torch.tensor([[1.0], [1], [1]]), ["a", "b", "a"]),
+        "padded with -1": (torch.tensor([1, 2, 1]), torch.tensor([[1.5], [1], [1]]), ["a", "b", "a"]),
         "at their end": (torch.tensor([[-1, 1], [1, 1], [1, 1]]),),
         "blank": (torch.tensor([[3], [1], [1]]), torch.tensor([[0], [1], [1]])),
         "another sound": (torch.tensor([[1, 2, 1], [1, 1, 2], [1, 2, 1]]),),

@@ -101,12 +101,13 @@ class CTCHead(UnpooledHead):
     def losses(self, features: Tensor, inputs: Any, targets: Any) -> dict[str, Tensor]:
         """{"ctc": -ln p(target) per character of it, in nats, averaged over the samples}. Graves et al., eq. 8 and 12.
 
-        targets: (n, characters) symbol numbers, padded with -1 at the end.
+        targets: (n, characters) symbol numbers, padded with -1 at the end; reals too where they are whole numbers, as
+            datasets give several values per sample.
         Raises LabelMismatchError for what are no such targets, and for sounds too short for theirs.
         """
         real = self._real_frames(features, inputs)
         blank = self.blank
-        lengths = _checked(targets, real, self.num_outputs, blank)
+        targets, lengths = _checked(targets, real, self.num_outputs, blank)
         scores = self(features, inputs).float().log_softmax(2).transpose(0, 1)
         each = functional.ctc_loss(scores, targets.clamp(min=0), real, lengths, blank=blank, reduction="none")
         return {"ctc": (each / lengths.clamp(min=1)).mean()}
@@ -136,15 +137,16 @@ class CTCHead(UnpooledHead):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
-def _checked(targets: Any, real: Tensor, num_outputs: int, blank: int) -> Tensor:
-    """(n,) characters of each target."""
+def _checked(targets: Any, real: Tensor, num_outputs: int, blank: int) -> tuple[Tensor, Tensor]:
+    """Targets (n, characters) int64, and how many characters each has, (n,)."""
     fits = isinstance(targets, Tensor) and targets.ndim == 2 and len(targets) == len(real)
-    if not fits or targets.is_floating_point():
+    if not fits or bool((targets != targets.round()).any()):
         got = f"{tuple(targets.shape)} {targets.dtype}" if isinstance(targets, Tensor) else type(targets).__name__
         raise LabelMismatchError(
             f"the targets of {len(real)} sounds are {got}; they have to be (n, characters) whole numbers, what "
             "model.head.encode(text) gives, padded with -1 to the longest text of the batch."
         )
+    targets = targets.long()
     there = targets >= 0
     if bool((there[:, 1:] & ~there[:, :-1]).any()):
         raise LabelMismatchError("the targets have -1 in front of characters; they are padded at their end.")
@@ -161,5 +163,4 @@ def _checked(targets: Any, real: Tensor, num_outputs: int, blank: int) -> Tensor
             f"sound {short[0]} of the batch has {int(real[short[0]])} frames, and its text needs "
             f"{int(needed[short[0]])}; is it the text of another sound, or the sound cut off?"
         )
-    lengths: Tensor = there.sum(1)
-    return lengths
+    return targets, there.sum(1)
