@@ -20,10 +20,9 @@ def letterbox_size(image: tuple[int, int], canvas: tuple[int, int]) -> tuple[int
 def shorter_side_size(image: tuple[int, int], shorter: int, longer: int) -> tuple[int, int]:
     """(height, width) of an image (height, width) whose shorter side becomes `shorter`, the longer at most `longer`.
 
-    The scale is a float32 and the result cut to whole pixels, as torchvision's detectors have it.
+    The result is cut to whole pixels, as torchvision's detectors have it.
     """
-    low, high = (torch.tensor(side, dtype=torch.float32) for side in (min(image), max(image)))
-    scale = float(torch.minimum(shorter / low, longer / high))
+    scale = min(shorter / min(image), longer / max(image))
     return max(1, int(image[0] * scale)), max(1, int(image[1] * scale))
 
 

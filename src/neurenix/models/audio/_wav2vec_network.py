@@ -115,11 +115,11 @@ def _first(real: Tensor, frames: int) -> Tensor:
 
 def _waveform(inputs: Any, shortest: int) -> Tensor:
     waveform = inputs.get("waveform") if isinstance(inputs, Mapping) else inputs
-    is_sound = isinstance(waveform, Tensor) and waveform.ndim == 2 and waveform.is_floating_point()
-    if not is_sound or cast(Tensor, waveform).shape[1] < shortest:
-        got = f"{tuple(waveform.shape)} {waveform.dtype}" if isinstance(waveform, Tensor) else type(waveform).__name__
-        raise InputMismatchError(
-            f"Wav2Vec 2.0 reads waveforms, (n, samples) real numbers at 16 kHz, at least {shortest} samples; it got "
-            f"{got}. Pass sounds, or what model.preprocess makes of them: {{'waveform': …, 'attention_mask': …}}."
-        )
-    return cast(Tensor, waveform)
+    if isinstance(waveform, Tensor) and waveform.ndim == 2 and waveform.is_floating_point():
+        if waveform.shape[1] >= shortest:
+            return waveform
+    got = f"{tuple(waveform.shape)} {waveform.dtype}" if isinstance(waveform, Tensor) else type(waveform).__name__
+    raise InputMismatchError(
+        f"Wav2Vec 2.0 reads waveforms, (n, samples) real numbers at 16 kHz, at least {shortest} samples; it got {got}. "
+        "Pass sounds, or what model.preprocess makes of them: {'waveform': …, 'attention_mask': …}."
+    )

@@ -228,6 +228,8 @@ def count_classes(state: StateDict) -> int | None:
 def _our_key(key: str) -> str:
     if key.startswith(("class_labels_classifier.", "bbox_predictor.")):
         return f"head.{key}"
+    if key == "vit.encoder.mid_position_embeddings":
+        return "trunk.encoder.interpolation.mid_position_embeddings"  # where the library keeps them now
     return f"trunk.{key.removeprefix('vit.')}" if key.startswith("vit.") else key
 
 
