@@ -97,6 +97,16 @@ def known_targets(dataset: Any) -> np.ndarray | None:
     return np.asarray(targets) if change is None else np.asarray([_number(change(target)) for target in targets])
 
 
+def known_lengths(dataset: Any) -> np.ndarray | None:
+    """(n,) lengths that a dataset gives its samples (tokens, milliseconds); None when it gives none."""
+    if isinstance(dataset, TorchSubset):
+        inner = known_lengths(dataset.dataset)
+        return None if inner is None else inner[np.asarray(dataset.indices, dtype=np.int64)]
+    lengths = getattr(dataset, "lengths", None)
+    found = None if lengths is None or callable(lengths) else np.asarray(lengths)
+    return found if found is not None and found.shape == (len(dataset),) else None
+
+
 def sample_name(dataset: Any, index: int) -> str:
     """How messages call a sample of any dataset: its path or row where known, else its number."""
     if isinstance(dataset, TorchSubset):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..errors import LabelMismatchError
-from ._dataset import Dataset, innermost, is_in_memory, known_targets, label_names, sample_name
+from ._dataset import Dataset, innermost, is_in_memory, known_lengths, known_targets, label_names, sample_name
 from .preparation import pair
 
 
@@ -43,9 +43,8 @@ class Relabelled(Dataset):
 
     @property
     def lengths(self) -> np.ndarray | None:
-        """Number of tokens of each sample, where the dataset knows it."""
-        known: np.ndarray | None = innermost(self.dataset, "lengths")
-        return known
+        """Length of each sample (tokens, milliseconds), where the dataset knows it."""
+        return known_lengths(self.dataset)
 
     @property
     def collate(self) -> Callable[[list[Any]], tuple[Any, Any]] | None:

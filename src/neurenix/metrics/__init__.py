@@ -12,10 +12,10 @@ from ._metric import METRICS as METRICS
 from ._metric import Metric as Metric
 from ._metric_set import MetricSet as MetricSet
 from ._metric_set import build_metrics as build_metrics
+from ._metrics import Metrics as Metrics
 from ._task import DENSE as DENSE
+from ._task import POOLED as POOLED
 from ._task import TaskKind as TaskKind
-
-Metrics = MetricSet | DenseMetricSet
 
 __all__ = [
     "DENSE",
@@ -23,6 +23,7 @@ __all__ = [
     "METRICS",
     "Metric",
     "MetricSet",
+    "POOLED",
     "Metrics",
     "TaskKind",
     "build_metrics",

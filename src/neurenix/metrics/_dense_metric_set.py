@@ -54,6 +54,8 @@ class DenseMetricSet:
     def update(self, outputs: Any, targets: Any) -> None:
         """Add some samples; shapes in the docstring of the class."""
         self._samples += len(outputs)
+        if not self._metrics:  # of texts and sequences nothing is counted
+            return
         prepared = _boxes(outputs, targets) if self._task == "detection" else _pixels(outputs, targets)
         for metric in self._metrics.values():
             metric.update(*prepared)

@@ -16,7 +16,7 @@ TaskKind = Literal[
     "detection",
     "segmentation",
     "transcription",
-    "language_modelling",
+    "generation",
     "translation",
 ]
 POOLED: tuple[TaskKind, ...] = ("multi_class", "multi_label", "regression")  # asked of a sample as a whole

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import torch
 from torch import Tensor
@@ -34,6 +34,8 @@ class TextPreprocess:
     max_length: longest sequence, special tokens included.
     on_long: "truncate" cuts the end off, "raise" raises TextTooLongError.
     """
+
+    reads: ClassVar[str] = "text"
 
     def __init__(self, folder: Path | str, max_length: int, on_long: str = "truncate") -> None:
         if on_long not in ("truncate", "raise"):

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
@@ -53,6 +53,8 @@ class TranslationPreprocess:
     files: the content of source.spm, target.spm and vocab.json. max_length: longest sequence, its end included.
     on_long: "truncate" cuts the end off, "raise" raises TextTooLongError.
     """
+
+    reads: ClassVar[str] = "text"
 
     def __init__(self, files: Mapping[str, bytes], max_length: int, on_long: str = "truncate") -> None:
         if on_long not in ("truncate", "raise"):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from ..data import Batch, DataLoader, work
 from ..data._batch import rows
 from ..devices import autocast, move
 from ..metrics import Metrics
+from ..nn import evaluating
 from .faults import in_fitting_parts
 from .objective import Objective, StepResult, labelled
 from .prefix import Feed
@@ -47,7 +47,7 @@ def evaluate(
 
     metrics.reset()
     total, samples = torch.zeros((), device=processes.device), 0
-    with inference_mode_of(model):
+    with evaluating(model):
         for batch in feed.epoch(0):
             if interrupted():
                 raise EvaluationInterrupted
@@ -79,7 +79,7 @@ def outputs_of(
         answer = forward(part.inputs)
         return named(answer)[""].float().cpu()
 
-    with inference_mode_of(model):
+    with evaluating(model):
         for batch in loader.batches(0):
             moved = batch.to(device)
             if forward is None:
@@ -94,15 +94,3 @@ def outputs_of(
 
 def _say(message: str) -> None:
     print(f"neurenix: {message}", file=sys.stderr)  # what is printed to the other may be the answers
-
-
-@contextlib.contextmanager
-def inference_mode_of(model: nn.Module) -> Iterator[None]:
-    """The model is in eval mode inside the block; every module gets its own mode back after it."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

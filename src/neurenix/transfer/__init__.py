@@ -1,6 +1,7 @@
 """The face of neurenix: load a pretrained model, adapt it, measure it, save it."""
 
 from ..models import layer_names as layer_names
+from ..models.nlp import generate as generate
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .features import FeatureExtractor as FeatureExtractor
@@ -33,6 +34,7 @@ __all__ = [
     "Tunings",
     "compare",
     "find_label_errors",
+    "generate",
     "layer_names",
     "list_models",
     "list_weights",

@@ -12,7 +12,7 @@ from ..devices import resolve_precision
 from ..errors import ConfigurationError, NonFiniteError
 from ..metrics import TaskKind
 from ..models import PretrainedModel
-from ..nn import UnpooledHead
+from ..nn import UnpooledHead, evaluating
 from ..training import (
     FEATURES,
     Embedding,
@@ -21,7 +21,6 @@ from ..training import (
     LoopSettings,
     Objective,
     classification_head,
-    inference_mode_of,
     labelled,
     multi_label_head,
     ridge_head,
@@ -78,7 +77,7 @@ def head_features(
     device = next(model.parameters()).device
     features, targets, indices = [], [], []
     frozen: FrozenLayers | None = None
-    with inference_mode_of(model):
+    with evaluating(model):
         for batch in loader.batches(0):
             objective.check(batch)
             if frozen is None:

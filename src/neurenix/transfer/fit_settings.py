@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self, get_origin, get_type_hints
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
 import torch
 from torch import nn
@@ -93,7 +93,8 @@ class FitSettings:
         hints = get_type_hints(type(self))
         for name, hint in hints.items():
             value = getattr(self, name)
-            object.__setattr__(self, name, as_list(value) if get_origin(hint) is list else plain(value))
+            is_list = list in (get_origin(hint), *map(get_origin, get_args(hint))) and value is not None
+            object.__setattr__(self, name, as_list(value) if is_list else plain(value))
         check_types(vars(self), hints)
         if isinstance(self.class_weights, str) and self.class_weights != "balanced":
             raise ConfigurationError(

@@ -10,9 +10,9 @@ from torch import nn
 from ..data import DataLoader
 from ..devices import Precision, autocast, resolve_precision
 from ..errors import ConfigurationError
+from ..metrics import TaskKind
 from ..models import PretrainedModel
-from ..nn import UnpooledHead
-from ..training import inference_mode_of
+from ..nn import UnpooledHead, evaluating
 from ..training.faults import in_fitting_parts
 from .loaders import first_batch, loader_for
 from .predictions import decide, finite_outputs
@@ -24,7 +24,8 @@ def predict(
     """The answers of the head that a model was loaded with, one for each sample.
 
     data: raw samples of any kind that neurenix.data reads, one alone too; ready tensors are taken as they are.
-    Class names (numbers where there are no names) of a classifier; of other heads see dense_answers.
+    Class names (numbers where there are no names) of a classifier; of one whose classes go together ("tagging") a
+    matrix (n, classes) of 0 and 1 in the order of model.categories; of other heads see dense_answers.
     Raises ConfigurationError for a model without a head.
     """
     if isinstance(model.head, nn.Identity):
@@ -44,7 +45,8 @@ def predict(
     )
     if isinstance(model.head, UnpooledHead):
         return dense_answers(model, loader, precision)
-    return decide(finite_outputs(model, loader, precision, "auto"), "multi_class", model.categories)
+    task: TaskKind = "multi_label" if model.architecture and "tagging" in model.architecture.tasks else "multi_class"
+    return decide(finite_outputs(model, loader, precision, "auto"), task, model.categories)
 
 
 @torch.no_grad()
@@ -54,7 +56,7 @@ def dense_answers(model: PretrainedModel, loader: DataLoader, precision: Precisi
     detection: {"boxes": (k, 4) x1 y1 x2 y2, "scores": (k,), "labels": (k,)[, "masks": (k, height, width)]}.
     segmentation: (height, width) int64. Both in the pixels of the image as it came, where the model's preprocessing can
     tell (its method `restore`); else in those of the network's input.
-    transcription, translation: a text. language_modelling: (tokens, vocabulary) logits of the next one.
+    transcription, translation: a text. generation: (tokens, vocabulary) logits of the next one.
     """
     first_batch(loader, model)
     device, head = next(model.parameters()).device, cast(UnpooledHead, model.head)
@@ -66,7 +68,7 @@ def dense_answers(model: PretrainedModel, loader: DataLoader, precision: Precisi
         restore = getattr(model.preprocess, "restore", None)
         return list(restore(outputs, part.inputs) if restore else outputs)
 
-    with inference_mode_of(model):
+    with evaluating(model):
         for batch in loader.batches(0):
             parts = in_fitting_parts(batch.to(device), compute)
             found = [_on_cpu(answer) for part in parts for answer in part]

@@ -18,7 +18,7 @@ from torch import nn
 from ..callbacks._base import Callback
 from ..data import Batch, DataLoader, label_names
 from ..errors import ConfigurationError
-from ..metrics import DENSE, build_metrics
+from ..metrics import POOLED, build_metrics
 from ..models import adopt
 from ..nn import UnpooledHead
 from ..training import (
@@ -64,7 +64,7 @@ class Tuner(abc.ABC):
         before = base_digests(self.model)
         self._base_is_as_loaded = is_as_loaded(self.model, before)
         self._waits_for_head = settings.num_classes is None and not has_head(self.model, self.settings)
-        self._head_is_ready = self.task in DENSE or (settings.num_classes is None and not self._waits_for_head)
+        self._head_is_ready = self.task not in POOLED or (settings.num_classes is None and not self._waits_for_head)
         if not self._waits_for_head:
             install_head(self.model, self.settings)
         self._frozen = self._prepare()
@@ -217,14 +217,14 @@ class Tuner(abc.ABC):
         of a segmenter a list of masks (height, width) of its size; see dense_answers.
         data: whatever fit takes, with or without targets; also one batch as a tensor.
         """
-        if self.task in DENSE:
+        if self.task not in POOLED:
             loader = self._loader(data, batch_size, num_workers, "prediction")
             return dense_answers(self.model, loader, self.settings.precision)
         return decide(self._outputs(data, batch_size, num_workers), self.task, self.model.categories)
 
     def predict_proba(self, data: Any, batch_size: int = 32, num_workers: int = 0) -> numpy.ndarray:
         """Probabilities (n, classes), columns in the order of `model.categories`."""
-        if self.task in DENSE:
+        if self.task not in POOLED:
             raise ConfigurationError(
                 f"predict_proba is for classification, and this model does {self.task}; see predict."
             )
@@ -276,7 +276,7 @@ class Tuner(abc.ABC):
             raise ConfigurationError(
                 f"{self.model.name} has no head yet: fit makes one for the classes of its data, or give num_classes."
             )
-        if self.task in DENSE:
+        if self.task not in POOLED:
             return int(cast(UnpooledHead, self.model.head).num_outputs)
         return [module for module in self.model.head.modules() if isinstance(module, nn.Linear)][-1].out_features
 

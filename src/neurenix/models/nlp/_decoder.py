@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigurationError, InputMismatchError
-from ...nn import UnpooledHead
-from ._generation import GenerationSettings, evaluating, generation_config, no_classes
+from ...nn import UnpooledHead, evaluating
+from ._generation import GenerationSettings, generation_config, no_classes
 from ._tokens import borrow, shifted_right, target_tokens, token_inputs, token_loss
 
 

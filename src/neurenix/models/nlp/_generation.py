@@ -118,18 +118,6 @@ def generation_config(settings: GenerationSettings, **tokens: Any) -> Any:
     )
 
 
-@contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """The module in evaluation mode, and every part of it in its own mode again afterwards."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
-
-
 def no_classes(head: UnpooledHead) -> ConfigurationError:
     """The error for a language head that is asked for classes."""
     return ConfigurationError(

@@ -16,6 +16,7 @@ from ...storage import read_json
 
 _MOST_PARAMETERS, _MOST_LAYERS = 20_000_000_000, 512
 _MOST = 10**7  # of any one number: tokens, features, places
+_LIST = "tuple[int, ...]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,8 @@ def _known(content: Mapping[str, Any], published: Sizes) -> dict[str, tuple[Any,
 
 
 def _checked(path: Path, key: str, value: Any, kind: str) -> Any:
+    if kind == _LIST and isinstance(value, (list, tuple)) and 0 < len(value) <= _MOST_LAYERS:
+        return tuple(_checked(path, key, number, "int") for number in value)
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     most = 1 if "drop" in key else 10
     usable = {
@@ -91,6 +94,7 @@ def _checked(path: Path, key: str, value: Any, kind: str) -> Any:
         "str": isinstance(value, str),
         "bool": isinstance(value, bool),
         "None": value is None,
+        _LIST: False,
     }
     if any(usable[part] for part in kind.split(" | ")):
         return value

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import ConfigurationError
-from ...nn import UnpooledHead
+from ...nn import UnpooledHead, evaluating
 from ...packages import require
 from ...text import TextInput
 from .._records import ARCHITECTURES, Architecture, BuildOptions, HubSource, Parts, StateDict, Weights
-from ._generation import GenerationSettings, evaluating, generation_config, no_classes, refuse_prompts
+from ._generation import GenerationSettings, generation_config, no_classes, refuse_prompts
 from ._sizes import Extent, read_sizes
 from ._tokens import IGNORED, borrow, has_own_output, target_tokens, token_inputs, token_loss
 
@@ -131,7 +131,7 @@ class GPT2Head(UnpooledHead):
     The weights are those of the trunk's embedding; `own` where a file has others.
     """
 
-    task: ClassVar[str] = "language_modelling"
+    task: ClassVar[str] = "generation"
     has_classes: ClassVar[bool] = False
 
     def __init__(self, embedding: nn.Module, config: Any, *, own: bool) -> None:
@@ -262,7 +262,7 @@ def _register(name: str, sizes: GPT2Sizes, repository: str, licence: str, paper:
         Architecture(
             name=name,
             domain="nlp",
-            tasks=("language_modelling", "classification", "features"),
+            tasks=("generation", "classification", "features"),
             build=partial(build_gpt2, published=sizes),
             input=weights.input,
             stages=stages(sizes.n_layer),
