@@ -26,7 +26,7 @@ import neurenix
 from neurenix.callbacks import EarlyStopping, ModelCheckpoint
 from neurenix.data import ArrayDataset
 from neurenix.storage import tensor_digest
-from neurenix.transfer import Finetuner, load_pretrained_model
+from neurenix.transfer import Finetuner, list_models, load_pretrained_model
 from neurenix.transfer.strategies import STRATEGIES
 
 SPEC_SHA256 = "18d4dd795e465af68e02ca9a462533dc92ca24f18327b137d3b7a3084efb236d"
@@ -306,3 +306,15 @@ def test_readme(block, workplace):
 def test_readme_names_every_strategy():
     text = README.read_text(encoding="utf-8")
     assert [name for name in STRATEGIES if f"| `{name}` |" not in text] == []
+
+
+# --- docs/models.md ----------------------------------------------------------------------------------------------
+
+
+def test_every_model_is_in_the_table() -> None:
+    text = (README.parent / "docs" / "models.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"`([\w./-]+)`", text))
+    for first, last in re.findall(r"`([\w./-]+)` … `([\w./-]+)`", text):
+        stem = first.rstrip("0123456789")
+        listed |= {f"{stem}{number}" for number in range(int(first[len(stem) :]), int(last[len(stem) :]) + 1)}
+    assert set(list_models()) <= listed

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from . import callbacks, cuda, data, errors, metrics, models, text, training, transfer, vision
+    from . import audio, callbacks, cuda, data, errors, metrics, models, text, training, transfer, vision
 
 __all__ = [
+    "audio",
     "callbacks",
     "cuda",
     "data",

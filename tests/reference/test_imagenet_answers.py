@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from neurenix.models import PretrainedModel
-from neurenix.transfer import load_pretrained_model
+from neurenix.transfer import load_pretrained_model, predict
 from neurenix.vision import ImageInput, ImagePreprocess
 
 pytestmark = pytest.mark.real_weights
@@ -45,6 +45,11 @@ def prefixed(prefix: str, module: nn.Module) -> dict[str, Tensor]:
 
 def best(model: PretrainedModel, values: Tensor) -> str:
     return model.categories[int(values.argmax())]
+
+
+def test_a_model_as_it_was_loaded_answers_with_names(model: PretrainedModel) -> None:
+    assert predict(model, [photograph("coffee"), photograph("china.jpg")]).tolist() == ["espresso", "palace"]
+    assert predict(model, photograph("camera")).tolist() == ["tripod"]
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_every_named_part_exists(part: str) -> None:
 def test_a_misspelt_part_names_the_near_ones() -> None:
     with pytest.raises(AttributeError, match="no attribute 'callback'; there are: callbacks"):
         neurenix.callback  # noqa: B018
-    with pytest.raises(AttributeError, match="there are: __version__, callbacks, cuda"):
+    with pytest.raises(AttributeError, match="there are: __version__, audio, callbacks, cuda"):
         neurenix.zzzzzz  # noqa: B018
 
 

@@ -236,6 +236,43 @@ def test_url_with_another_hash_leaves_nothing(hub: LocalHub, tmp_path: Path) -> 
     assert [path for path in (tmp_path / "neurenix").rglob("*") if path.is_file()] == []
 
 
+def test_url_without_a_published_hash_is_pinned(hub: LocalHub, tmp_path: Path) -> None:
+    content = (hub.folder / BERT / "model.safetensors").read_bytes()
+    source = UrlSource(f"{hub.endpoint}/{BERT}/resolve/main/model.safetensors", None)
+    sha256 = hashlib.sha256(content).hexdigest()
+    assert obtain(record(source)).sha256 == sha256
+    cached = next((tmp_path / "neurenix" / "weights").rglob("model.safetensors"))
+    flip_file(cached)
+    assert obtain(record(source)).sha256 == sha256  # fetched anew
+    cached.unlink()
+    hub.damage(BERT, "model.safetensors")
+    with pytest.raises(DamagedFileError, match=rf"expected {sha256[:16]}.*delete .*\.sha256"):
+        obtain(record(source))
+    hub.heal()
+    pin = cached.with_name("model.safetensors.sha256")
+    pin.write_text("5")
+    with pytest.raises(DamagedFileError, match="delete it to pin the version anew"):
+        obtain(record(source))
+    pin.unlink()
+    assert obtain(record(source)).sha256 == sha256
+
+
+def test_url_brings_the_files_beside_it(hub: LocalHub, tmp_path: Path) -> None:
+    folder = f"{hub.endpoint}/{BERT}/resolve/main"
+    source = UrlSource(f"{folder}/model.safetensors", None, beside=(f"{folder}/config.json",))
+    obtain(record(source))
+    beside = next((tmp_path / "neurenix" / "weights").rglob("config.json"))
+    content = beside.read_bytes()
+    assert content == (hub.folder / BERT / "config.json").read_bytes()
+    beside.write_bytes(b"{}")
+    obtain(record(source))  # fetched anew
+    assert beside.read_bytes() == content
+    beside.unlink()
+    hub.damage(BERT, "config.json")
+    with pytest.raises(DamagedFileError, match=r"config.json"):
+        obtain(record(source))
+
+
 @pytest.mark.parametrize("url", ["http://example.org/a.pth", "file:///etc/passwd", "ftp://127.0.0.1/a.pth"])
 def test_url_that_is_not_https(url: str) -> None:
     with pytest.raises(UnsafeFileError, match="https"):

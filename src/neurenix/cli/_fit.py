@@ -90,7 +90,7 @@ def run(arguments: jsonargparse.Namespace) -> None:
     scores = tuner.evaluate(test, arguments.batch_size, arguments.num_workers)
     write_json(output / "metrics.json", History([scores]).as_json()[0])
     outcomes = [tuned, *_baseline_outcomes(arguments, train, test, output / "baselines")]
-    if tuner.loss.task == "multi_class":
+    if tuner.task == "multi_class":
         _show_table(outcomes)
         _draw(output / "report.png", tuner, test, outcomes, arguments)
     else:
@@ -194,7 +194,7 @@ def _show_predictions(folder: Path, test: Any, count: int = 6) -> None:
     places = [index * len(test) // count for index in range(count)]
     samples = [test[place][0] for place in places]
     answers = tuner.predict(samples)
-    shares = tuner.predict_proba(samples).max(1) if tuner.loss.task == "multi_class" else None
+    shares = tuner.predict_proba(samples).max(1) if tuner.task == "multi_class" else None
     print("\nthe saved model, loaded again, says:")
     for row, (place, answer) in enumerate(zip(places, answers, strict=True)):
         certain = "" if shares is None else f" ({shares[row]:.0%})"

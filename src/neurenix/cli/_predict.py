@@ -31,7 +31,7 @@ def run(arguments: jsonargparse.Namespace) -> None:
     if tuner.model.domain != "nlp":
         samples = [file for sample in samples for file in _files(sample)]
     answers = tuner.predict(samples)
-    shares = tuner.predict_proba(samples).max(1) if tuner.loss.task == "multi_class" else None
+    shares = tuner.predict_proba(samples).max(1) if tuner.task == "multi_class" else None
     for row, (sample, answer) in enumerate(zip(samples, answers, strict=True)):
         print(f"{sample}\t{answer}" + ("" if shares is None else f"\t{shares[row]:.3f}"))
 

@@ -12,6 +12,11 @@ from ._dataset import known_targets as known_targets
 from ._dataset import label_names as label_names
 from ._dataset import sample_name as sample_name
 from ._dataset import work as work
+from .audio_files import SOUNDS as SOUNDS
+from .audio_files import AudioFiles as AudioFiles
+from .audio_files import AudioFolder as AudioFolder
+from .audio_files import as_mono as as_mono
+from .audio_files import read_audio as read_audio
 from .collation import collate as collate
 from .conversion import as_dataset as as_dataset
 from .description import describe as describe
@@ -45,6 +50,11 @@ from .tables import HuggingFaceDataset as HuggingFaceDataset
 from .tables import TableDataset as TableDataset
 
 __all__ = [
+    "AudioFiles",
+    "AudioFolder",
+    "SOUNDS",
+    "as_mono",
+    "read_audio",
     "ArrayDataset",
     "Batch",
     "DataLoader",

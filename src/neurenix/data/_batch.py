@@ -26,7 +26,8 @@ class Skipped:
 class Batch:
     """Inputs and targets of some samples; unpacks as `inputs, targets = batch`.
 
-    inputs: (n, …) or a mapping of such tensors. targets: (n,) or (n, …); None for unlabelled data.
+    inputs: (n, …) or a mapping of such tensors. targets: (n,), (n, …) or a mapping of such tensors; None for unlabelled
+        data.
     indices: (n,) places of the samples in their dataset. skipped: samples that were to be here and could not
         be read. place: 1-based number of the batch in its epoch.
     stand_in: nothing of this process's share of the batch could be read, and one sample of another batch takes its
@@ -34,7 +35,7 @@ class Batch:
     """
 
     inputs: Tensor | Mapping[str, Tensor]
-    targets: Tensor | None
+    targets: Tensor | Mapping[str, Tensor] | None
     indices: Tensor
     skipped: tuple[Skipped, ...] = field(default=())
     place: int = 0
@@ -54,8 +55,8 @@ class Batch:
     @property
     def nbytes(self) -> int:
         """Bytes of inputs and targets."""
-        inputs = list(self.inputs.values()) if isinstance(self.inputs, Mapping) else [self.inputs]
-        return sum(tensor.nbytes for tensor in (*inputs, self.targets) if tensor is not None)
+        tensors = [*_tensors(self.inputs), *(() if self.targets is None else _tensors(self.targets))]
+        return sum(tensor.nbytes for tensor in tensors)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on `device`."""
@@ -68,13 +69,19 @@ class Batch:
         return [self._part(slice(start, start + size)) for start in range(0, len(self), size)]
 
     def _part(self, chosen: slice) -> Batch:
-        inputs = (
-            {name: tensor[chosen] for name, tensor in self.inputs.items()}
-            if isinstance(self.inputs, Mapping)
-            else self.inputs[chosen]
-        )
-        targets = None if self.targets is None else self.targets[chosen]
+        inputs, targets = rows(self.inputs, chosen), None if self.targets is None else rows(self.targets, chosen)
         return replace(self, inputs=inputs, targets=targets, indices=self.indices[chosen], skipped=())
+
+
+def rows(values: Any, chosen: slice) -> Any:
+    """Some rows of a tensor or list, or of each tensor of a mapping."""
+    if isinstance(values, Mapping):
+        return {name: tensor[chosen] for name, tensor in values.items()}
+    return values[chosen]
+
+
+def _tensors(values: Tensor | Mapping[str, Tensor]) -> list[Tensor]:
+    return list(values.values()) if isinstance(values, Mapping) else [values]
 
 
 def skipped_lines(skipped: Iterable[Skipped]) -> str:

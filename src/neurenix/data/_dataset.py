@@ -97,6 +97,16 @@ def known_targets(dataset: Any) -> np.ndarray | None:
     return np.asarray(targets) if change is None else np.asarray([_number(change(target)) for target in targets])
 
 
+def known_lengths(dataset: Any) -> np.ndarray | None:
+    """(n,) lengths that a dataset gives its samples (tokens, milliseconds); None when it gives none."""
+    if isinstance(dataset, TorchSubset):
+        inner = known_lengths(dataset.dataset)
+        return None if inner is None else inner[np.asarray(dataset.indices, dtype=np.int64)]
+    lengths = getattr(dataset, "lengths", None)
+    found = None if lengths is None or callable(lengths) else np.asarray(lengths)
+    return found if found is not None and found.shape == (len(dataset),) else None
+
+
 def sample_name(dataset: Any, index: int) -> str:
     """How messages call a sample of any dataset: its path or row where known, else its number."""
     if isinstance(dataset, TorchSubset):
@@ -144,7 +154,8 @@ def encode_labels(values: Any, classes: Sequence[str] | None = None, *, what: st
     """(numbers, class names) of labels: names become numbers in sorted order, whole numbers and reals stay.
 
     values: (n,) or (n, outputs), array, tensor or list; or a list of names for each sample, which becomes a matrix
-    of 0 and 1.   numbers: int64, or float32 for reals and several outputs.
+    of 0 and 1; or masks (n, height, width), a class number for each pixel.
+    numbers: int64, or float32 for reals and several outputs.
     Raises LabelMismatchError for missing labels and for names or numbers outside of `classes`.
     """
     sets = as_label_sets(values)
@@ -155,10 +166,11 @@ def encode_labels(values: Any, classes: Sequence[str] | None = None, *, what: st
     _refuse_missing(array, what)
     if array.dtype.kind in "US" or array.dtype == object:
         return _encode_names([str(value) for value in array.tolist()], classes, what)
-    if array.dtype.kind == "f" or array.ndim > 1:
+    is_mask = array.ndim > 2 and array.dtype.kind in "iu"
+    if array.dtype.kind == "f" or (array.ndim > 1 and not is_mask):
         return array.astype(np.float32), [str(name) for name in classes or ()]
     names = [str(name) for name in classes or ()]
-    if names and array.size and not 0 <= array.min() <= array.max() < len(names):
+    if names and array.size and not is_mask and not 0 <= array.min() <= array.max() < len(names):
         raise LabelMismatchError(
             f"{what} holds class numbers from {array.min()} to {array.max()}, but {len(names)} class names were given."
         )

@@ -16,6 +16,8 @@ from torch.utils.data import IterableDataset
 from ..archives import is_archive, unpacked
 from ..errors import ConfigurationError
 from ._dataset import Dataset, OnBad, check_on_bad, innermost
+from .audio_files import SOUNDS, AudioFiles, AudioFolder
+from .class_folders import has_class_files
 from .image_files import EXTENSIONS, ImageFiles, ImageFolder
 from .in_memory import ArrayDataset, ListDataset, TextDataset
 from .tables import HuggingFaceDataset, TableDataset
@@ -69,7 +71,11 @@ def _as_dataset(data: Any, on_bad: OnBad) -> Any:
 def _from_path(path: Path, on_bad: OnBad) -> Dataset:
     if path.suffix.lower() in (".csv", ".parquet"):
         return TableDataset(path, on_bad=on_bad)
-    return ImageFolder(unpacked(path) if is_archive(path) and path.is_file() else path, on_bad=on_bad)
+    if is_archive(path) and path.is_file():
+        path = unpacked(path)
+    if path.is_dir() and not has_class_files(path, EXTENSIONS) and has_class_files(path, SOUNDS):
+        return AudioFolder(path, on_bad=on_bad)
+    return ImageFolder(path, on_bad=on_bad)
 
 
 def _from_sequence(data: Sequence[Any], on_bad: OnBad) -> Dataset:
@@ -90,7 +96,9 @@ def _from_inputs(inputs: Any, targets: Any, on_bad: OnBad) -> Dataset:
     if isinstance(inputs, (np.ndarray, torch.Tensor)):
         return ArrayDataset(inputs, targets)
     if inputs and all(isinstance(sample, (str, os.PathLike)) for sample in inputs):
-        make = ImageFiles if _are_images(inputs) else TextDataset
+        if _are_files(inputs, SOUNDS):
+            return AudioFiles(inputs, targets, on_bad=on_bad)
+        make = ImageFiles if _are_files(inputs, EXTENSIONS) else TextDataset
         return make(inputs, targets, on_bad=on_bad)
     if any(isinstance(sample, str) for sample in inputs) and all(_is_plain(sample) for sample in inputs):
         return TextDataset(inputs, targets, on_bad=on_bad)  # which names what is no text
@@ -117,8 +125,8 @@ def _is_plain(sample: Any) -> bool:
     return sample is None or isinstance(sample, (str, int, float))
 
 
-def _are_images(paths: Sequence[Any]) -> bool:
-    return all(os.fspath(path).lower().endswith(EXTENSIONS) for path in paths) and os.path.isfile(paths[0])
+def _are_files(paths: Sequence[Any], extensions: tuple[str, ...]) -> bool:
+    return all(os.fspath(path).lower().endswith(extensions) for path in paths) and os.path.isfile(paths[0])
 
 
 def _is_numeric(sample: Any) -> bool:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from ..errors import ConfigurationError, EmptyDatasetError, UnreadableSampleError
-from ._dataset import Dataset, check_on_bad, encode_labels, target_at
-from .class_folders import check_class_folders
+from ..errors import UnreadableSampleError
+from .class_folders import LookedFor, files_directly_in, find_class_files
+from .files import ClassFolders, Files
 from .manifest import DataManifest, check_regular
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+_LOOKED_FOR = LookedFor(dataset="ImageFolder", files="images", file="image", extensions=EXTENSIONS)
 MAX_PIXELS = 89_000_000  # 267 MB once decoded; Pillow itself warns from 89.5 million on
 
 
@@ -68,7 +69,7 @@ def to_rgb(image: Image) -> Image:
 
 
 @final
-class ImageFiles(Dataset):
+class ImageFiles(Files):
     """Images given by their paths, with or without targets. `dataset[i]` is (PIL image or transform's result, target).
 
     targets: class names, class numbers, reals, or several values per file; None for unlabelled data.
@@ -88,39 +89,17 @@ class ImageFiles(Dataset):
         max_pixels: int = MAX_PIXELS,
         verify: bool | DataManifest = False,
     ) -> None:
-        self.paths = [os.fspath(path) for path in paths]
+        super().__init__(paths, targets, classes, on_bad, verify)
         self.transform = transform
-        self.on_bad = check_on_bad(on_bad)
         self.max_pixels = max_pixels
-        self._manifest = _manifest_of(self.paths) if verify is True else verify or None
-        self._targets: np.ndarray | None
-        self._targets, self.classes = (
-            (None, list(classes or ())) if targets is None else encode_labels(targets, classes)
-        )
-        if self._targets is not None and len(self._targets) != len(self.paths):
-            raise ConfigurationError(
-                f"{len(self.paths)} paths and {len(self._targets)} targets; give one target per path."
-            )
 
-    @property
-    def targets(self) -> np.ndarray | None:
-        """Class numbers or values, one per file."""
-        return self._targets
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        image = open_image(self.paths[index], max_pixels=self.max_pixels, manifest=self._manifest)
-        return image if self.transform is None else self.transform(image), target_at(self._targets, index)
-
-    def sample_name(self, index: int) -> str:
-        """The file's path."""
-        return self.paths[index]
+    def _read(self, path: str) -> Any:
+        image = open_image(path, max_pixels=self.max_pixels, manifest=self._manifest)
+        return image if self.transform is None else self.transform(image)
 
 
 @final
-class ImageFolder(Dataset):
+class ImageFolder(ClassFolders):
     """One folder per class, images anywhere below it. `dataset[i]` is (PIL image or transform's result, class number).
 
     root: the folder that holds the class folders; classes are their names, sorted. Hidden files are ignored.
@@ -141,98 +120,26 @@ class ImageFolder(Dataset):
         max_pixels: int = MAX_PIXELS,
         verify: bool = False,
     ) -> None:
-        self.root = Path(root)
         manifest = DataManifest.of(root) if verify else None
-        self.classes, paths, targets = _class_folders(self.root, tuple(end.lower() for end in extensions), manifest)
-        self._files = ImageFiles(
+        classes, paths, targets = find_class_files(Path(root), _LOOKED_FOR.ending(extensions), manifest)
+        files = ImageFiles(
             paths,
             targets,
-            classes=self.classes,
+            classes=classes,
             transform=transform,
             on_bad=on_bad,
             max_pixels=max_pixels,
             verify=manifest or False,
         )
-        self.on_bad = self._files.on_bad
+        super().__init__(root, files)
+        self._images = files
 
     @property
     def transform(self) -> Callable[[Any], Any] | None:
         """What is done to each PIL image; None leaves it as it is."""
-        return self._files.transform
-
-    @property
-    def paths(self) -> list[str]:
-        """All files, class after class."""
-        return self._files.paths
-
-    @property
-    def targets(self) -> np.ndarray | None:
-        """Class numbers, one per file."""
-        return self._files.targets
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        return self._files[index]
-
-    def sample_name(self, index: int) -> str:
-        """The file's path."""
-        return self._files.paths[index]
-
-
-def _manifest_of(paths: Sequence[str]) -> DataManifest:
-    return DataManifest.of(os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths]))
-
-
-def _class_folders(
-    root: Path, extensions: tuple[str, ...], manifest: DataManifest | None
-) -> tuple[list[str], list[Path], list[int]]:
-    """(class names, files, class number of each file) below `root`, with those that only the manifest knows."""
-    if not root.is_dir():
-        what = "is a file" if root.exists() else "does not exist"
-        raise EmptyDatasetError(f"{root} {what}; ImageFolder needs a folder that holds one folder per class.")
-    folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    files = [_images_below(folder, extensions, manifest) for folder in folders]
-    if not any(files):
-        raise EmptyDatasetError(_nothing_found(root, folders, extensions))
-    empty = [folder.name for folder, images in zip(folders, files, strict=True) if not images]
-    if empty:
-        raise EmptyDatasetError(
-            f"class folders without images in {root}: {', '.join(empty[:5])}. Looked for "
-            f"{', '.join(extensions)}; add images or remove the folders."
-        )
-    check_class_folders(root, [folder.name for folder in folders], images_directly_in(root, extensions))
-    targets = [number for number, images in enumerate(files) for _ in images]
-    return [folder.name for folder in folders], [path for images in files for path in images], targets
+        return self._images.transform
 
 
 def images_directly_in(folder: Path, extensions: tuple[str, ...] = EXTENSIONS) -> list[Path]:
     """The image files of a folder itself, sorted; hidden ones and those in folders below are left out."""
-    return sorted(entry for entry in folder.iterdir() if _is_image(entry.name, extensions) and entry.is_file())
-
-
-def _images_below(folder: Path, extensions: tuple[str, ...], manifest: DataManifest | None) -> list[Path]:
-    found = []
-    for parent, names, files in os.walk(folder):
-        names[:] = sorted(name for name in names if not name.startswith("."))
-        found += [Path(parent, name) for name in sorted(files) if _is_image(name, extensions)]
-    if manifest is not None:
-        known = set(found)
-        found += [path for path in manifest.below(folder) if path not in known and _is_image(path.name, extensions)]
-    return found
-
-
-def _is_image(name: str, extensions: tuple[str, ...]) -> bool:
-    return name.lower().endswith(extensions) and not name.startswith(".")
-
-
-def _nothing_found(root: Path, folders: list[Path], extensions: tuple[str, ...]) -> str:
-    direct = sum(_is_image(entry.name, extensions) for entry in root.iterdir())
-    looked = f"ImageFolder looked in {root} for class folders with images ({', '.join(extensions)})"
-    if direct:
-        return f"{looked} and found {direct} images directly in it; move them into one folder per class."
-    if folders:
-        names = ", ".join(folder.name for folder in folders[:5])
-        return f"{looked} and found {len(folders)} folders ({names}) without any image."
-    return f"{looked} and found no folder at all."
+    return files_directly_in(folder, extensions)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -98,7 +98,10 @@ class TextDataset(Dataset):
 
 @final
 class ListDataset(Dataset):
-    """Inputs of any kind in a list (PIL images, arrays of different sizes), with or without targets."""
+    """Inputs of any kind in a list (PIL images, arrays of different sizes), with or without targets.
+
+    targets: as those of a TextDataset, or a mapping for each input, e.g. {"boxes": (k, 4), "labels": (k,)}.
+    """
 
     def __init__(
         self,
@@ -112,11 +115,12 @@ class ListDataset(Dataset):
         self.inputs = list(inputs)
         self.transform = transform
         self.on_bad = check_on_bad(on_bad)
-        self._targets, self.classes = _labels(targets, classes, len(self.inputs))
+        self._mappings = list(targets) if _are_mappings(targets) else None
+        self._targets, self.classes = _labels(None if self._mappings else targets, classes, len(self.inputs))
 
     @property
     def targets(self) -> np.ndarray | None:
-        """Class numbers or values, one per input."""
+        """Class numbers or values, one per input; None where they are mappings."""
         return self._targets
 
     def __len__(self) -> int:
@@ -124,11 +128,16 @@ class ListDataset(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         sample = self.inputs[index]
-        return sample if self.transform is None else self.transform(sample), target_at(self._targets, index)
+        target = target_at(self._targets, index) if self._mappings is None else self._mappings[index]
+        return sample if self.transform is None else self.transform(sample), target
 
     def sample_name(self, index: int) -> str:
         """The input's place in the list."""
         return f"sample {index}"
+
+
+def _are_mappings(targets: Any) -> bool:
+    return isinstance(targets, Sequence) and bool(targets) and all(isinstance(target, Mapping) for target in targets)
 
 
 def _labels(targets: Any, classes: Sequence[str] | None, count: int) -> tuple[np.ndarray | None, list[str]]:

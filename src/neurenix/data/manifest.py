@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from stat import S_ISREG
@@ -123,3 +123,8 @@ def _is_entry(name: str, entry: Any) -> bool:
     return (
         inside and isinstance(entry, dict) and type(entry.get("size")) is int and isinstance(entry.get("sha256"), str)
     )
+
+
+def manifest_of(paths: Sequence[str]) -> DataManifest:
+    """The manifest in the folder that all paths share, or above."""
+    return DataManifest.of(os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths]))

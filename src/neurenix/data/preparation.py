@@ -16,7 +16,15 @@ _TRIES = 20  # unreadable samples at the start of a dataset that are passed over
 
 @runtime_checkable
 class Preprocess(Protocol):
-    """What belongs to weights: how a raw sample becomes what the network reads."""
+    """What belongs to weights: how a raw sample becomes what the network reads.
+
+    reads: what a raw sample is: "image", "text", "sound" or "music".
+    """
+
+    @property
+    def reads(self) -> str:
+        """See above."""
+        ...
 
     def __call__(self, raw: Any) -> Any:
         """One raw sample -> a tensor, or a mapping of tensors."""
@@ -42,13 +50,11 @@ class Preprocess(Protocol):
 PREPROCESSES: Registry[Any] = Registry("kind of preprocessing")  # kind, as in to_json -> class with from_json
 
 
-@final
-class PreparedDataset(Dataset):
-    """`dataset` with `preprocess` applied to each input; labels and names are those of `dataset`."""
+class Prepared(Dataset):
+    """A dataset over another one whose samples it makes ready; labels and names are those of `dataset`."""
 
-    def __init__(self, dataset: Any, preprocess: Any) -> None:
+    def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
-        self.preprocess = preprocess
         self.classes = label_names(dataset)
         self.on_bad = innermost(dataset, "on_bad", "raise")
 
@@ -60,13 +66,22 @@ class PreparedDataset(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        raw, target = pair(self.dataset[index])
-        return self.preprocess(raw), target
-
     def sample_name(self, index: int) -> str:
         """The name that the sample has in the dataset."""
         return sample_name(self.dataset, index)
+
+
+@final
+class PreparedDataset(Prepared):
+    """`dataset` with `preprocess` applied to each input."""
+
+    def __init__(self, dataset: Any, preprocess: Any) -> None:
+        super().__init__(dataset)
+        self.preprocess = preprocess
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        raw, target = pair(self.dataset[index])
+        return self.preprocess(raw), target
 
 
 def prepare(dataset: Any, preprocess: Preprocess | None, training: bool) -> Any:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
 import torch
 
 from ..errors import LabelMismatchError
-from ._dataset import Dataset, innermost, is_in_memory, known_targets, label_names, sample_name
+from ._dataset import Dataset, innermost, is_in_memory, known_lengths, known_targets, label_names, sample_name
 from .preparation import pair
 
 
@@ -17,8 +17,9 @@ from .preparation import pair
 class Relabelled(Dataset):
     """`dataset` with its classes numbered as in `classes`, by name; samples, lengths and file names are the same.
 
-    Class numbers are renumbered; of label matrices (n, labels) the columns are put in their places, and labels that
-    the dataset does not know are 0. Raises LabelMismatchError for a class of the dataset that `classes` lacks.
+    Class numbers are renumbered, of boxes and of pixels too; of label matrices (n, labels) the columns are put in their
+    places, and labels that the dataset does not know are 0. Raises LabelMismatchError for a class of the dataset that
+    `classes` lacks.
     """
 
     def __init__(self, dataset: Any, classes: Sequence[str]) -> None:
@@ -42,9 +43,8 @@ class Relabelled(Dataset):
 
     @property
     def lengths(self) -> np.ndarray | None:
-        """Number of tokens of each sample, where the dataset knows it."""
-        known: np.ndarray | None = innermost(self.dataset, "lengths")
-        return known
+        """Length of each sample (tokens, milliseconds), where the dataset knows it."""
+        return known_lengths(self.dataset)
 
     @property
     def collate(self) -> Callable[[list[Any]], tuple[Any, Any]] | None:
@@ -59,6 +59,8 @@ class Relabelled(Dataset):
         raw, target = pair(self.dataset[index])
         if target is None:
             return raw, None
+        if isinstance(target, Mapping):
+            return raw, {**target, "labels": torch.from_numpy(self._numbers(np.asarray(target["labels"])))}
         number = self._renumbered(np.asarray(target)[None])[0]
         return raw, int(number) if number.ndim == 0 else torch.from_numpy(number)
 
@@ -67,12 +69,19 @@ class Relabelled(Dataset):
         return sample_name(self.dataset, index)
 
     def _renumbered(self, targets: np.ndarray) -> np.ndarray:
-        """(n,) class numbers, or (n, labels) of 0 and 1."""
+        """(n,) class numbers, (n, height, width) of pixels, or (n, labels) of 0 and 1."""
         if targets.ndim == 1:
             return self._places[targets]
+        if targets.ndim > 2:
+            return self._numbers(targets)
         matrix = np.zeros((len(targets), len(self.classes)), dtype=targets.dtype)
         matrix[:, self._places] = targets
         return matrix
+
+    def _numbers(self, targets: np.ndarray) -> np.ndarray:
+        """Class numbers among which some are none of a class: padding, pixels that count for nothing."""
+        known = (targets >= 0) & (targets < len(self._places))
+        return np.where(known, self._places[np.where(known, targets, 0)], targets)
 
 
 def relabelled(dataset: Any, classes: Sequence[str]) -> Any:

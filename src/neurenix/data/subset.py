@@ -8,7 +8,7 @@ from typing import Any, final
 import numpy as np
 
 from ..errors import ConfigurationError
-from ._dataset import Dataset, innermost, is_in_memory, known_targets, label_names, sample_name
+from ._dataset import Dataset, innermost, is_in_memory, known_lengths, known_targets, label_names, sample_name
 from .conversion import as_dataset
 from .preparation import pair
 from .sampling import epoch_order
@@ -33,9 +33,9 @@ class Subset(Dataset):
 
     @property
     def lengths(self) -> np.ndarray | None:
-        """Number of tokens of each sample, where the dataset knows it."""
-        known = innermost(self.dataset, "lengths")
-        return None if known is None else np.asarray(known)[self.indices]
+        """Length of each sample (tokens, milliseconds), where the dataset knows it."""
+        known = known_lengths(self.dataset)
+        return None if known is None else known[self.indices]
 
     @property
     def collate(self) -> Callable[[list[Any]], tuple[Any, Any]] | None:

@@ -18,6 +18,8 @@ CLASSIFICATION: tuple[TaskKind, ...] = ("multi_class", "multi_label")
 MULTI_CLASS: tuple[TaskKind, ...] = ("multi_class",)
 MULTI_LABEL: tuple[TaskKind, ...] = ("multi_label",)
 REGRESSION: tuple[TaskKind, ...] = ("regression",)
+DETECTION: tuple[TaskKind, ...] = ("detection",)
+SEGMENTATION: tuple[TaskKind, ...] = ("segmentation",)
 
 
 @final
@@ -28,6 +30,7 @@ class Metric:
     build: (task, number of outputs) -> a fresh torchmetrics.Metric, which is fed probabilities
     (classification) or values (regression) and targets, shaped as `prepare` says.
     higher_is_better: None for what has no order (a confusion matrix). range: the smallest and largest value.
+    part: key of it among several values that are computed together; "" where it is the only one.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Metric:
     range: tuple[float, float]
     description: str
     build: Build
+    part: str = ""
 
 
 METRICS: Registry[Metric] = Registry("metric", hint="topK_accuracy exists for every K.")
@@ -47,12 +51,13 @@ def metric(
     tasks: tuple[TaskKind, ...],
     higher_is_better: bool | None = True,
     range: tuple[float, float] = (0.0, 1.0),
+    part: str = "",
 ) -> Callable[[Build], Build]:
     """Decorator that registers a build function; the first line of its docstring describes the metric."""
 
     def register(build: Build) -> Build:
         description = (build.__doc__ or "").partition("\n")[0]
-        METRICS.add(name, Metric(name, tasks, higher_is_better, range, description, build), *aliases)
+        METRICS.add(name, Metric(name, tasks, higher_is_better, range, description, build, part), *aliases)
         return build
 
     return register

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigurationError, EmptyDatasetError, NeurenixWarning
+from ._dense_metric_set import DenseMetricSet
 from ._lookup import check_defined, find_metric
-from ._task import TaskKind, check_labels, check_task, finite_rows, prepare
+from ._states import load_states, states
+from ._task import DENSE, TaskKind, check_labels, check_task, finite_rows, prepare
 
 if TYPE_CHECKING:
     import torchmetrics
@@ -87,7 +89,7 @@ class MetricSet:
             "samples": self._samples,
             "not_finite": self._not_finite,
             "pending": [torch.cat(parts) for parts in zip(*self._pending, strict=True)],
-            "parts": {name: [_counted(part) for part in _parts(metric)] for name, metric in self._metrics.items()},
+            "parts": states(self._metrics),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -97,12 +99,7 @@ class MetricSet:
         if state["pending"]:
             outputs, targets = (part.to(self._device) for part in state["pending"])
             self._pending, self._pending_size = [(outputs, targets)], outputs.numel()
-        for name, metric in self._metrics.items():
-            for part, counted in zip(_parts(metric), state["parts"][name], strict=True):
-                part._update_count = counted["updates"]
-                for key, value in counted["values"].items():
-                    moved = [item.to(part.device) for item in value] if isinstance(value, list) else value
-                    setattr(part, key, moved.to(part.device) if isinstance(moved, Tensor) else moved)
+        load_states(self._metrics, state["parts"])
 
     def _flush(self) -> None:
         if not self._pending:
@@ -136,14 +133,19 @@ class MetricSet:
         return values
 
 
-def build_metrics(names: Sequence[str | torchmetrics.Metric], task: TaskKind, num_outputs: int) -> MetricSet:
+def build_metrics(
+    names: Sequence[str | torchmetrics.Metric], task: TaskKind, num_outputs: int
+) -> MetricSet | DenseMetricSet:
     """Metrics by name, or torchmetrics instances (copied, keyed by class name, fed probabilities or values).
 
-    Raises UnknownNameError for a name that does not exist, ConfigurationError for one that the task lacks.
+    Of boxes and pixels by name alone. Raises UnknownNameError for a name that does not exist, ConfigurationError for
+    one that the task lacks.
     """
-    check_task(task, num_outputs)
     if isinstance(names, str):
         raise ConfigurationError(f"metrics={names!r} must be a list: [{names!r}].")
+    if task in DENSE:
+        return DenseMetricSet([_by_name(name) for name in dict.fromkeys(names)], task, num_outputs)
+    check_task(task, num_outputs)
     metrics: dict[str, torchmetrics.Metric] = {}
     for name in dict.fromkeys(names):
         key, metric = _build_one(name, task, num_outputs)
@@ -152,6 +154,12 @@ def build_metrics(names: Sequence[str | torchmetrics.Metric], task: TaskKind, nu
         metric.sync_on_compute = False  # the loop gathers outputs instead
         metrics[key] = metric
     return MetricSet(metrics, task, num_outputs)
+
+
+def _by_name(name: Any) -> str:
+    if isinstance(name, str):
+        return name
+    raise ConfigurationError(f"metrics holds {name!r}; of boxes, pixels and symbols they are given by name.")
 
 
 def _build_one(name: str | torchmetrics.Metric, task: TaskKind, num_outputs: int) -> tuple[str, torchmetrics.Metric]:
@@ -166,20 +174,6 @@ def _build_one(name: str | torchmetrics.Metric, task: TaskKind, num_outputs: int
     metric = name.clone()
     metric.reset()
     return type(name).__name__, metric
-
-
-def _parts(metric: torchmetrics.Metric) -> list[Any]:
-    """A metric and those that it is made of."""
-    return [part for part in metric.modules() if hasattr(part, "metric_state")]
-
-
-def _counted(part: Any) -> dict[str, Any]:
-    return {"updates": part._update_count, "values": {name: _copied(part, name) for name in part._defaults}}
-
-
-def _copied(part: Any, name: str) -> Any:
-    value = getattr(part, name)
-    return [item.clone() for item in value] if isinstance(value, list) else value.clone()
 
 
 def _plain(name: str, value: Tensor) -> Value:

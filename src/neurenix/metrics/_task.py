@@ -1,4 +1,4 @@
-"""The three kinds of question that a head answers, and what each makes of outputs and targets."""
+"""The kinds of question that a head answers, and what each makes of outputs and targets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,19 @@ from torch import Tensor
 
 from ..errors import ConfigurationError, LabelMismatchError
 
-TaskKind = Literal["multi_class", "multi_label", "regression"]
+TaskKind = Literal[
+    "multi_class",
+    "multi_label",
+    "regression",
+    "detection",
+    "segmentation",
+    "transcription",
+    "generation",
+    "translation",
+]
+POOLED: tuple[TaskKind, ...] = ("multi_class", "multi_label", "regression")  # asked of a sample as a whole
+DENSE: tuple[TaskKind, ...] = tuple(task for task in get_args(TaskKind) if task not in POOLED)
+IGNORED = 255  # in a mask: a pixel without a class, as in Pascal VOC
 
 
 def check_task(task: TaskKind, num_outputs: int) -> None:
@@ -17,7 +29,7 @@ def check_task(task: TaskKind, num_outputs: int) -> None:
 
     A binary question is multi_class with 2 outputs or multi_label with 1.
     """
-    if task not in get_args(TaskKind):
+    if task not in POOLED:
         raise ConfigurationError(f"task={task!r}; possible: {', '.join(get_args(TaskKind))}.")
     least = 2 if task == "multi_class" else 1
     if num_outputs < least:

@@ -1,5 +1,6 @@
 """Pretrained models: what exists, how it is built, where its weights are, what became of them on loading."""
 
+from . import audio as audio
 from . import nlp as nlp
 from . import vision as vision
 from ._load_report import LoadReport as LoadReport
@@ -66,6 +67,7 @@ __all__ = [
     "UrlSource",
     "Weights",
     "adopt",
+    "audio",
     "covered",
     "display_name",
     "get_layer",

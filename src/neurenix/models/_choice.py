@@ -8,10 +8,11 @@ from pathlib import Path
 
 from ..errors import ConfigurationError, LicenceError, UnknownNameError, plain_name
 from ._records import ARCHITECTURES, Architecture, HubSource, PathSource, Weights
+from .sources._state_dict import TORCH_SUFFIXES
 
 DOMAINS = {"vision": "vision", "image": "vision", "nlp": "nlp", "text": "nlp", "audio": "audio"}
 _HUB_NAME = re.compile(r"(?:hub:)?(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
-_WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+_WEIGHTS_SUFFIXES = (".safetensors", *TORCH_SUFFIXES, ".index", ".txt", ".vec", ".gz")
 _UNKNOWN_LICENCE = "not stated; ask whoever gave you the file"
 
 

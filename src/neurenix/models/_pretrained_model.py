@@ -92,14 +92,15 @@ class PretrainedModel(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             return self.pool(features.to(like.dtype), mask)
 
-    def forward(self, inputs: Inputs) -> Any:
+    def forward(self, inputs: Inputs, targets: Any = None) -> Any:
         """Logits or values (n, outputs) with a head; pooled features (n, feature_size) without one.
 
-        An UnpooledHead answers with what its own docstring says. Autocast ends at the trunk: bfloat16 has three digits,
-        so a value such as 1003.7 could not come out of a head.
+        An UnpooledHead answers with what its own docstring says, or, where there are targets, with its losses. Autocast
+        ends at the trunk: bfloat16 has three digits, so a value such as 1003.7 could not come out of a head.
         """
         if isinstance(self.head, UnpooledHead):
-            return self.head(self.trunk(inputs), inputs)
+            features = self.trunk(inputs)
+            return self.head(features, inputs) if targets is None else self.head.losses(features, inputs, targets)
         features = self.embed(inputs)
         with torch.autocast(features.device.type, enabled=False):
             return self.head(features)

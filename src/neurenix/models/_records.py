@@ -51,10 +51,15 @@ class HubSource:
 
 @dataclass(frozen=True)
 class UrlSource:
-    """A file at an address, with the SHA-256 (or its published prefix) that it must have."""
+    """A file at an address, with the SHA-256 (or its published prefix) that it must have.
+
+    sha256: None where the publisher states none; then the hash of the first download is pinned.
+    beside: addresses of further files that reading it needs; they come to lie in its folder, pinned likewise.
+    """
 
     url: str
-    sha256: str
+    sha256: str | None
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

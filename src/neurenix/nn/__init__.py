@@ -8,6 +8,7 @@ from .bottleneck import AdaptedOutput as AdaptedOutput
 from .bottleneck import Bottleneck as Bottleneck
 from .heads import ACTIVATIONS as ACTIVATIONS
 from .heads import build_head as build_head
+from .modes import evaluating as evaluating
 from .pooling import POOLINGS as POOLINGS
 from .pooling import Pool as Pool
 from .prompts import Prompted as Prompted
@@ -36,6 +37,7 @@ __all__ = [
     "UnpooledHead",
     "Wrapper",
     "build_head",
+    "evaluating",
     "unwrap",
     "wrap",
 ]

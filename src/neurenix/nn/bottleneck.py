@@ -23,7 +23,7 @@ class Bottleneck(nn.Module):
     2 d m + d + m parameters (Houlsby et al. 2019, section 2.1). D begins as linear layers do; U is drawn with a
     standard deviation of `init_scale`, so that A is near zero and learns from the first step.
 
-    maps: the input is (n, d, height, width), else (…, d).
+    maps: the input is (n, d, height, width) or (n, d, time), else (…, d).
     """
 
     def __init__(self, width: int, size: int, *, init_scale: float, activation: nn.Module, maps: bool) -> None:
@@ -34,6 +34,7 @@ class Bottleneck(nn.Module):
         else:
             self.down, self.up = nn.Linear(width, size), nn.Linear(size, width)
         self.activation = activation
+        self.maps = maps
         with torch.no_grad():
             self.down.get_parameter("bias").zero_()
             self.up.get_parameter("bias").zero_()
@@ -41,8 +42,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """As many features out as in."""
-        outputs: Tensor = self.up(self.activation(self.down(inputs)))
-        return outputs
+        flat = self.maps and inputs.ndim == 3  # features over time alone
+        outputs: Tensor = self.up(self.activation(self.down(inputs.unsqueeze(3) if flat else inputs)))
+        return outputs.squeeze(3) if flat else outputs
 
 
 class Adapted(Wrapper):

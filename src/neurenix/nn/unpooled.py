@@ -15,9 +15,11 @@ class UnpooledHead(nn.Module, abc.ABC):
     answers with head(trunk(inputs), inputs); its pooled features are still there, for another head.
 
     task: one of the architecture's tasks, e.g. "detection".
+    has_classes: whether for_classes makes sense; of a language model's next tokens it does not.
     """
 
     task: ClassVar[str]
+    has_classes: ClassVar[bool] = True
 
     @property
     @abc.abstractmethod
@@ -27,6 +29,10 @@ class UnpooledHead(nn.Module, abc.ABC):
     @abc.abstractmethod
     def forward(self, features: Any, inputs: Any) -> Any:
         """features: what the trunk gives for `inputs`. Gives what the architecture's docstring says."""
+
+    def answers(self, features: Any, inputs: Any) -> Any:
+        """What a user is told, one for each sample, in the terms of `inputs`; by default what forward gives."""
+        return self(features, inputs)
 
     @abc.abstractmethod
     def losses(self, features: Any, inputs: Any, targets: Any) -> dict[str, Tensor]:

@@ -13,12 +13,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 TOKENIZER_FILE = "tokenizer.json"
-_PAD_TOKENS = (
-    "[PAD]",
-    "<pad>",
-    "<|endoftext|>",
-    "</s>",
-)  # the last two end a text; the mask makes them harmless
+_END_OF_TEXT = "<|endoftext|>"  # GPT-2's only special token
+_PAD_TOKENS = ("[PAD]", "<pad>", _END_OF_TEXT, "</s>")  # the last two end a text; the mask makes them harmless
 _ROBERTA = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
 
@@ -98,6 +94,8 @@ def _byte_pairs(folder: Path) -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     numbers = {token: tokenizer.token_to_id(token) for token in _ROBERTA}
     if numbers["<s>"] is None or numbers["</s>"] is None:
+        if tokenizer.token_to_id(_END_OF_TEXT) is not None:
+            tokenizer.add_special_tokens([_END_OF_TEXT])
         tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
         return tokenizer
     tokenizer.post_processor = processors.RobertaProcessing(

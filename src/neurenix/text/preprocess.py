@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from ..data import PREPROCESSES, Dataset, report
 from ..errors import ConfigurationError, TextTooLongError
 from ..storage import check_hash, write_bytes
+from ._targets import padded_targets, restored
 from ._tokenizers import TOKENIZER_FILE, open_tokenizer, padding_token
 from .guard import check_tokens
 from .tokenized import Encoded, TokenizedDataset
@@ -33,6 +34,8 @@ class TextPreprocess:
     max_length: longest sequence, special tokens included.
     on_long: "truncate" cuts the end off, "raise" raises TextTooLongError.
     """
+
+    reads: ClassVar[str] = "text"
 
     def __init__(self, folder: Path | str, max_length: int, on_long: str = "truncate") -> None:
         if on_long not in ("truncate", "raise"):
@@ -68,7 +71,7 @@ class TextPreprocess:
         encodings = self._tokenizer.encode_batch_fast(list(texts))
         types = [encoding.type_ids for encoding in encodings] if any(isinstance(t, tuple) for t in texts) else None
         return Encoded(
-            ids=[encoding.ids for encoding in encodings],
+            ids=[encoding.ids or [self.pad_id] for encoding in encodings],  # GPT-2's end of a text, for an empty one
             types=types if types and any(map(any, types)) else None,
             long=[place for place, encoding in enumerate(encodings) if encoding.overflowing],
         )
@@ -76,6 +79,22 @@ class TextPreprocess:
     def encode_many(self, texts: Sequence[Text]) -> list[Tensor]:
         """Token numbers (tokens,) of each text, cut to max_length."""
         return [torch.tensor(ids) for ids in self.encode(texts).ids]
+
+    def encode_targets(self, texts: Sequence[Text]) -> Tensor:
+        """Token numbers of target texts (n, longest), padded with -100: what the losses of language heads take."""
+        return padded_targets(self.encode(texts).ids)
+
+    def words(self, text: str) -> list[int]:
+        """Token numbers of a text, without those that the tokenizer puts around it."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token numbers, without special tokens."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def restore(self, outputs: Any, inputs: Any) -> Any:
+        """A head's answers in the terms of what was read: the texts of tokens."""
+        return restored(outputs, self.decode)
 
     def too_long(self, name: str) -> TextTooLongError:
         """The error for a text that may not be cut."""

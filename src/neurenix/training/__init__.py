@@ -4,7 +4,6 @@ from .closed_form import ClosedFormHead as ClosedFormHead
 from .closed_form import classification_head as classification_head
 from .closed_form import multi_label_head as multi_label_head
 from .closed_form import ridge_head as ridge_head
-from .evaluation import inference_mode_of as inference_mode_of
 from .evaluation import outputs_of as outputs_of
 from .freezing import FreezeSchedule as FreezeSchedule
 from .freezing import Phase as Phase
@@ -30,6 +29,7 @@ from .optimizers import Rates as Rates
 from .optimizers import build_optimizer as build_optimizer
 from .optimizers import check_rate as check_rate
 from .optimizers import resolve_rates as resolve_rates
+from .own_losses import OwnLosses as OwnLosses
 from .prefix import FEATURES as FEATURES
 from .prefix import Embedding as Embedding
 from .prefix import Features as Features
@@ -56,6 +56,7 @@ __all__ = [
     "MODEL_FOLDER",
     "OPTIMIZERS",
     "Objective",
+    "OwnLosses",
     "Phase",
     "RUN_FILE",
     "Embedding",
@@ -80,7 +81,6 @@ __all__ = [
     "expanded",
     "fit_in_run",
     "frozen_now",
-    "inference_mode_of",
     "labelled",
     "multi_label_head",
     "outputs_of",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,8 +11,10 @@ from torch import Tensor, nn
 
 from ..backends import Forward, fast_forward, named
 from ..data import Batch, DataLoader, work
-from ..devices import autocast
-from ..metrics import MetricSet
+from ..data._batch import rows
+from ..devices import autocast, move
+from ..metrics import Metrics
+from ..nn import evaluating
 from .faults import in_fitting_parts
 from .objective import Objective, StepResult, labelled
 from .prefix import Feed
@@ -29,7 +30,7 @@ def evaluate(
     model: nn.Module,
     feed: Feed,
     objective: Objective,
-    metrics: MetricSet,
+    metrics: Metrics,
     processes: Processes,
     precision: str,
     interrupted: Callable[[], bool] = lambda: False,
@@ -46,7 +47,7 @@ def evaluate(
 
     metrics.reset()
     total, samples = torch.zeros((), device=processes.device), 0
-    with inference_mode_of(model):
+    with evaluating(model):
         for batch in feed.epoch(0):
             if interrupted():
                 raise EvaluationInterrupted
@@ -55,10 +56,15 @@ def evaluate(
             results = in_fitting_parts(batch.to(processes.device), forward)
             total, samples = total + sum(result.loss * size for result, size in results), samples + batch.counted
             if results[0][0].outputs is not None:
-                outputs = torch.cat([result.outputs for result, _ in results if result.outputs is not None])
-                targets, counted = labelled(batch).to(processes.device), batch.counted
-                metrics.update(*processes.gathered(outputs[:counted], targets[:counted]))
+                outputs, counted = _joined([result.outputs for result, _ in results]), slice(batch.counted)
+                targets = move(labelled(batch), processes.device)
+                metrics.update(*processes.gathered(rows(outputs, counted), rows(targets, counted)))
     return {"loss": processes.mean(total, samples), **metrics.compute()}
+
+
+def _joined(parts: list[Any]) -> Any:
+    """The outputs of a batch's parts as those of the batch: tensors one after the other, or lists."""
+    return torch.cat(parts) if isinstance(parts[0], Tensor) else [sample for part in parts for sample in part]
 
 
 def outputs_of(
@@ -73,7 +79,7 @@ def outputs_of(
         answer = forward(part.inputs)
         return named(answer)[""].float().cpu()
 
-    with inference_mode_of(model):
+    with evaluating(model):
         for batch in loader.batches(0):
             moved = batch.to(device)
             if forward is None:
@@ -88,15 +94,3 @@ def outputs_of(
 
 def _say(message: str) -> None:
     print(f"neurenix: {message}", file=sys.stderr)  # what is printed to the other may be the answers
-
-
-@contextlib.contextmanager
-def inference_mode_of(model: nn.Module) -> Iterator[None]:
-    """The model is in eval mode inside the block; every module gets its own mode back after it."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

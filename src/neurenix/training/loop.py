@@ -16,7 +16,7 @@ from torch import Tensor
 from ..callbacks._base import Callback
 from ..data import Batch, DataLoader
 from ..errors import ConfigurationError, NonFiniteError, UnreadableSampleError
-from ..metrics import MetricSet
+from ..metrics import Metrics
 from ..models import PretrainedModel
 from .checkpoints import Checkpoints
 from .ema import MovingAverage
@@ -57,7 +57,7 @@ class Loop:
         *,
         freezing: FreezeSchedule,
         settings: LoopSettings,
-        metrics: MetricSet,
+        metrics: Metrics,
         callbacks: Sequence[Callback] = (),
         save: Callable[[Path], None],
         history: History,

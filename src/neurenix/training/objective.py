@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, final
+from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor, nn
@@ -17,22 +18,21 @@ from .targets import check_targets
 
 @dataclass(frozen=True)
 class StepResult:
-    """loss: () to be minimised. parts: named shares of it. outputs: (n, k), None where metrics make no sense."""
+    """loss: () to be minimised. parts: named shares of it. outputs: (n, k), None where metrics make no sense.
+
+    Outputs of heads that read unpooled features may be a list, one entry for a sample.
+    """
 
     loss: Tensor
-    outputs: Tensor | None = None
+    outputs: Any = None
     parts: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Objective(Protocol):
-    """objective(model, batch) -> StepResult; `check` raises for a batch that it cannot use, before it is moved.
+    """objective(model, batch) -> StepResult; `check` raises for a batch that it cannot use, before it is moved."""
 
-    reads_inputs: while training it does more with the batch's inputs than to call the model with them.
-    """
-
-    @property
-    def reads_inputs(self) -> bool:
-        """See above."""
+    def reads_inputs(self, training: bool) -> str | None:
+        """For what it needs the batch's inputs beside calling the model with them, in words; None where it does not."""
         ...
 
     def __call__(self, model: nn.Module, batch: Batch) -> StepResult:
@@ -60,14 +60,13 @@ class Supervised:
         self.mixup_alpha = mixup_alpha
         self._check_options()
 
-    @property
-    def reads_inputs(self) -> bool:
-        """Mixup mixes them."""
-        return self.mixup_alpha > 0
+    def reads_inputs(self, training: bool) -> str | None:
+        """Mixup does while training."""
+        return "mixup mixes the inputs themselves" if training and self.mixup_alpha > 0 else None
 
     def __call__(self, model: nn.Module, batch: Batch) -> StepResult:
         """Forward and loss; the loss is computed in float32 whatever the precision of the forward pass."""
-        targets = labelled(batch)
+        targets = self._targets(batch)
         if model.training and self.mixup_alpha > 0:
             return self._mixed(model, batch, targets)
         outputs = model(batch.inputs).float()
@@ -75,7 +74,16 @@ class Supervised:
 
     def check(self, batch: Batch) -> None:
         """Targets must be there, and be ones that the head can answer."""
-        check_targets(self.loss, labelled(batch), batch.indices, self.num_outputs)
+        check_targets(self.loss, self._targets(batch), batch.indices, self.num_outputs)
+
+    def _targets(self, batch: Batch) -> Tensor:
+        targets: Tensor = labelled(batch)
+        if isinstance(targets, Mapping):
+            raise LabelMismatchError(
+                f"the targets are {', '.join(targets)}, which loss={self.loss.name!r} compares with nothing; a model "
+                "that was loaded with its head for them learns them without loss=…."
+            )
+        return targets
 
     def _mixed(self, model: nn.Module, batch: Batch, targets: Tensor) -> StepResult:
         share = float(torch.distributions.Beta(self.mixup_alpha, self.mixup_alpha).sample())
@@ -105,8 +113,8 @@ class Supervised:
             raise ConfigurationError(f"class_weights has {weights.numel()} values for {self.num_outputs} classes.")
 
 
-def labelled(batch: Batch) -> Tensor:
-    """The batch's targets; raises LabelMismatchError when there are none."""
+def labelled(batch: Batch) -> Any:
+    """The batch's targets, a tensor or a mapping of tensors; raises LabelMismatchError when there are none."""
     if batch.targets is None:
         raise LabelMismatchError("these samples have no targets; training and evaluation need (input, target) pairs.")
     return batch.targets

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Batch, DataLoader
-from ..errors import ProcessLostError, RunError
+from ..errors import ConfigurationError, ProcessLostError, RunError
 
 Value = TypeVar("Value")
 _LOST = ("Connection closed by peer", "Connection reset", "Broken pipe", "gloo", "NCCL", "Timed out", "timed out")
@@ -58,10 +58,15 @@ class Processes:
         """Number of batches that each process sees in an epoch."""
         return -(-len(loader) // self.count)
 
-    def gathered(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs and targets of all processes, in every one; batches may differ in size."""
+    def gathered(self, outputs: Any, targets: Any) -> tuple[Any, Any]:
+        """Outputs and targets of all processes, in every one; batches may differ in size.
+
+        Raises ConfigurationError for what is no tensor: of boxes and the like one process has to see all.
+        """
         if self.count == 1:
             return outputs, targets
+        if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
+            raise ConfigurationError("metrics of boxes and masks are computed by one process; start one alone.")
         from accelerate.utils import gather_object
 
         parts = gather_object([(outputs.cpu(), targets.cpu())])

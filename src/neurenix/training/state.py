@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..callbacks._base import Callback
 from ..data import DataLoader, Skipped
 from ..errors import DamagedFileError, ResumeError
-from ..metrics import MetricSet
+from ..metrics import Metrics
 from ..storage import tensor_digest
 from .ema import MovingAverage
 from .history import History
@@ -33,7 +33,7 @@ class Parts:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     average: MovingAverage | None
-    metrics: MetricSet
+    metrics: Metrics
     callbacks: Sequence[Callback]
     history: History
     train: DataLoader

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..data import Batch, sample_seed
 from ..devices import autocast, resolve_precision
 from ..errors import NonFiniteError, OutOfMemoryError, SmallerBatchWarning
-from ..metrics import MetricSet
+from ..metrics import Metrics
 from ..models import PretrainedModel
 from .faults import (
     Buffers,
@@ -45,7 +45,7 @@ class OptimizerStep:
         optimizer: torch.optim.Optimizer,
         *,
         settings: LoopSettings,
-        metrics: MetricSet,
+        metrics: Metrics,
         processes: Processes,
     ) -> None:
         self.precision = resolve_precision(settings.precision, processes.device)
@@ -88,7 +88,7 @@ class OptimizerStep:
         self._processes.seed(seed)
         self._optimizer.zero_grad(set_to_none=True)
         shares: list[Tensor] = []
-        results: list[tuple[Tensor, Tensor]] = []
+        results: list[tuple[Tensor, Any]] = []
         module = self._processes.wrapped(self._model) if self._feed is None else self._feed.module
         for position, batch in enumerate(window):
             with self._processes.local_gradients(self._model, last=position == len(window) - 1):
@@ -104,7 +104,7 @@ class OptimizerStep:
         progress.measured |= bool(results)
         return self._processes.summed(torch.stack(shares).sum()), count
 
-    def _forward(self, batch: Batch, module: nn.Module) -> tuple[StepResult, Tensor]:
+    def _forward(self, batch: Batch, module: nn.Module) -> tuple[StepResult, Any]:
         self._objective.check(batch)
         moved = batch.to(self._device)
         with autocast(self._device, self.precision):

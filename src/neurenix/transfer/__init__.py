@@ -1,6 +1,7 @@
 """The face of neurenix: load a pretrained model, adapt it, measure it, save it."""
 
 from ..models import layer_names as layer_names
+from ..models.nlp import generate as generate
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .features import FeatureExtractor as FeatureExtractor
@@ -9,6 +10,7 @@ from .label_errors import find_label_errors as find_label_errors
 from .pretrained import list_models as list_models
 from .pretrained import list_weights as list_weights
 from .pretrained import load_pretrained_model as load_pretrained_model
+from .published import predict as predict
 from .tuners import AdapterTuner as AdapterTuner
 from .tuners import BiasTuner as BiasTuner
 from .tuners import IA3Tuner as IA3Tuner
@@ -32,8 +34,10 @@ __all__ = [
     "Tunings",
     "compare",
     "find_label_errors",
+    "generate",
     "layer_names",
     "list_models",
     "list_weights",
     "load_pretrained_model",
+    "predict",
 ]

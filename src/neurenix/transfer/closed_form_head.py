@@ -10,23 +10,24 @@ from torch import Tensor, nn
 from ..data import Batch, DataLoader, Skipped, sample_name
 from ..devices import resolve_precision
 from ..errors import ConfigurationError, NonFiniteError
+from ..metrics import TaskKind
 from ..models import PretrainedModel
+from ..nn import UnpooledHead, evaluating
 from ..training import (
     FEATURES,
     Embedding,
     Features,
     FrozenLayers,
     LoopSettings,
-    Supervised,
+    Objective,
     classification_head,
-    inference_mode_of,
     labelled,
     multi_label_head,
     ridge_head,
 )
 
 
-def solve_head(model: PretrainedModel, features_of: Callable[[], Features], objective: Supervised) -> None:
+def solve_head(model: PretrainedModel, features_of: Callable[[], Features], task: TaskKind) -> None:
     """Set weight and bias of the head's one linear layer; dropout before it stays.
 
     Raises ConfigurationError for heads with hidden layers, which have no closed form.
@@ -39,9 +40,9 @@ def solve_head(model: PretrainedModel, features_of: Callable[[], Features], obje
         )
     known = features_of()
     features, targets = known.features, known.targets
-    if objective.loss.task == "multi_class":
+    if task == "multi_class":
         solved = classification_head(features, targets, linear.out_features)
-    elif objective.loss.task == "multi_label":
+    elif task == "multi_label":
         solved = multi_label_head(features, targets.reshape(len(targets), -1))
     else:
         solved = ridge_head(features, targets.reshape(len(targets), -1))
@@ -51,8 +52,10 @@ def solve_head(model: PretrainedModel, features_of: Callable[[], Features], obje
 
 
 def the_linear_layer(head: nn.Module) -> nn.Linear | None:
-    """The head's linear layer when it has exactly one."""
-    linear = [module for module in head.modules() if isinstance(module, nn.Linear)]
+    """The head's linear layer when it has exactly one, and reads one vector per sample."""
+    linear = (
+        [] if isinstance(head, UnpooledHead) else [module for module in head.modules() if isinstance(module, nn.Linear)]
+    )
     return linear[0] if len(linear) == 1 else None
 
 
@@ -60,7 +63,7 @@ def the_linear_layer(head: nn.Module) -> nn.Linear | None:
 def head_features(
     model: PretrainedModel,
     loader: DataLoader,
-    objective: Supervised,
+    objective: Objective,
     settings: LoopSettings,
     note: Callable[[Sequence[Skipped]], None],
 ) -> Features:
@@ -74,7 +77,7 @@ def head_features(
     device = next(model.parameters()).device
     features, targets, indices = [], [], []
     frozen: FrozenLayers | None = None
-    with inference_mode_of(model):
+    with evaluating(model):
         for batch in loader.batches(0):
             objective.check(batch)
             if frozen is None:

@@ -33,8 +33,10 @@ class Finetuner(Tuner):
         learning_rate: for all layers; None takes 1e-3 for the head and a tenth (5e-5 in transformers) for the body.
         weight_decay: on matrices; biases and normalisation are left out.
         optimizer: adam, adamw, sgd, rmsprop, nadam, radam, adagrad, adafactor.
-        loss: cross_entropy, focal, binary_cross_entropy (several labels per sample), mse, mae, huber.
-        metrics: names, see neurenix.metrics.METRICS; None takes accuracy, or mse for regression.
+        loss: cross_entropy, focal, binary_cross_entropy (several labels per sample), mse, mae, huber; "own" for the
+            losses that the head of a detector or segmenter brings. None is "own" where the model was loaded with such a
+            head, else cross_entropy.
+        metrics: names, see neurenix.metrics.METRICS; None takes the task's usual ones: accuracy, mse, mean_iou, …
         layer_learning_rates: {"layer3.*": 1e-4, "fc": 1e-3}, the longest match wins; or the factor from stage to stage.
         strategy: full, partial, head, progressive, lp_ft, auto; None is full, or partial when layers are frozen.
         unfreeze_by: "epoch" or "plateau", for strategy="progressive".
@@ -73,7 +75,7 @@ class Finetuner(Tuner):
         learning_rate: float | None = None,
         weight_decay: float = 1e-5,
         optimizer: str = "adam",
-        loss: str = "cross_entropy",
+        loss: str | None = None,
         metrics: Sequence[str] | None = None,
         layer_learning_rates: Mapping[str, float] | float | None = None,
         strategy: str | None = None,

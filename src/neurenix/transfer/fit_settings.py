@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Self, get_origin, get_type_hints
+from dataclasses import dataclass, field, replace
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
 import torch
+from torch import nn
 
 from ..data import all_targets
 from ..devices import Precision
 from ..errors import ConfigurationError
-from ..training import LOSSES, LoopSettings, LossOptions, ReuseOptions, Supervised, balanced_class_weights
+from ..nn import UnpooledHead
+from ..training import LOSSES, LoopSettings, LossOptions, OwnLosses, ReuseOptions, Supervised, balanced_class_weights
 from .arguments import as_list, check_types, plain
 
-_DEFAULT_METRICS = {"multi_class": "accuracy", "multi_label": "f1_score", "regression": "mse"}
+OWN = "own"  # the losses that a head for boxes, masks or symbols brings
+_CLASSIFYING = "cross_entropy"
+_DEFAULT_METRICS: dict[str, list[str]] = {
+    "multi_class": ["accuracy"],
+    "multi_label": ["f1_score"],
+    "regression": ["mse"],
+    "detection": ["mean_average_precision", "mean_average_precision_50"],
+    "segmentation": ["mean_iou"],
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +36,8 @@ class FitSettings:
     learning_rate: float | None
     weight_decay: float
     optimizer: str
-    loss: str
-    metrics: list[Any]
+    loss: str | None
+    metrics: list[Any] | None
     schedule: str
     warmup: float
     precision: Precision
@@ -48,17 +58,43 @@ class FitSettings:
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> Self:
-        """A tuner's arguments, with what None stands for."""
-        given = dict(arguments)
-        if given["metrics"] is None:
-            given["metrics"] = [_DEFAULT_METRICS[LOSSES[given["loss"]].task]]
-        return cls(**given)
+        """A tuner's arguments."""
+        return cls(**arguments)
+
+    def for_head(self, head: nn.Module) -> Self:
+        """The same with what None stands for, where it depends on the head that a model was loaded with."""
+        own = isinstance(head, UnpooledHead) and (self.num_classes is None or head.has_classes)
+        loss = self.loss or (OWN if own else _CLASSIFYING)
+        if loss == OWN:
+            if not isinstance(head, UnpooledHead):
+                raise ConfigurationError(
+                    f"loss={OWN!r} is for models loaded with a head that brings its losses (a detector's, a "
+                    f"segmenter's); possible here: {', '.join(LOSSES)}."
+                )
+            self._check_own(head.task)
+        task = str(head.task) if loss == OWN else LOSSES[loss].task
+        return replace(
+            self, loss=loss, metrics=_DEFAULT_METRICS.get(task, []) if self.metrics is None else self.metrics
+        )
+
+    def _check_own(self, task: str) -> None:
+        """Refuse what only classifiers have."""
+        default: dict[str, Any] = {
+            "class_weights": None,
+            "label_smoothing": 0.0,
+            "mixup_alpha": 0.0,
+            "head_hidden_sizes": [],
+        }
+        for name, value in default.items():
+            if getattr(self, name) != value:
+                raise ConfigurationError(f"{name} is for classification losses, and this model's head does {task}.")
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for name, hint in hints.items():
             value = getattr(self, name)
-            object.__setattr__(self, name, as_list(value) if get_origin(hint) is list else plain(value))
+            is_list = list in (get_origin(hint), *map(get_origin, get_args(hint))) and value is not None
+            object.__setattr__(self, name, as_list(value) if is_list else plain(value))
         check_types(vars(self), hints)
         if isinstance(self.class_weights, str) and self.class_weights != "balanced":
             raise ConfigurationError(
@@ -86,11 +122,13 @@ class FitSettings:
 
     def logged(self, metrics: Sequence[str], validated: bool) -> list[str]:
         """Names in the logs of an epoch. metrics: of the training; mixed samples have none."""
-        trained = ["loss"] if self.mixup_alpha else ["loss", *metrics]
+        trained = ["loss"] if self.mixup_alpha or self.loss == OWN else ["loss", *metrics]
         return [*trained, *(f"val_{name}" for name in ("loss", *metrics) if validated), "seconds"]
 
-    def objective(self, num_outputs: int, dataset: Any) -> Supervised:
+    def objective(self, task: str, num_outputs: int, dataset: Any) -> Supervised | OwnLosses:
         """What is asked of the model. dataset: whose targets balance the classes; None for evaluation."""
+        if self.loss == OWN:
+            return OwnLosses(task, num_outputs)
         weights: Any = self.class_weights
         if weights == "balanced":
             weights = None if dataset is None else balanced_class_weights(all_targets(dataset), num_outputs)
@@ -98,4 +136,4 @@ class FitSettings:
             label_smoothing=self.label_smoothing,
             class_weights=None if weights is None else torch.as_tensor(weights, dtype=torch.float32),
         )
-        return Supervised(LOSSES[self.loss], num_outputs, options=options, mixup_alpha=self.mixup_alpha)
+        return Supervised(LOSSES[self.loss or _CLASSIFYING], num_outputs, options=options, mixup_alpha=self.mixup_alpha)

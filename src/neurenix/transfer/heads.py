@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -10,16 +10,25 @@ from torch.utils.data import DataLoader as TorchDataLoader
 
 from ..data import DataLoader, all_targets, as_dataset, label_names
 from ..errors import ConfigurationError
+from ..metrics import TaskKind
 from ..models import PretrainedModel
 from ..nn import UnpooledHead, build_head
-from .fit_settings import FitSettings
+from ..training import LOSSES
+from .fit_settings import OWN, FitSettings
 
 
-def has_head(model: PretrainedModel) -> bool:
-    """Whether the model has a head that can stay: one that answers once for a sample."""
-    return not isinstance(model.head, UnpooledHead) and any(
-        isinstance(module, nn.Linear) for module in model.head.modules()
-    )
+def task_of(head: nn.Module, settings: FitSettings) -> TaskKind:
+    """What a model with this head is asked under these settings, whose loss is known."""
+    if settings.loss == OWN:
+        return cast(TaskKind, cast(UnpooledHead, head).task)
+    return LOSSES[settings.loss or ""].task
+
+
+def has_head(model: PretrainedModel, settings: FitSettings) -> bool:
+    """Whether the model has a head that can stay: for its own losses, or one that answers once for a sample."""
+    if isinstance(model.head, UnpooledHead):
+        return settings.loss == OWN
+    return any(isinstance(module, nn.Linear) for module in model.head.modules())
 
 
 def outputs_needed(data: Any, task: str) -> int:
@@ -47,6 +56,9 @@ def install_head(model: PretrainedModel, settings: FitSettings) -> None:
         return
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
+        if settings.loss == OWN:
+            model.replace_head(cast(UnpooledHead, model.head).for_classes(settings.num_classes))
+            return
         head = build_head(
             model.feature_size,
             settings.num_classes,

@@ -68,10 +68,9 @@ def _targets_digest(dataset: Any) -> str | None:
 
 
 def _batch_digest(batch: Batch) -> str:
-    inputs = batch.inputs if isinstance(batch.inputs, Mapping) else {"": batch.inputs}
     digest = hashlib.sha256()
-    for name, tensor in sorted(inputs.items()):
-        digest.update(f"{name}{tensor_digest(tensor)}".encode())
-    if batch.targets is not None:
-        digest.update(tensor_digest(batch.targets).encode())
+    for values in (batch.inputs, batch.targets):
+        named = values if isinstance(values, Mapping) else {} if values is None else {"": values}
+        for name, tensor in sorted(named.items()):
+            digest.update(f"{name}{tensor_digest(tensor)}".encode())
     return digest.hexdigest()[:_SHOWN]

@@ -11,6 +11,8 @@ from torch.utils.data import RandomSampler, SequentialSampler
 
 from ..data import (
     ArrayDataset,
+    AudioFiles,
+    AudioFolder,
     Batch,
     DataLoader,
     ImageFiles,
@@ -23,13 +25,15 @@ from ..data import (
 )
 from ..errors import ConfigurationError, InputMismatchError, LabelMismatchError, NeurenixError
 from ..models import PretrainedModel
-from ..text import TextPreprocess
-from ..training import Supervised, inference_mode_of
+from ..nn import evaluating
+from ..training import Objective
 from ..training.faults import is_out_of_memory
-from ..vision import ImagePreprocess
 from .arguments import check_types
 from .labels import with_known_labels
 from .one_or_many import many
+
+_MODELS = {"image": "an image", "text": "a text", "sound": "an audio", "music": "a music"}
+_DATA = {"image": "images", "text": "texts", "sound": "sounds", "music": "MIDI files"}
 
 Use = Literal["training", "evaluation", "prediction"]
 
@@ -73,7 +77,7 @@ def loader_for(
     )
 
 
-def first_batch(loader: DataLoader, model: PretrainedModel, objective: Supervised | None = None) -> Batch:
+def first_batch(loader: DataLoader, model: PretrainedModel, objective: Objective | None = None) -> Batch:
     """The first batch, compared with what weights, head and loss expect before any time is spent on the rest.
 
     objective: what will be asked of the batch; None where its labels do not matter.
@@ -108,14 +112,28 @@ def _is_number(value: Any) -> bool:
 
 
 def _check_kind(dataset: Any, preprocess: Any) -> None:
-    kind = getattr(dataset, "kind", None)
-    if isinstance(preprocess, TextPreprocess) and (kind == "image" or isinstance(dataset, (ImageFiles, ImageFolder))):
-        raise InputMismatchError("this is a text model, and the data are images; give texts, or load a vision model.")
-    if isinstance(preprocess, ImagePreprocess) and (kind == "text" or isinstance(dataset, TextDataset)):
-        raise InputMismatchError(
-            f"this is an image model, and the data are texts: {str(dataset[0][0])[:60]!r} names no image file. Give "
-            "images, or load a text model."
-        )
+    """Raise InputMismatchError for texts that an image model shall read, and the like."""
+    reads, came = getattr(preprocess, "reads", None), _kind_of(dataset)
+    if reads is None or came is None or reads == came or (reads, came) == ("music", "text"):  # paths of MIDI files
+        return
+    shown = f": {str(dataset[0][0])[:60]!r} names no {reads} file" if came == "text" else ""
+    raise InputMismatchError(
+        f"this is {_MODELS[reads]} model, and the data are {came}s{shown}. Give {_DATA[reads]}, or load "
+        f"{_MODELS[came]} model."
+    )
+
+
+def _kind_of(dataset: Any) -> str | None:
+    """What a dataset's raw samples are, where it is certain."""
+    for kinds, kind in (
+        ((ImageFiles, ImageFolder), "image"),
+        ((AudioFiles, AudioFolder), "sound"),
+        ((TextDataset,), "text"),
+    ):
+        if isinstance(dataset, kinds):
+            return kind
+    found: str | None = getattr(dataset, "kind", None)
+    return found if found in ("image", "text") else None
 
 
 def _check_labelled(dataset: Any) -> None:
@@ -131,7 +149,7 @@ def _try(model: PretrainedModel, batch: Batch) -> None:
     """One sample through a module of the user's own, whose inputs nothing else is known of."""
     one = batch.parts(1)[0].to(next(model.parameters()).device)
     try:
-        with inference_mode_of(model), torch.random.fork_rng(devices=[]):
+        with evaluating(model), torch.random.fork_rng(devices=[]):
             model(one.inputs)
     except (RuntimeError, IndexError) as error:
         if isinstance(error, NeurenixError) or is_out_of_memory(error):

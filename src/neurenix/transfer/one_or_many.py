@@ -9,10 +9,9 @@ from typing import Any
 import numpy
 import torch
 
-from ..data import ImageFiles, ImageFolder, images_directly_in
+from ..data import SOUNDS, AudioFiles, AudioFolder, ImageFiles, ImageFolder, ListDataset, images_directly_in
+from ..data.class_folders import files_directly_in
 from ..errors import ConfigurationError
-from ..text import TextPreprocess
-from ..vision import ImagePreprocess
 
 _TABLES = (".csv", ".parquet")
 
@@ -22,12 +21,17 @@ def many(data: Any, preprocess: Any) -> Any:
 
     One image (path, PIL image, array (height, width, channels), tensor (channels, height, width)) and one text become
     lists of one. A folder of images without class folders becomes the list of these images. preprocess: the model's,
-    which says whether it reads images or texts; None for a module of the user's own.
+    which says what it reads; None for a module of the user's own.
     """
-    if isinstance(preprocess, TextPreprocess):
-        return _texts(data)
-    if isinstance(preprocess, ImagePreprocess):
-        return _images(data, preprocess.spec.channels)
+    match getattr(preprocess, "reads", None):
+        case "text":
+            return _texts(data)
+        case "sound":
+            return _sounds(data)
+        case "music":
+            return [os.fspath(data)] if isinstance(data, (str, os.PathLike)) else data
+        case "image":
+            return _images(data, getattr(preprocess.spec, "channels", 3))
     return _from_path(data) if isinstance(data, (str, os.PathLike)) else data
 
 
@@ -39,6 +43,21 @@ def _texts(data: Any) -> Any:
     if _is_image(data) or (isinstance(data, (list, numpy.ndarray)) and len(data) and _is_image(data[0])):
         raise ConfigurationError("this is a text model, and images came; give a text, a list of texts or a table.")
     return data
+
+
+def _sounds(data: Any) -> Any:
+    """One sound (path, (samples, rate), samples (n,)) as a list of one; a folder of loose sounds as their list."""
+    if isinstance(data, (str, os.PathLike)):
+        place = Path(data)
+        if not place.is_dir():
+            return AudioFiles([place])
+        loose = files_directly_in(place, SOUNDS)
+        return AudioFiles(loose) if loose else AudioFolder(place)
+    if isinstance(data, (list, numpy.ndarray)) and len(data) and isinstance(data[0], (str, os.PathLike)):
+        return AudioFiles(list(data))
+    is_pair = isinstance(data, tuple) and len(data) == 2 and isinstance(data[1], int)
+    is_samples = isinstance(data, (numpy.ndarray, torch.Tensor)) and data.ndim == 1
+    return ListDataset([data]) if is_pair or is_samples else data
 
 
 def _images(data: Any, channels: int) -> Any:

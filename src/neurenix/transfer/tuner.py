@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import numpy
 import torch
@@ -18,14 +18,15 @@ from torch import nn
 from ..callbacks._base import Callback
 from ..data import Batch, DataLoader, label_names
 from ..errors import ConfigurationError
-from ..metrics import build_metrics
+from ..metrics import POOLED, build_metrics
 from ..models import adopt
+from ..nn import UnpooledHead
 from ..training import (
-    LOSSES,
     Features,
     History,
     Loop,
     LoopSettings,
+    OwnLosses,
     Rates,
     RunOptions,
     Supervised,
@@ -36,11 +37,12 @@ from ..training import (
 from .arguments import check_types, checked_callbacks
 from .closed_form_head import head_features, solve_head
 from .fit_settings import FitSettings
-from .heads import has_head, install_head, outputs_needed
+from .heads import has_head, install_head, outputs_needed, task_of
 from .job import describe_data, describe_fit
 from .learning_rate_curve import LearningRateCurve, check_range, try_rates
 from .loaders import Use, check_is_no_pair, first_batch, loader_for
 from .predictions import decide, finite_outputs, probabilities
+from .published import dense_answers
 from .resume_check import ResumeCheck, check_resume
 from .saving import base_digests, base_name, is_as_loaded, load_tuning, save_tuning
 from .strategies import Plan
@@ -55,16 +57,16 @@ class Tuner(abc.ABC):
     """
 
     def __init__(self, model: nn.Module, settings: FitSettings) -> None:
-        self.settings = settings
         self.model = adopt(copy.deepcopy(model))
+        self.settings = settings.for_head(self.model.head)
+        self.task = task_of(self.model.head, self.settings)
         self.history = History()
-        self.loss = LOSSES[settings.loss]
         before = base_digests(self.model)
         self._base_is_as_loaded = is_as_loaded(self.model, before)
-        self._waits_for_head = settings.num_classes is None and not has_head(self.model)
-        self._head_is_ready = settings.num_classes is None and not self._waits_for_head
+        self._waits_for_head = settings.num_classes is None and not has_head(self.model, self.settings)
+        self._head_is_ready = self.task not in POOLED or (settings.num_classes is None and not self._waits_for_head)
         if not self._waits_for_head:
-            install_head(self.model, settings)
+            install_head(self.model, self.settings)
         self._frozen = self._prepare()
         state = self.model.state_dict()
         self._base = {name: before[base_name(name)] for name in state if base_name(name) in before}
@@ -155,7 +157,7 @@ class Tuner(abc.ABC):
 
         def prepare() -> None:
             if solves_head:
-                solve_head(self.model, features, self._objective(None))
+                solve_head(self.model, features, self.task)
 
         def job() -> dict[str, Any]:
             data = {**describe_data("training", train, first[0]), **describe_data("validation", validation, first[1])}
@@ -208,16 +210,25 @@ class Tuner(abc.ABC):
         self._checked(loader)
         return self._loop(self._plan(len(loader.dataset), epochs=1), self._objective(None), ()).evaluate(loader)
 
-    def predict(self, data: Any, batch_size: int = 32, num_workers: int = 0) -> numpy.ndarray:
+    def predict(self, data: Any, batch_size: int = 32, num_workers: int = 0) -> Any:
         """Class names (numbers where there are no names), label matrices, or regression values, one per sample.
 
+        Of a detector a list of {"boxes": (k, 4), "scores": (k,), "labels": (k,)} in the pixels of the image as it came,
+        of a segmenter a list of masks (height, width) of its size; see dense_answers.
         data: whatever fit takes, with or without targets; also one batch as a tensor.
         """
-        return decide(self._outputs(data, batch_size, num_workers), self.loss.task, self.model.categories)
+        if self.task not in POOLED:
+            loader = self._loader(data, batch_size, num_workers, "prediction")
+            return dense_answers(self.model, loader, self.settings.precision)
+        return decide(self._outputs(data, batch_size, num_workers), self.task, self.model.categories)
 
     def predict_proba(self, data: Any, batch_size: int = 32, num_workers: int = 0) -> numpy.ndarray:
         """Probabilities (n, classes), columns in the order of `model.categories`."""
-        return probabilities(self._outputs(data, batch_size, num_workers), self.loss.task)
+        if self.task not in POOLED:
+            raise ConfigurationError(
+                f"predict_proba is for classification, and this model does {self.task}; see predict."
+            )
+        return probabilities(self._outputs(data, batch_size, num_workers), self.task)
 
     def summary(self) -> Summary:
         """Layer by layer: parameters, trainable, learning rate, in the optimizer. Print it."""
@@ -265,6 +276,8 @@ class Tuner(abc.ABC):
             raise ConfigurationError(
                 f"{self.model.name} has no head yet: fit makes one for the classes of its data, or give num_classes."
             )
+        if self.task not in POOLED:
+            return int(cast(UnpooledHead, self.model.head).num_outputs)
         return [module for module in self.model.head.modules() if isinstance(module, nn.Linear)][-1].out_features
 
     def _check_ready(self) -> None:  # noqa: B027  (most have nothing to refuse)
@@ -273,13 +286,13 @@ class Tuner(abc.ABC):
     def _begin(self) -> None:
         """What can only be made once the outputs are known."""
         self.optimizer = self._new_optimizer()
-        self._metrics = build_metrics(self.settings.metrics, self.loss.task, self.num_outputs)
+        self._metrics = build_metrics(self.settings.metrics or [], self.task, self.num_outputs)
         self._objective(None)
         self._show_frozen()
 
     def _build_missing_head(self, data: Any) -> None:
         if self._waits_for_head:
-            self.settings = replace(self.settings, num_classes=outputs_needed(data, self.loss.task))
+            self.settings = replace(self.settings, num_classes=outputs_needed(data, self.task))
             install_head(self.model, self.settings)
             self._waits_for_head = False
             self._begin()
@@ -322,13 +335,13 @@ class Tuner(abc.ABC):
         """Set requires_grad to what the next fit begins with, so that summary() tells the truth before it."""
         apply_phase(self.model, self._plan(samples=0, epochs=1).freezing.phase(0))
 
-    def _objective(self, dataset: Any) -> Supervised:
-        return self.settings.objective(self.num_outputs, dataset)
+    def _objective(self, dataset: Any) -> Supervised | OwnLosses:
+        return self.settings.objective(self.task, self.num_outputs, dataset)
 
     def _loop(
         self,
         plan: Plan,
-        objective: Supervised,
+        objective: Supervised | OwnLosses,
         callbacks: Sequence[Callback],
         optimizer: torch.optim.Optimizer | None = None,
         features: Callable[[], Features] | None = None,

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import numpy as np
 import torch
@@ -44,6 +44,8 @@ class ImagePreprocess:
     spec: what the weights were trained on. augmentation: a key of AUGMENTATIONS.
     """
 
+    reads: ClassVar[str] = "image"
+
     spec: ImageInput
     augmentation: str = "none"
     _augment: Callable[[Any], Any] | None = field(init=False, repr=False, compare=False)
@@ -66,7 +68,7 @@ class ImagePreprocess:
             planes = _all_planes(raw, self.spec.channels)
             small = _resized_planes(planes, self.spec) if self._augment is None else self._augment(planes).float()
             return self._normalised(small / 255)
-        image = _as_image(raw, _MODES[self.spec.channels])
+        image = as_image(raw, _MODES[self.spec.channels])
         image = centre_crop(image, self.spec) if self._augment is None else self._augment(image)
         planes = torch.from_numpy(np.array(image)).reshape(*self.spec.size, self.spec.channels).permute(2, 0, 1)
         return self._normalised(planes.contiguous().float().div_(255))
@@ -160,7 +162,7 @@ def _augmentation(name: str, spec: ImageInput) -> Callable[[Any], Any]:
     return augment
 
 
-def _as_image(raw: Any, mode: str) -> Image:
+def as_image(raw: Any, mode: str) -> Image:
     """A raw image of any accepted kind as a PIL image of `mode`."""
     from PIL import Image
 

@@ -1,21 +1,17 @@
-"""What BERT and RoBERTa share: sizes read from config.json, the trunk, and the hub's key names.
-
-config.json is data: the keys below are taken, every other one (auto_map, custom code, paths) is ignored.
-"""
+"""What BERT and RoBERTa share: their sizes, the trunk, and the hub's key names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any, cast, final
 
 from torch import Tensor, nn
 
-from ...errors import DamagedFileError, InputMismatchError, WeightsMismatchError
 from ...packages import require
-from ...storage import read_json
 from .._records import BuildOptions, Parts, StateDict
+from ._sizes import Extent, read_sizes
+from ._tokens import token_inputs
 
 ROLES = {
     "stem": "embeddings",
@@ -28,7 +24,6 @@ ROLES = {
     "mlp.join": "encoder.layer.*[0-9].output",
     "mlp.norm_after": "encoder.layer.*[0-9].output.LayerNorm",
 }
-_MOST_PARAMETERS, _MOST_LAYERS = 20_000_000_000, 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,63 +44,24 @@ class EncoderSizes:
     layer_norm_eps: float = 1e-12
     pad_token_id: int = 0
 
+    def extent(self) -> Extent:
+        """How large the encoder would be."""
+        layer = self.hidden_size * (4 * self.hidden_size + 2 * self.intermediate_size)
+        places = self.vocab_size + self.max_position_embeddings + self.type_vocab_size
+        return Extent(
+            parameters=places * self.hidden_size + self.num_hidden_layers * layer,
+            layers=self.num_hidden_layers,
+            heads=(self.num_attention_heads,),
+            width=self.hidden_size,
+            vocabulary=self.vocab_size,
+            activation=self.hidden_act,
+            tokens=(self.pad_token_id,),
+        )
+
 
 def stages(layers: int) -> tuple[str, ...]:
     """Names of the trunk's parts for an encoder of so many layers."""
     return ("embeddings", *(f"encoder.layer.{layer}" for layer in range(layers)))
-
-
-def read_sizes(folder: str | None, *, published: EncoderSizes, model_type: str) -> EncoderSizes:
-    """The sizes in `folder`/config.json, or the published ones where there is no such file."""
-    path = Path(folder or "", "config.json")
-    if folder is None or not path.is_file():
-        return published
-    content = read_json(path)
-    if not isinstance(content, Mapping):
-        raise DamagedFileError(f"{path} holds {type(content).__name__} instead of an object with the model's sizes.")
-    if content.get("model_type", model_type) != model_type:
-        raise WeightsMismatchError(
-            f"{path} is of a {content['model_type']!r} model, not of a {model_type!r} one; load it under the "
-            "name of its own architecture."
-        )
-    sizes = EncoderSizes(**{key: _checked(path, key, value) for key, value in _known(content, published).items()})
-    _check_whole(path, sizes)
-    return sizes
-
-
-def _known(content: Mapping[str, Any], published: EncoderSizes) -> dict[str, Any]:
-    values = asdict(published)
-    return {key: content.get(key, default) for key, default in values.items()}
-
-
-def _checked(path: Path, key: str, value: Any) -> Any:
-    kind = {field.name: field.type for field in fields(EncoderSizes)}[key]
-    whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**7
-    share = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 10
-    if {"int": whole, "float": share, "str": isinstance(value, str)}[str(kind)]:
-        return value
-    raise DamagedFileError(f"{path} says {key} = {value!r}, which is no usable {kind}.")
-
-
-def _check_whole(path: Path, sizes: EncoderSizes) -> None:
-    """Refuse what could only fill the memory, or what the library cannot build, before it is built."""
-    from transformers.activations import ACT2FN
-
-    width = sizes.hidden_size
-    layer = width * (4 * width + 2 * sizes.intermediate_size)
-    places = sizes.vocab_size + sizes.max_position_embeddings + sizes.type_vocab_size
-    parameters = places * width + sizes.num_hidden_layers * layer
-    if parameters > _MOST_PARAMETERS or sizes.num_hidden_layers > _MOST_LAYERS:
-        raise DamagedFileError(
-            f"{path} asks for {parameters:,} parameters in {sizes.num_hidden_layers:,} layers; no encoder of this kind "
-            f"has more than {_MOST_PARAMETERS:,} in {_MOST_LAYERS}."
-        )
-    heads = sizes.num_attention_heads
-    if not heads or not width or width % heads or sizes.hidden_act not in ACT2FN:
-        raise DamagedFileError(
-            f"{path} asks for {heads} heads over {width} features and the activation {sizes.hidden_act!r}; the "
-            "features have to be a multiple of the heads, and the activation one that transformers has."
-        )
 
 
 @final
@@ -126,11 +82,7 @@ class TextTrunk(nn.Module):
         """`input_ids`, `attention_mask`, `token_type_ids` (or the first alone), each (n, t) -> (n, t, d)."""
         from transformers.masking_utils import create_bidirectional_mask
 
-        if not isinstance(inputs, Mapping):
-            raise InputMismatchError(
-                "a text model reads a mapping with input_ids and attention_mask, not "
-                f"{type(inputs).__name__}; model.preprocess makes one from a text."
-            )
+        inputs = token_inputs(inputs)
         embedded = self.embeddings(input_ids=inputs["input_ids"], token_type_ids=inputs.get("token_type_ids"))
         mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=embedded, attention_mask=inputs.get("attention_mask")

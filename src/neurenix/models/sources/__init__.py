@@ -5,5 +5,6 @@ from ._hub import verify_pins as verify_pins
 from ._obtain import Obtained as Obtained
 from ._obtain import obtain as obtain
 from ._state_dict import read_state_dict as read_state_dict
+from ._tensor_bundle import read_tensor_bundle as read_tensor_bundle
 
-__all__ = ["Obtained", "hub_cache", "obtain", "read_state_dict", "verify_pins"]
+__all__ = ["Obtained", "hub_cache", "obtain", "read_state_dict", "read_tensor_bundle", "verify_pins"]

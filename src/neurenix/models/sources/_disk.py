@@ -7,9 +7,10 @@ from pathlib import Path
 from ...errors import WeightsNotFoundError
 from .._records import PathSource
 from ._fetched import CONFIGURATION, Fetched
+from ._state_dict import TORCH_SUFFIXES
 
 USUAL_NAMES = ("model.safetensors", "pytorch_model.bin")
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+SUFFIXES = (".safetensors", *TORCH_SUFFIXES, ".index")
 
 
 def find_on_disk(source: PathSource, *, sha256: str | None = None) -> Fetched:

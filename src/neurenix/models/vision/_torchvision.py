@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...vision import ImageInput
-from .._records import StateDict, UrlSource, Weights
+from .._records import InputSpec, StateDict, UrlSource, Weights
 
 TORCHVISION_LICENCE = "bsd-3-clause"
 
@@ -14,8 +14,9 @@ def torchvision_weights(
     name: str,
     file: str,
     *,
-    input: ImageInput,
+    input: InputSpec,
     paper: str,
+    labels: str = "imagenet-1k",
     convert: Callable[[StateDict], StateDict] | None = None,
 ) -> Weights:
     """The record of one file; the digits at the end of its name are the first of its SHA-256."""
@@ -27,7 +28,7 @@ def torchvision_weights(
         paper=paper,
         input=input,
         sha256=sha256,
-        labels="imagenet-1k",
+        labels=labels,
         convert=convert,
     )
 

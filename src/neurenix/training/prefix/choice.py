@@ -18,7 +18,8 @@ from .reusing import ReusingFeed
 class Feeds:
     """The feeds of a fit; made anew in each phase, because the boundary of what is frozen moves with it.
 
-    reads_inputs: the objective looks at the batch's inputs themselves while training, so they cannot be replaced.
+    reads_inputs: while training or not -> why the objective needs the batch's inputs themselves, so that they cannot
+        be replaced; None where it does not.
     features: gives what enters the head for the training data, where that has been asked for before; see ReusingFeed.
     """
 
@@ -29,7 +30,7 @@ class Feeds:
         options: ReuseOptions,
         *,
         precision: str,
-        reads_inputs: bool,
+        reads_inputs: Callable[[bool], str | None],
         features: Callable[[], Features] | None = None,
     ) -> None:
         self._model, self._processes, self._options = model, processes, options
@@ -88,8 +89,8 @@ class Feeds:
             return ""
         if self._processes.count > 1:
             return "several processes share the data, and each would need the others' rows"
-        if training and self._reads_inputs:
-            return "mixup mixes the inputs themselves"
+        if reason := self._reads_inputs(training):
+            return reason
         if loader.views is None and is_random(loader.dataset):
             return (
                 "each epoch sees every sample in a new way. augmented_views=4 would keep four views of each" * training

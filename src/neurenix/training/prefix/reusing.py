@@ -127,7 +127,7 @@ class ReusingFeed:
         if bool(self._store.written(places).all()):
             return
         self._store.put(places, self._frozen(batch))
-        if batch.targets is not None:
+        if isinstance(batch.targets, Tensor):
             if self._targets is None:
                 self._targets = batch.targets.new_zeros(len(self._store), *batch.targets.shape[1:])
             self._targets[places] = batch.targets

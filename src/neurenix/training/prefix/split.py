@@ -59,8 +59,9 @@ def split(model: PretrainedModel, inputs: Inputs, moving: frozenset[int] = froze
         return Split(Embedding(model), _suffix(model, _Stored(FEATURES), Pool("none")), frozenset())
     if isinstance(inputs, Tensor) and len(inputs) < 2 or not isinstance(inputs, Tensor) and _smallest(inputs) < 2:
         raise NotSplittable("one sample in a batch does not show which sizes are the batch's")
+    reads_mask = _reads_mask(model.trunk, inputs)
     traced = trace(model.trunk, inputs, moving)
-    stored = _stored_nodes(traced, reads_mask=isinstance(inputs, Mapping) and _MASK in inputs)
+    stored = _stored_nodes(traced, reads_mask)
     prefix, suffix = _first_part(traced, stored), _second_part(traced, stored)
     tokens = frozenset(node.name for node in stored if _is_text(node, traced))
     masks = {node.name: key for node in stored if (key := traced.inputs.get(node.name)) == _MASK}
@@ -135,6 +136,18 @@ def _suffix(model: PretrainedModel, trunk: nn.Module, pool: Pool) -> PretrainedM
     )
     suffix.training = trunk.training = model.training
     return suffix
+
+
+def _reads_mask(trunk: Any, inputs: Inputs) -> bool:
+    """Whether pooling needs the inputs' mask, because the features have as many tokens.
+
+    Raises NotSplittable for features with a mask of their own, which a graph of the forward pass does not make.
+    """
+    if hasattr(trunk, "feature_mask"):
+        if trunk.feature_mask(inputs) is not None:
+            raise NotSplittable("its features are pooled by a mask that is not that of its inputs")
+        return False
+    return isinstance(inputs, Mapping) and _MASK in inputs
 
 
 def _stored_nodes(traced: Traced, reads_mask: bool) -> list[fx.Node]:

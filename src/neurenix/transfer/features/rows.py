@@ -34,7 +34,7 @@ def collect(batches: Iterable[Batch], features_of: Callable[[Batch], Tensor], pr
         if len(batch):
             features.append(features_of(batch).cpu())
             indices.append(batch.indices.cpu())
-            targets += [] if batch.targets is None else [batch.targets.cpu()]
+            targets += [batch.targets.cpu()] if isinstance(batch.targets, Tensor) else []
         progress.advance(len(batch) + len(batch.skipped))
     check_widths(features)
     if not features:

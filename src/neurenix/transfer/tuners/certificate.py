@@ -10,7 +10,7 @@ import torch
 from ...data import Batch
 from ...errors import MergeError
 from ...models import PretrainedModel
-from ...training import inference_mode_of
+from ...nn import evaluating
 
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
 _ROUGH = 2e-2  # of numbers with three digits
@@ -51,6 +51,6 @@ def certify(tuned: PretrainedModel, merged: PretrainedModel, probe: Batch, toler
 
 @torch.no_grad()
 def _answers(model: PretrainedModel, inputs: Any) -> torch.Tensor:
-    with inference_mode_of(model):
+    with evaluating(model):
         answers: torch.Tensor = model(inputs).float()
     return answers

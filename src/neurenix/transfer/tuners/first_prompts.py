@@ -40,7 +40,7 @@ def _embedded(model: PretrainedModel, words: Tensor) -> Tensor:
     stem: Any = layers_of(model, "stem")[0].module
     was_training = stem.training
     try:
-        embedded: Tensor = stem.eval()(input_ids=words.unsqueeze(0).to(next(stem.parameters()).device))
+        embedded: Tensor = stem.eval()(words.unsqueeze(0).to(next(stem.parameters()).device))
     finally:
         stem.train(was_training)
     return embedded.float()
@@ -48,8 +48,7 @@ def _embedded(model: PretrainedModel, words: Tensor) -> Tensor:
 
 def _words(model: PretrainedModel, text: str) -> Tensor:
     """Token numbers of a text, without those that the tokenizer puts around it."""
-    tokens = model.preprocess(text)["input_ids"]
-    inner = torch.as_tensor(tokens).flatten()[1:-1]
+    inner = torch.tensor(model.preprocess.words(text), dtype=torch.int64)
     if not len(inner):
         raise ConfigurationError(f"prompt_text={text!r} holds no word to begin with.")
     return inner

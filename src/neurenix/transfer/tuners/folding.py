@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ...errors import ConfigurationError
 from ...nn import ScaledInput, ScaledShifted
+from .places import is_transposed
 
 
 @torch.no_grad()
@@ -19,7 +20,8 @@ def fold_scales(model: nn.Module) -> None:
             _fold_outputs(module)
         elif isinstance(module, ScaledInput):
             weight = module.base_layer.get_parameter("weight")
-            weight.copy_(weight * module.scale)  # (m, d), each input feature
+            scale = module.scale.unsqueeze(-1) if is_transposed(module.base_layer) else module.scale
+            weight.copy_(weight * scale)  # (m, d) or (d, m), each of the d input features
         else:
             continue
         model.set_submodule(name, module.base_layer)
@@ -28,7 +30,8 @@ def fold_scales(model: nn.Module) -> None:
 def _fold_outputs(module: ScaledShifted) -> None:
     layer: Any = module.base_layer
     scale, shift = module.whole()
-    layer.weight.copy_(layer.weight * scale.reshape(-1, *(1,) * (layer.weight.ndim - 1)))
+    rows = scale if is_transposed(layer) else scale.reshape(-1, *(1,) * (layer.weight.ndim - 1))
+    layer.weight.copy_(layer.weight * rows)
     bias: Tensor | None = getattr(layer, "bias", None)
     if bias is not None:
         bias.copy_(bias * scale + shift)

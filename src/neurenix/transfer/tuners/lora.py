@@ -104,7 +104,7 @@ class LoraTuner(MethodTuner):
         learning_rate: float | None = None,
         weight_decay: float = 1e-5,
         optimizer: str = "adam",
-        loss: str = "cross_entropy",
+        loss: str | None = None,
         metrics: Sequence[str] | None = None,
         dropout_rate: float = 0.0,
         solve_head: bool = True,

@@ -10,7 +10,7 @@ from torch import nn
 
 from ...errors import ConfigurationError
 from ...models import PretrainedModel, covered, display_name, match_layers
-from .places import layers_of, linear_layers, names_within
+from .places import is_transposed, layers_of, linear_layers, names_within
 
 if TYPE_CHECKING:
     from .lora import LoraSettings
@@ -53,17 +53,19 @@ def inject(model: PretrainedModel, names: Sequence[str], settings: LoraSettings)
     """Put low-rank updates beside the layers of these names."""
     from peft import inject_adapter_in_model
 
-    others = [name for name in names if not isinstance(inner(model).get_submodule(name), nn.Linear)]
+    layers = {name: inner(model).get_submodule(name) for name in names}
+    others = [name for name, layer in layers.items() if not isinstance(layer, nn.Linear)]
     if others and settings.start in LINEAR_STARTS:
         raise ConfigurationError(
             f"start={settings.start!r} is made for linear layers alone, and {others[0]} is none; take start='zero', or "
             "name linear layers in target_layers."
         )
-    inject_adapter_in_model(configuration(names, settings), inner(model), ADAPTER)
+    transposed = any(is_transposed(layer) for layer in layers.values())
+    inject_adapter_in_model(configuration(names, settings, transposed), inner(model), ADAPTER)
 
 
-def configuration(names: Sequence[str], settings: LoraSettings) -> Any:
-    """What peft calls it."""
+def configuration(names: Sequence[str], settings: LoraSettings, transposed: bool) -> Any:
+    """What peft calls it. transposed: weights are (inputs, outputs)."""
     from peft import LoraConfig
 
     starts: dict[str, bool | str] = {"zero": True}
@@ -74,6 +76,7 @@ def configuration(names: Sequence[str], settings: LoraSettings) -> Any:
         # one pattern for whole names: in a list, "conv1" would also mean every other layer whose name ends so
         target_modules="(" + "|".join(re.escape(name) for name in names) + ")",
         use_rslora=settings.rank_stabilised,
+        fan_in_fan_out=transposed,
         use_dora=settings.weight_decomposed,
         init_lora_weights=starts.get(settings.start, settings.start),  # type: ignore[arg-type]
     )

@@ -87,9 +87,15 @@ def is_norm(module: nn.Module) -> bool:
     return "Norm" in type(module).__name__ and getattr(module, "weight", None) is not None
 
 
+def is_transposed(module: nn.Module) -> bool:
+    """Whether a layer is transformers' Conv1D: a linear one with its weight as (inputs, outputs), as GPT-2 has it."""
+    kind = type(module)
+    return (kind.__module__, kind.__name__) == ("transformers.pytorch_utils", "Conv1D")
+
+
 def input_width(module: nn.Module) -> int:
     """Features that a linear layer takes."""
-    return int(module.in_features)  # type: ignore[arg-type]
+    return int(module.nx if is_transposed(module) else module.in_features)  # type: ignore[arg-type]
 
 
 def _declared_blocks(model: PretrainedModel) -> list[str]:
@@ -128,11 +134,13 @@ def _leaves(model: PretrainedModel) -> Iterator[tuple[str, nn.Module]]:
 def _place(name: str, module: nn.Module) -> Place:
     """Width and layout are those of the last layer within."""
     last = [part for part in module.modules() if _width(part) is not None]
+    last = last or [part for part in module.modules() if isinstance(part, nn.Embedding)]
     if not last:
         raise ConfigurationError(f"{name} holds no layer that tells how many features it gives.")
     inner = last[-1]
     maps = isinstance(inner, (_CONVOLUTIONS, nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.InstanceNorm2d))
-    return Place(name, module, int(_width(inner) or 0), maps)
+    width = inner.embedding_dim if isinstance(inner, nn.Embedding) else _width(inner)
+    return Place(name, module, int(width or 0), maps)
 
 
 def _width(module: Any) -> int | None:
@@ -140,9 +148,11 @@ def _width(module: Any) -> int | None:
         return module.out_features
     if isinstance(module, _CONVOLUTIONS):
         return module.out_channels
+    if is_transposed(module):
+        return int(module.nf)
     weight = getattr(module, "weight", None)
     return int(weight.shape[-1]) if is_norm(module) and weight is not None else None
 
 
 def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, (nn.Linear, *_CONVOLUTIONS))
+    return isinstance(module, (nn.Linear, *_CONVOLUTIONS)) or is_transposed(module)

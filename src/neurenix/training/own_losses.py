@@ -1,0 +1,48 @@
+"""What a head that reads unpooled features is asked: its own losses, of boxes, masks, symbols or next tokens."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+from torch import nn
+
+from ..data import Batch
+from ..errors import LabelMismatchError
+from .objective import StepResult, labelled
+
+
+@final
+class OwnLosses:
+    """The sum of the losses that a model's UnpooledHead computes; its answers, while the model is not trained.
+
+    num_outputs: of the head; larger class numbers are refused before anything is computed.
+    """
+
+    def __init__(self, task: str, num_outputs: int) -> None:
+        self.task, self.num_outputs = task, num_outputs
+
+    def reads_inputs(self, training: bool) -> str | None:
+        """Sizes and lengths belong to the inputs."""
+        return f"a head for {self.task} reads more than what enters it from the frozen layers"
+
+    def __call__(self, model: nn.Module, batch: Batch) -> StepResult:
+        """Forward and losses; in evaluation the trunk runs once for losses and answers."""
+        targets = labelled(batch)
+        if model.training:
+            parts = model(batch.inputs, targets)
+            return StepResult(sum(parts.values()), parts=parts)
+        whole: Any = model
+        features = whole.trunk(batch.inputs)
+        parts = whole.head.losses(features, batch.inputs, targets)
+        return StepResult(sum(parts.values()), whole.head(features, batch.inputs), parts)
+
+    def check(self, batch: Batch) -> None:
+        """Class numbers of boxes have to be ones that the head tells apart; -1 is padding."""
+        targets = labelled(batch)
+        labels = targets.get("labels") if isinstance(targets, dict) else None
+        if labels is not None and labels.numel() and int(labels.max()) >= self.num_outputs:
+            row = int((labels >= self.num_outputs).flatten(1).any(1).nonzero()[0])
+            raise LabelMismatchError(
+                f"sample {int(batch.indices[row])} has class number {int(labels[row].max())}, but the head tells "
+                f"{self.num_outputs} apart, 0 to {self.num_outputs - 1}; num_classes must be the number of classes."
+            )

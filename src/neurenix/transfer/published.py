@@ -1,0 +1,82 @@
+"""What a loaded model answers, before it is tuned to anything: classes, boxes, masks, words."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from ..data import DataLoader
+from ..devices import Precision, autocast, resolve_precision
+from ..errors import ConfigurationError
+from ..metrics import TaskKind
+from ..models import PretrainedModel
+from ..nn import UnpooledHead, evaluating
+from ..training.faults import in_fitting_parts
+from .loaders import first_batch, loader_for
+from .predictions import decide, finite_outputs
+
+
+def predict(
+    model: PretrainedModel, data: Any, batch_size: int = 32, num_workers: int = 0, precision: Precision = "auto"
+) -> Any:
+    """The answers of the head that a model was loaded with, one for each sample.
+
+    data: raw samples of any kind that neurenix.data reads, one alone too; ready tensors are taken as they are.
+    Class names (numbers where there are no names) of a classifier; of one whose classes go together ("tagging") a
+    matrix (n, classes) of 0 and 1 in the order of model.categories; of other heads see dense_answers.
+    Raises ConfigurationError for a model without a head.
+    """
+    if isinstance(model.head, nn.Identity):
+        raise ConfigurationError(
+            f"{model.name} has no head here, so it answers with features, which a FeatureExtractor gives. Where its "
+            "weights have a head, include_top=True loads it; a Finetuner makes one of your own."
+        )
+    loader = loader_for(
+        data,
+        model,
+        "prediction",
+        num_outputs=0,
+        categories=model.categories,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        seed=0,
+    )
+    if isinstance(model.head, UnpooledHead):
+        return dense_answers(model, loader, precision)
+    task: TaskKind = "multi_label" if model.architecture and "tagging" in model.architecture.tasks else "multi_class"
+    return decide(finite_outputs(model, loader, precision, "auto"), task, model.categories)
+
+
+@torch.no_grad()
+def dense_answers(model: PretrainedModel, loader: DataLoader, precision: Precision) -> list[Any]:
+    """The answers of an UnpooledHead, one for each sample of a loader, in the dataset's order, on the CPU.
+
+    detection: {"boxes": (k, 4) x1 y1 x2 y2, "scores": (k,), "labels": (k,)[, "masks": (k, height, width)]}.
+    segmentation: (height, width) int64. Both in the pixels of the image as it came, where the model's preprocessing can
+    tell (its method `restore`); else in those of the network's input.
+    transcription, translation: a text. generation: (tokens, vocabulary) logits of the next one.
+    """
+    first_batch(loader, model)
+    device, head = next(model.parameters()).device, cast(UnpooledHead, model.head)
+    answers: dict[int, Any] = {}
+
+    def compute(part: Any) -> list[Any]:
+        with autocast(device, resolve_precision(precision, device)):
+            outputs = head.answers(model.trunk(part.inputs), part.inputs)
+        restore = getattr(model.preprocess, "restore", None)
+        return list(restore(outputs, part.inputs) if restore else outputs)
+
+    with evaluating(model):
+        for batch in loader.batches(0):
+            parts = in_fitting_parts(batch.to(device), compute)
+            found = [_on_cpu(answer) for part in parts for answer in part]
+            answers |= dict(zip(batch.indices.tolist(), found, strict=True))
+    return [answers[index] for index in sorted(answers)]
+
+
+def _on_cpu(answer: Any) -> Any:
+    if isinstance(answer, dict):
+        return {name: _on_cpu(value) for name, value in answer.items()}
+    return answer.cpu() if isinstance(answer, torch.Tensor) else answer
