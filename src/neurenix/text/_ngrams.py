@@ -47,7 +47,7 @@ def bucket_numbers(words: Sequence[str], ngrams: NGrams) -> np.ndarray:
         exists = starts + length <= letters[:, None]
         if length == 1:  # < and > alone are none
             exists &= (starts > 0) & (starts < letters[:, None] - 1)
-        columns.append(np.where(exists, hashes % np.uint32(max(1, ngrams.buckets)), -1).astype(np.int64))
+        columns.append(np.where(exists, hashes.astype(np.int64) % max(1, ngrams.buckets), -1))
     return _to_the_left(np.concatenate(columns, axis=1))
 
 

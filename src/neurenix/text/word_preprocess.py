@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..data import PREPROCESSES, Dataset, Finding, collate, report
+from ..data.preparation import Prepared
 from ..errors import ConfigurationError, TextTooLongError
 from ..storage import check_hash, write_bytes
 from ._ngrams import NGrams, bucket_numbers
@@ -38,6 +39,7 @@ class WordPreprocess:
     ngrams: whose buckets follow the words in the table.
     """
 
+    reads: ClassVar[str] = "text"
     pad_id = -1
 
     def __init__(
@@ -141,7 +143,7 @@ class WordPreprocess:
 
 
 @final
-class BagDataset(Dataset):
+class BagDataset(Prepared):
     """`dataset` of texts as bags of rows. `dataset[i]` is ({"input_ids": (t, rows), "attention_mask": (t,)}, target).
 
     Each distinct word is hashed once. `collate` pads a batch to its own longest text and largest bag.
@@ -152,18 +154,10 @@ class BagDataset(Dataset):
 
     def __init__(self, dataset: Any, preprocess: WordPreprocess) -> None:
         numbering = _Numbering(preprocess)
-        self.dataset = TokenizedDataset(dataset, numbering)
-        self.classes, self.on_bad, self.lengths = self.dataset.classes, self.dataset.on_bad, self.dataset.lengths
+        super().__init__(TokenizedDataset(dataset, numbering))
+        self.lengths = self.dataset.lengths
         bags = preprocess.bags(list(numbering.number))
         self._bags = np.concatenate([bags, np.full((1, bags.shape[1]), -1)]).astype(np.int32)  # the last is padding's
-
-    @property
-    def targets(self) -> np.ndarray | None:
-        """Class numbers or values, one per text."""
-        return self.dataset.targets
-
-    def __len__(self) -> int:
-        return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[dict[str, Tensor], Any]:
         inputs, target = self.dataset[index]
@@ -184,10 +178,6 @@ class BagDataset(Dataset):
     def _rows(self, numbers: Tensor) -> Tensor:
         bags = self._bags[numbers.numpy()]
         return torch.from_numpy(bags[:, : max(1, int((bags >= 0).sum(1).max(initial=0)))].astype(np.int64))
-
-    def sample_name(self, index: int) -> str:
-        """The name that the text has in its dataset."""
-        return self.dataset.sample_name(index)
 
 
 @final

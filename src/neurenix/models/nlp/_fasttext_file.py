@@ -113,6 +113,6 @@ def _numbers(stream: VectorStream, form: str) -> tuple[int, ...]:
 
 def _quantised(stream: VectorStream) -> WeightsMismatchError:
     return WeightsMismatchError(
-        f"{stream.path} is a quantised fastText model (.ftz); its vectors are approximations that cannot be tuned. Load "
-        "the .bin that it was made from."
+        f"{stream.path} is a quantised fastText model (.ftz); its vectors are approximations that cannot be tuned. "
+        "Load the .bin that it was made from."
     )

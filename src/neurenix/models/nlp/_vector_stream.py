@@ -71,13 +71,14 @@ class VectorStream:
 
     def line(self, most: int, what: str) -> bytes | None:
         """The next line without its end, at most `most` bytes long; None behind the last one."""
-        if b"\n" not in self.peek(most + 1):
-            rest = self.peek(most + 1)
-            if len(rest) > most:
-                raise self.damaged(f"{what} has more than {most:,} bytes")
-            self._start += len(rest)
-            return rest or None
-        return self.until(b"\n", most, what).removesuffix(b"\r")
+        place = self._buffer.find(b"\n", self._start, self._start + most + 1)
+        if place >= 0 or b"\n" in self.peek(most + 1):
+            return self.until(b"\n", most, what)
+        rest = self.peek(most + 1)
+        if len(rest) > most:
+            raise self.damaged(f"{what} has more than {most:,} bytes")
+        self._start += len(rest)
+        return rest or None
 
     def peek(self, count: int) -> bytes:
         """Up to `count` of the next bytes, which stay where they are."""

@@ -57,7 +57,9 @@ class VectorTable:
         allowed = len(self.words) * spoilt // 1000
         for row, word in enumerate(self.words):
             if not word or b"\n" in word:
-                raise self._stream.damaged(f"the word of row {row} is {word[:60]!r}, and one without a line break is needed")
+                raise self._stream.damaged(
+                    f"the word of row {row} is {word[:60]!r}, and one without a line break is needed"
+                )
             if not word.isascii() and not _is_text(word):
                 allowed -= 1
                 if allowed < 0:

@@ -82,14 +82,11 @@ def _read_text(stream: VectorStream, rows: int | None, width: int, limit: int | 
     wanted = min(rows or MOST_WORDS, limit or MOST_WORDS)
     table = VectorTable(stream, width, min(wanted, rows or _ROWS))
     for lines in _blocks(stream, wanted):
-        split = [line.rsplit(b" ", width) for line in lines]
-        for number, fields in enumerate(split, len(table.words)):
-            if len(fields) != width + 1 or _ends_in_a_number(fields[0]):
-                raise stream.damaged(f"row {number} has not the {width} numbers that the others have")
-        values = _numbers(b" ".join(b" ".join(fields[1:]) for fields in split))
-        if values is None or values.size != len(lines) * width:
-            raise stream.damaged(_wrong_row(split, len(table.words)))
-        table.add([fields[0] for fields in split], values.reshape(-1, width))
+        split = [_split(line, width) for line in lines]
+        values = _numbers(b" ".join(numbers for _, numbers in split))
+        if values is None or values.size != len(lines) * width or not all(_is_word(word) for word, _ in split):
+            raise stream.damaged(_wrong_row(split, width, len(table.words)))
+        table.add([word for word, _ in split], values.reshape(-1, width))
     if rows is not None and len(table.words) < wanted:
         raise stream.damaged(f"it declares {rows:,} words and has {len(table.words):,}")
     if limit is None or len(table.words) < limit:
@@ -113,21 +110,27 @@ def _blocks(stream: VectorStream, rows: int) -> Iterator[list[bytes]]:
         rows -= len(lines)
 
 
-def _ends_in_a_number(word: bytes) -> bool:
-    """Whether a row has a number too many; GloVe has words with spaces in them, none of which ends like that."""
-    last = word.rpartition(b" ")
-    return bool(last[1]) and _numbers(last[2]) is not None
+def _split(line: bytes, width: int) -> tuple[bytes, bytes]:
+    """(word, numbers) of a line; GloVe has words with spaces in them."""
+    if line.count(b" ") == width:
+        word, _, numbers = line.partition(b" ")
+        return word, numbers
+    fields = line.rsplit(b" ", width)
+    return fields[0], b" ".join(fields[1:])
 
 
-def _wrong_row(split: list[list[bytes]], first: int) -> str:
-    wrong = next(row for row, fields in enumerate(split) if _count(fields[1:]) != len(fields) - 1)
-    word = split[wrong][0].decode("utf-8", "replace")[:60]
-    return f"row {first + wrong} ({word!r}) has something among its numbers that is none"
+def _is_word(word: bytes) -> bool:
+    """Whether a word does not end in a number of its own, as it does in a row that has one too many."""
+    _, space, last = word.rpartition(b" ")
+    return not space or _numbers(last) is None
 
 
-def _count(fields: list[bytes]) -> int:
-    found = _numbers(b" ".join(fields))
-    return -1 if found is None else found.size
+def _wrong_row(split: list[tuple[bytes, bytes]], width: int, first: int) -> str:
+    for row, (word, numbers) in enumerate(split, first):
+        found = _numbers(numbers)
+        if found is None or found.size != width or numbers.count(b" ") != width - 1 or not _is_word(word):
+            return f"row {row} ({word.decode('utf-8', 'replace')[:60]!r}) has not {width} numbers, as the first one has"
+    return f"it has rows without {width} numbers"
 
 
 def _read_binary(stream: VectorStream, rows: int | None, width: int, limit: int | None) -> StateDict:

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from ...errors import InputMismatchError, WeightsMismatchError
 from ...text import WordInput
-from .._records import ARCHITECTURES, Architecture, BuildOptions, Parts, StateDict, Weights
+from .._records import ARCHITECTURES, Architecture, BuildOptions, Parts, StateDict, UrlSource, Weights
 from ._word_vector_files import read_word_vectors
+
+GENSIM_DATA = "https://github.com/RaRe-Technologies/gensim-data/releases/download"
 
 
 @final
@@ -68,7 +70,7 @@ def _from_state(state: StateDict) -> WordVectors:
     if table.ndim != 2 or ngrams.shape != (3,) or words + int(ngrams[2]) != len(table) or int(ngrams.min()) < 0:
         raise WeightsMismatchError(
             f"the file's table is {tuple(table.shape)}, and its vocabulary has {words:,} words and n-grams of "
-            f"{ngrams.flatten().tolist()[:3]} (shortest, longest, buckets); there has to be a row for each word and bucket."
+            f"{ngrams.flatten().tolist()[:3]} (shortest, longest, buckets); each word and bucket needs a row."
         )
     return WordVectors(nn.Embedding.from_pretrained(table.float(), freeze=False), vocabulary, ngrams)
 
@@ -83,6 +85,18 @@ def _words_in(vocabulary: Tensor) -> int:
     if len(set(words)) < len(words) or not all(words):
         raise WeightsMismatchError("the file's vocabulary has an empty word, or one word twice.")
     return len(words)
+
+
+def word_vectors(name: str, url: str, *, md5: str | None, licence: str, paper: str) -> Weights:
+    """The record of one published file of vectors."""
+    return Weights(
+        name=name,
+        source=UrlSource(url=url, sha256=None, md5=md5),
+        licence=licence,
+        paper=paper,
+        input=WordInput(),
+        read=read_word_vectors,
+    )
 
 
 def register(
@@ -114,6 +128,3 @@ def register(
         ),
         *aliases,
     )
-
-
-__all__ = ["WordVectors", "build_word_vectors", "read_word_vectors", "register"]
