@@ -55,11 +55,13 @@ class UrlSource:
 
     sha256: None where the publisher states none; then the hash of the first download is pinned.
     beside: addresses of further files that reading it needs; they come to lie in its folder, pinned likewise.
+    md5: where the publisher states that one alone; the first download must have it before it is pinned.
     """
 
     url: str
     sha256: str | None
     beside: tuple[str, ...] = ()
+    md5: str | None = None
 
 
 @dataclass(frozen=True)

@@ -95,10 +95,20 @@ def _download(source: UrlSource, target: Path) -> None:
             with temporary.open("wb") as stream:
                 shutil.copyfileobj(response, stream, 1 << 20)
             check_hash(target, file_sha256(temporary), _expected(source, target))
+            _check_md5(source, temporary)
     except DamagedFileError as error:
         raise DamagedFileError(f"{error} {_advice(source, target)}".strip()) from None
     except (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException) as error:
         raise _not_found(source, target, str(getattr(error, "reason", error)) or type(error).__name__) from None
+
+
+def _check_md5(source: UrlSource, path: Path) -> None:
+    if source.md5 is None:
+        return
+    with path.open("rb") as stream:
+        found = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if found != source.md5:
+        raise DamagedFileError(f"{source.url} gave a file with MD5 {found}, and {source.md5} is published for it.")
 
 
 def _not_found(source: UrlSource, target: Path, reason: str) -> WeightsNotFoundError:
