@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -161,18 +162,28 @@ class Interrupted:
 
     def __init__(self):
         self.exitcode, self.joins = None, 0
+        self.process = subprocess.Popen(["sleep", "60"])
+        self.process.kill()
+        self.pid = self.process.pid
 
     def join(self):
         self.joins += 1
         if self.joins == 1:
             raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
-        self.exitcode = -9
+        self.exitcode = self.process.wait()
 
 
 def test_a_worker_is_reaped_though_torch_speaks_of_another():
     worker = Interrupted()
     _stream._reap(worker)
-    assert worker.joins == 2
+    assert worker.joins == 2 and worker.exitcode == -9
+
+
+def test_a_worker_that_something_else_reaped_is_not_waited_for():
+    worker = Interrupted()
+    worker.process.wait()
+    _stream._reap(worker)
+    assert worker.joins == 0 and worker.exitcode is None
 
 
 def test_a_worker_that_dies_as_it_starts_is_a_lost_worker(counter, monkeypatch):

@@ -393,7 +393,7 @@ def test_source_rebuilds_the_model(resnet_file: Path, monkeypatch: pytest.Monkey
     shape = (64, 64, 1)
     model = load("resnet18", weights="model.safetensors", input_shape=shape, include_top=False, pooling="max")
     assert model.source["weights"] == str(resnet_file)
-    found = ("weights_sha256", "revision")
+    found = ("weights_sha256", "revision", "configuration")
     arguments = {key: value for key, value in model.source.items() if key not in found}
     again = load_pretrained_model(**arguments, device="cpu")
     assert again.source == model.source

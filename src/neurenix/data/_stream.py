@@ -234,9 +234,16 @@ def _end_workers(loader: TorchDataLoader[Any], owner: int) -> None:
 
 
 def _reap(worker: Any) -> None:
-    """Wait for a killed worker. Torch's signal handler may raise meanwhile for another loader, once for each."""
+    """Wait for a killed worker. Torch's signal handler may raise meanwhile for another loader, once for each.
+
+    Where something else in this process has reaped it already, its exit code is never known, and nothing is waited for.
+    """
     while worker.exitcode is None:
         with contextlib.suppress(RuntimeError):
+            try:
+                os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+            except ChildProcessError:
+                return
             worker.join()
 
 

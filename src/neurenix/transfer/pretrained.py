@@ -272,14 +272,14 @@ def _as_given(record: Weights | None) -> str | None:
 def _provenance(obtained: Obtained | None, expected: InputSpec) -> dict[str, Any]:
     """Which bytes were read: what a saved tuning compares when it finds its base again.
 
-    configuration: the content of config.json, where it decides what is built.
+    configuration: the content of config.json, only where there is one that decides what is built.
     """
     file = obtained.folder / CONFIGURATION if obtained and obtained.folder else None
     read = file is not None and CONFIGURATION in expected.files and file.is_file()
     return {
         "weights_sha256": obtained.sha256 if obtained else None,
         "revision": obtained.revision if obtained else None,
-        "configuration": read_json(file) if read and file else None,
+        **({"configuration": read_json(file)} if read and file else {}),
     }
 
 
