@@ -56,7 +56,7 @@ def test_every_format_gives_the_same_tensors(file: str, tmp_path: Path) -> None:
     model = load(tmp_path, "word2vec", file)
     assert model.load_report.pretrained_share == 1
     assert {fate.fate for fate in model.load_report.tensors} == {"matched"}
-    assert list(model.state_dict()) == ["trunk.embedding.weight", "trunk.vocabulary", "trunk.ngrams"]
+    assert set(model.state_dict()) == {"trunk.embedding.weight", "trunk.vocabulary", "trunk.ngrams"}
     assert np.array_equal(model.trunk.embedding.weight.detach().numpy(), vectors())
     assert model.preprocess.vocabulary.words == WORDS
     assert model.feature_size == 6
@@ -108,11 +108,8 @@ def test_hash_is_the_published_one() -> None:
 def test_texts_become_the_words_that_are_known() -> None:
     vocabulary = Vocabulary([*WORDS, "do", "e-mail", "3.5"])
     assert vocabulary.lower_case
-    words = vocabulary.split("The U.S. e-mail, don’t: 3.5-film (naïve)…")
-    assert (
-        words
-        == ["the", "u.s.", "e-mail", ",", "do", "n't", ":", "3.5", "-", "film", "(", "naïve", ")", "…"][: len(words)]
-    )
+    words = ["the", "u.s.", "e-mail", ",", "do", "n't", ":", "3.5", "-", "film", "(", "naïve", ")", "…"]
+    assert vocabulary.split("The U.S. e-mail, don’t: 3.5-film (naïve)…") == words
 
 
 def test_case_and_digits_are_those_of_the_vocabulary() -> None:
@@ -204,9 +201,9 @@ def test_tuning_learns_saves_and_returns(kind: str, tmp_path: Path) -> None:
     tuner.save(tmp_path / "tuned")
     again = Finetuner.load(tmp_path / "tuned", device="cpu")
     asked = ["a good film", "bad unheard thing", ""]
-    assert again.predict(asked).labels == tuner.predict(asked).labels
+    assert again.predict_proba(asked).tolist() == tuner.predict_proba(asked).tolist()
     assert again.model.preprocess.to_json() == model.preprocess.to_json()
-    assert tuner.predict("a good film").labels == ["yes"]
+    assert list(tuner.predict("a good film")) == ["yes"]
 
 
 def test_freezing_and_methods_without_a_place(tmp_path: Path) -> None:

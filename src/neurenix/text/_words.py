@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import final
 
-_PIECE = re.compile(r"(?:\w\.){2,}|\w+(?:[-'.,&@/:]\w+)*|[^\w\s]")  # u.s. | e-mail, don't, 3.5 | one mark
+_PIECE = re.compile(r"(?:\w\.){2,}(?!\w)|\w+(?:[-'.,&@/:]\w+)*|[^\w\s]")  # u.s. | e-mail, don't, 3.5 | one mark
 _CLITIC = re.compile(r"(?<=.)(?:n't|'(?:s|re|ve|ll|d|m))$", re.IGNORECASE)
-_PART = re.compile(r"\w+|[^\w\s]")
+_PART = re.compile(r"\d+(?:[.,]\d+)+(?!\w)|\w+|[^\w\s]")
 _DIGIT = re.compile(r"\d")
 
 
