@@ -75,6 +75,10 @@ def write_t5(folder: Path, *, tied: bool = True, **sizes: Any) -> Any:
     kind = {"feed_forward_proj": "relu" if tied else "gated-gelu", "tie_word_embeddings": tied}
     config = transformers.T5Config(**{**values, "decoder_start_token_id": 0, **kind, **sizes})
     library = seeded(lambda: transformers.T5ForConditionalGeneration(config))
+    with torch.no_grad():  # so that answers depend on the text
+        for name, parameter in library.named_parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(0.1 if name == "shared.weight" else 16 if "EncDecAttention" in name else 4)
     state = {name: tensor.clone().contiguous() for name, tensor in library.state_dict().items()}
     if tied:
         state = {name: tensor for name, tensor in state.items() if "embed_tokens" not in name and "lm_head" not in name}
@@ -122,9 +126,10 @@ def write_marian(folder: Path, *, positions: bool = True, **sizes: Any) -> Any:
     config = transformers.MarianConfig(**{**values, **tokens, "activation_function": "swish", **sizes})
     library = seeded(lambda: transformers.MarianMTModel(config))
     with torch.no_grad():
-        library.final_logits_bias.copy_(torch.linspace(-1, 1, vocabulary))
-        for parameter in library.parameters():
-            parameter.mul_(4 if parameter.requires_grad and parameter.ndim > 1 else 1)
+        library.final_logits_bias.copy_(torch.linspace(-0.1, 0.1, vocabulary))
+        for name, parameter in library.named_parameters():
+            if parameter.requires_grad and parameter.ndim > 1:
+                parameter.mul_(50 if name == "model.shared.weight" else 40 if "encoder_attn" in name else 10)
     kept = [name for name in library.state_dict() if positions or "embed_positions" not in name]
     torch.save(
         {name: library.state_dict()[name] for name in kept if "lm_head" not in name}, folder / "pytorch_model.bin"

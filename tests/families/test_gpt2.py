@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -18,7 +19,7 @@ from neurenix.models import ARCHITECTURES, BuildOptions, PretrainedModel
 from neurenix.models.nlp import generate
 from neurenix.models.nlp.gpt2 import GPT2Sizes, read_sizes
 from neurenix.text import TextPreprocess
-from neurenix.transfer import load_pretrained_model
+from neurenix.transfer import PromptTuner, load_pretrained_model
 
 TEXTS = ["the dog and", "a man loves the old film", "rain"]
 
@@ -135,6 +136,12 @@ def test_wrong_requests_are_named(model: PretrainedModel, folder: Path) -> None:
         model.head.losses(torch.zeros(1, 2, 16), {"input_ids": torch.zeros(1, 2, dtype=torch.int64)}, torch.zeros(1, 2))
     with pytest.raises(InputMismatchError, match="model.preprocess"):
         model(torch.zeros(1, 2))
+
+
+def test_generation_with_prompts_is_refused(model: PretrainedModel) -> None:
+    tuned = PromptTuner(copy.deepcopy(model), prompt_length=2).model
+    with pytest.raises(ConfigurationError, match="learned prompts"):
+        generate(tuned, TEXTS, max_new_tokens=2)
 
 
 def test_tokens_equal_the_library(folder: Path) -> None:

@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 from tests.families.language_checkpoints import SENTENCES, write_gpt2, write_marian, write_t5
 from transformers.pytorch_utils import Conv1D
 
-from neurenix.data import TextDataset
+from neurenix.data import ListDataset, TextDataset
 from neurenix.errors import ConfigurationError, DamagedFileError, WeightsMismatchError
 from neurenix.models import PretrainedModel, layer_names, match_layers
 from neurenix.models.nlp import generate
+from neurenix.models.nlp._generation import GenerationSettings
 from neurenix.transfer import (
     AdapterTuner,
     Finetuner,
@@ -143,23 +144,66 @@ def test_conv1d_updates_are_those_of_peft(tmp_path: Path) -> None:
 
 
 def test_generation_with_updates_of_the_language_model(model: PretrainedModel) -> None:
-    """Wrapped layers are those that generate; merged into the weights they say the same."""
-    plain = generate(model, SENTENCES[:2], max_new_tokens=6)
-    tuner = LoraTuner(model, start="gaussian")
-    for module in tuner.model.modules():
-        if hasattr(module, "lora_B"):
-            torch.nn.init.normal_(module.lora_B["default"].weight)
-    tuned = tuner.model
-    tuned.head = model.head
-    wrapped = tuned.head.generate(tuned.trunk, batch(tuned), _settings())
-    assert generate(model, SENTENCES[:2], max_new_tokens=6) == plain
-    assert wrapped.shape[0] == 3
+    """Token by token by the tuned model itself, and merged into the weights: the same tokens."""
+    plain = model.head.generate(model.trunk, batch(model), SIX_TOKENS)
+    tuner = LoraTuner(model, precision="fp32")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for module in tuner.model.modules():
+            if hasattr(module, "lora_B"):
+                torch.nn.init.normal_(module.lora_B["default"].weight)
+    tuned = tuner.model.eval()
+    rows = [tuned.head.generate(tuned.trunk, one(tuned, text), SIX_TOKENS)[0].tolist() for text in SENTENCES[:3]]
+    assert rows == [greedy(tuned, text, len(row)) for text, row in zip(SENTENCES[:3], rows, strict=True)]
+    assert rows != plain.tolist()
+    tuner.merge(SENTENCES[:3])
+    merged = tuner.model.eval()
+    assert rows == [
+        merged.head.generate(merged.trunk, one(merged, text), SIX_TOKENS)[0].tolist() for text in SENTENCES[:3]
+    ]
 
 
-def _settings() -> Any:
-    from neurenix.models.nlp._generation import GenerationSettings
+SIX_TOKENS = GenerationSettings(max_new_tokens=6)
 
-    return GenerationSettings(max_new_tokens=6)
+
+def one(model: PretrainedModel, text: str) -> dict[str, torch.Tensor]:
+    return {name: value.unsqueeze(0) for name, value in model.preprocess(text).items()}
+
+
+@torch.inference_mode()
+def greedy(model: PretrainedModel, text: str, count: int) -> list[int]:
+    """The likeliest token again and again, from the whole sequence each time; Marian's last one ends the sentence."""
+    inputs, found, config = one(model, text), list[int](), model.head.config
+    for place in range(count):
+        if model.name == "gpt2":
+            ids = torch.cat([inputs["input_ids"], torch.tensor([found], dtype=torch.int64)], 1)
+            scores = model({"input_ids": ids})[0, -1]
+        else:
+            before = torch.tensor([[config.decoder_start_token_id, *found]])
+            scores = model({**inputs, "decoder_input_ids": before})[0, -1]
+        if model.name == "opus-mt-en-de":
+            scores[config.pad_token_id] = -torch.inf
+            if place == 5:
+                scores[config.eos_token_id] = torch.inf
+        found.append(int(scores.argmax()))
+    return found
+
+
+@pytest.mark.parametrize("tuner", [LoraTuner, Finetuner])
+def test_language_models_are_tuned_to_texts(model: PretrainedModel, tuner: Any, tmp_path: Path) -> None:
+    inputs = batch(model)
+    targets = model.preprocess.encode_targets(SENTENCES[:3])
+    samples = [{name: value[row] for name, value in inputs.items()} for row in range(3)]
+    data = ListDataset(samples, [{"labels": row} for row in targets])
+    before = model(inputs, {"labels": targets})["next_token"].item()
+    fitted = tuner(model, learning_rate=0.001, precision="fp32")
+    fitted.fit(data, epochs=4, batch_size=3, run=False)
+    assert fitted.model.eval()(inputs, {"labels": targets})["next_token"].item() < before
+    fitted.save(tmp_path)
+    again = tuner.load(tmp_path, device="cpu").model.eval()
+    assert torch.equal(again(inputs), fitted.model.eval()(inputs))
+    assert again.head.embedding is again.trunk.get_submodule(model.stages[0])
+    assert generate(again, SENTENCES[0], max_new_tokens=5) == generate(fitted.model, SENTENCES[0], max_new_tokens=5)
 
 
 def test_predict_answers_with_texts_and_scores(model: PretrainedModel) -> None:

@@ -15,6 +15,7 @@ from tests.families.language_checkpoints import SENTENCES, write_t5
 from neurenix.errors import ConfigurationError, InputMismatchError
 from neurenix.models import ARCHITECTURES, BuildOptions, PretrainedModel
 from neurenix.models.nlp import generate
+from neurenix.models.nlp._generation import GenerationSettings
 from neurenix.transfer import load_pretrained_model
 
 NAMES = {True: "t5-small", False: "flan-t5-small"}
@@ -93,14 +94,8 @@ def test_generation_equals_the_library(pair: tuple[PretrainedModel, Any, Path], 
     found = library.generate(**given, max_new_tokens=6, num_beams=num_beams, do_sample=False)
     expected = tokenizer.batch_decode(found, skip_special_tokens=True)
     assert generate(model, TEXTS, max_new_tokens=6, num_beams=num_beams) == expected
-    ours = model.head.generate(model.trunk, inputs_of(model), _settings(num_beams))
+    ours = model.head.generate(model.trunk, inputs_of(model), GenerationSettings(max_new_tokens=6, num_beams=num_beams))
     assert torch.equal(ours, found[:, 1:])
-
-
-def _settings(num_beams: int) -> Any:
-    from neurenix.models.nlp._generation import GenerationSettings
-
-    return GenerationSettings(max_new_tokens=6, num_beams=num_beams)
 
 
 def test_the_embedding_is_one_parameter_everywhere(pair: tuple[PretrainedModel, Any, Path], tmp_path: Path) -> None:
@@ -157,7 +152,7 @@ def test_an_encoder_alone(pair: tuple[PretrainedModel, Any, Path], tmp_path: Pat
 def test_a_step_lowers_the_loss(pair: tuple[PretrainedModel, Any, Path]) -> None:
     model = copy.deepcopy(pair[0])
     inputs, targets = inputs_of(model), model.preprocess.encode_targets(["the film", "a dog and a cat"])
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
     losses = []
     for _ in range(3):
         loss = model.head.losses(model.features(inputs), inputs, targets)["next_token"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,10 +27,11 @@ from ..models._choice import canonical_domain, check_licence, find_architecture,
 from ..models._inputs import fit_image_input, image_input_in
 from ..models._labels import label_names
 from ..models._loading import check_share, fill, guess_names, named_tensors, qualify, untouched
-from ..models._records import InputSpec, PathSource
+from ..models._records import InputSpec, PathSource, StateDict
 from ..models.fingerprint import trunk_digest
-from ..models.sources import Obtained, obtain
+from ..models.sources import CONFIGURATION, Obtained, obtain
 from ..nn import Pool, UnpooledHead
+from ..storage import read_json, write_json
 from ..vision import ImageInput
 
 _WORDS = {"nlp": "texts", "audio": "sounds"}
@@ -86,32 +89,41 @@ def load_pretrained_model(
     parts, report = _build(architecture, expected, obtained, include_top)
     if record is not None:
         check_share(report, minimum_pretrained, architecture, _where(record))
-    model = PretrainedModel(
-        trunk=parts.trunk,
-        pool=_pool(parts, pooling or architecture.pooling, architecture),
-        head=parts.head,
-        feature_size=parts.feature_size,
-        stages=parts.stages or architecture.stages,
-        head_name=architecture.head_name,
-        preprocess=expected.open(parts.trunk, obtained.folder if obtained else None, max_length),
-        categories=_categories(parts, record),
-        architecture=architecture,
-        weights_info=record,
-        load_report=report,
-        source={
-            "model_name": architecture.name,
-            "weights": _as_given(record),
-            "input_shape": None if input_shape is None else list(input_shape),
-            "include_top": include_top,
-            "pooling": pooling,
-            "max_length": max_length,
-            "minimum_pretrained": minimum_pretrained,
-            "accept_licence": accept_licence,
-            **_provenance(obtained),
-        },
-        loaded=None if obtained is None else trunk_digest(parts.trunk),
-    )
+    source = {
+        "model_name": architecture.name,
+        "weights": _as_given(record),
+        "input_shape": None if input_shape is None else list(input_shape),
+        "include_top": include_top,
+        "pooling": pooling,
+        "max_length": max_length,
+        "minimum_pretrained": minimum_pretrained,
+        "accept_licence": accept_licence,
+        **_provenance(obtained, expected),
+    }
+    model = _assembled(architecture, parts, report, source, record)
+    model.preprocess = expected.open(parts.trunk, obtained.folder if obtained else None, max_length)
+    model.loaded = None if obtained is None else trunk_digest(parts.trunk)
     return model.to(target).eval()
+
+
+def rebuild_model(source: Mapping[str, Any], state: StateDict, *, keeps_head: bool, device: str) -> PretrainedModel:
+    """A model as `source` describes it and of the sizes that its saved tensors have, with random weights.
+
+    source: of the model that was saved. state: all of its tensors, under our names. keeps_head: the saved head is the
+    one that the model was loaded with, so that its outputs count.
+    """
+    architecture = find_architecture(source["model_name"], None)
+    shape = source["input_shape"]
+    expected = _expected_input(architecture, None, None, tuple(shape) if shape else None)
+    outputs = (architecture.count_outputs(state) if keeps_head else None) or architecture.outputs
+    options = _options(expected, outputs if source["include_top"] else 0, state)
+    with tempfile.TemporaryDirectory() as folder:
+        if source.get("configuration") is not None:
+            write_json(Path(folder) / CONFIGURATION, source["configuration"])
+            options = replace(options, folder=folder)
+        parts = architecture.build(options)
+    model = _assembled(architecture, parts, untouched(parts), source, None)
+    return model.to(resolve_device(device)).eval()
 
 
 def list_models(domain: str | None = None, task: str | None = None) -> list[str]:
@@ -186,9 +198,7 @@ def _build(
     architecture: Architecture, expected: InputSpec, obtained: Obtained | None, include_top: bool
 ) -> tuple[Parts, LoadReport]:
     """The network with the file's tensors in it; its head has as many outputs as the file's."""
-    options = BuildOptions(num_classes=architecture.outputs if include_top else 0)
-    if isinstance(expected, ImageInput):
-        options = replace(options, image_size=expected.size, channels=expected.channels)
+    options = _options(expected, architecture.outputs if include_top else 0, None)
     if obtained is None:
         parts = architecture.build(options)
         return parts, untouched(parts)
@@ -202,6 +212,34 @@ def _build(
     elif parts.head is not None and outputs != options.num_classes:
         parts = architecture.build(replace(options, num_classes=outputs))
     return parts, fill(parts, state, stem=architecture.roles["stem"])
+
+
+def _options(expected: InputSpec, outputs: int, state: StateDict | None) -> BuildOptions:
+    if isinstance(expected, ImageInput):
+        return BuildOptions(num_classes=outputs, image_size=expected.size, channels=expected.channels, state=state)
+    return BuildOptions(num_classes=outputs, state=state)
+
+
+def _assembled(
+    architecture: Architecture,
+    parts: Parts,
+    report: LoadReport,
+    source: Mapping[str, Any],
+    record: Weights | None,
+) -> PretrainedModel:
+    return PretrainedModel(
+        trunk=parts.trunk,
+        pool=_pool(parts, source["pooling"] or architecture.pooling, architecture),
+        head=parts.head,
+        feature_size=parts.feature_size,
+        stages=parts.stages or architecture.stages,
+        head_name=architecture.head_name,
+        categories=_categories(parts, record),
+        architecture=architecture,
+        weights_info=record,
+        load_report=report,
+        source=source,
+    )
 
 
 def _pool(parts: Parts, pooling: str, architecture: Architecture) -> Pool:
@@ -231,11 +269,17 @@ def _as_given(record: Weights | None) -> str | None:
     return record.source.path if isinstance(record.source, PathSource) else record.name
 
 
-def _provenance(obtained: Obtained | None) -> dict[str, str | None]:
-    """Which bytes were read: what a saved tuning compares when it finds its base again."""
+def _provenance(obtained: Obtained | None, expected: InputSpec) -> dict[str, Any]:
+    """Which bytes were read: what a saved tuning compares when it finds its base again.
+
+    configuration: the content of config.json, where it decides what is built.
+    """
+    file = obtained.folder / CONFIGURATION if obtained and obtained.folder else None
+    read = file is not None and CONFIGURATION in expected.files and file.is_file()
     return {
         "weights_sha256": obtained.sha256 if obtained else None,
         "revision": obtained.revision if obtained else None,
+        "configuration": read_json(file) if read and file else None,
     }
 
 

@@ -34,7 +34,7 @@ from ..storage import (
     write_tensors,
 )
 from ..training import MODEL_FOLDER, RUN_FILE
-from .pretrained import load_pretrained_model
+from .pretrained import load_pretrained_model, rebuild_model
 
 MANIFEST = "neurenix.json"
 _FORMAT = 1
@@ -187,7 +187,7 @@ def load_tuning(folder: Path, kind: str, *, module: nn.Module | None, device: st
     folder = saved_folder(folder)
     manifest = read_manifest(folder, kind)
     tensors = _saved_tensors(inside(folder, manifest["tensors"]["file"]), manifest["tensors"]["sha256"])
-    base = _rebuild_base(manifest, module, device)
+    base = _rebuild_base(manifest, tensors, module, device)
     if manifest["preprocess"] is not None:
         base.preprocess = _rebuild_preprocess(manifest["preprocess"], folder)
     return SavedTuning(
@@ -210,7 +210,9 @@ def _saved_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
         ) from error
 
 
-def _rebuild_base(manifest: Mapping[str, Any], module: nn.Module | None, device: str) -> PretrainedModel:
+def _rebuild_base(
+    manifest: Mapping[str, Any], tensors: Mapping[str, Tensor], module: nn.Module | None, device: str
+) -> PretrainedModel:
     base = manifest["base"]
     if base is None:
         if module is None:
@@ -218,10 +220,13 @@ def _rebuild_base(manifest: Mapping[str, Any], module: nn.Module | None, device:
                 "this tuning is of a module of your own, which only your code can build: load(path, model=YOUR_MODULE)."
             )
         return adopt(module)
+    if manifest["tensors"]["complete"]:
+        plain = {base_name(name): tensor for name, tensor in tensors.items()}
+        return rebuild_model(base, plain, keeps_head=manifest["settings"]["num_classes"] is None, device=device)
     wanted = base["weights_sha256"]
     model = load_pretrained_model(
         model_name=base["model_name"],
-        weights=None if manifest["tensors"]["complete"] else base["weights"],
+        weights=base["weights"],
         input_shape=tuple(base["input_shape"]) if base["input_shape"] else None,
         include_top=base["include_top"],
         pooling=base["pooling"],
@@ -231,7 +236,7 @@ def _rebuild_base(manifest: Mapping[str, Any], module: nn.Module | None, device:
         device=device,
     )
     found = (model.source or {}).get("weights_sha256")
-    if not manifest["tensors"]["complete"] and found != wanted:
+    if found != wanted:
         raise WeightsMismatchError(
             f"this tuning was made on weights with SHA-256 {wanted}, but {base['weights']!r} of "
             f"{base['model_name']} now has {found}. Provide the original weights, or save with standalone=True."

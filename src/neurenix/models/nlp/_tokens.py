@@ -33,7 +33,7 @@ def target_tokens(targets: Any, vocabulary: int) -> Tensor:
         got = f"{tuple(tokens.shape)} {tokens.dtype}" if isinstance(tokens, Tensor) else type(tokens).__name__
         raise InputMismatchError(
             f"targets of a language model are token numbers (n, tokens), padded with {IGNORED}, not {got}; "
-            "model.preprocess.encode_targets makes them from texts."
+            "model.preprocess.encode_targets makes them from texts, and a dataset gives them as {'labels': row}."
         )
     if tokens.numel() and int(tokens.max()) >= vocabulary:
         raise InputMismatchError(

@@ -1,5 +1,6 @@
 """Where weights come from: the hub, an address, an installed package, this machine. Read, never run."""
 
+from ._fetched import CONFIGURATION as CONFIGURATION
 from ._hub import hub_cache as hub_cache
 from ._hub import verify_pins as verify_pins
 from ._obtain import Obtained as Obtained
@@ -7,4 +8,4 @@ from ._obtain import obtain as obtain
 from ._state_dict import read_state_dict as read_state_dict
 from ._tensor_bundle import read_tensor_bundle as read_tensor_bundle
 
-__all__ = ["Obtained", "hub_cache", "obtain", "read_state_dict", "read_tensor_bundle", "verify_pins"]
+__all__ = ["CONFIGURATION", "Obtained", "hub_cache", "obtain", "read_state_dict", "read_tensor_bundle", "verify_pins"]
