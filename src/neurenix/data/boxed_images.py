@@ -97,7 +97,8 @@ def target_of(objects: Objects, size: tuple[int, int], classes: int, masks: bool
     if unknown:
         raise UnreadableSampleError(f"an object has class number {unknown[0]}, and there are {classes} classes.")
     boxes = np.asarray(objects.boxes, dtype=np.float64).reshape(-1, 4)
-    boxes = _checked(boxes * np.tile(size, 2) if objects.relative else boxes, size)
+    with np.errstate(over="ignore"):  # what becomes infinite is refused
+        boxes = _checked(boxes * np.tile(size, 2) if objects.relative else boxes, size)
     kept = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1)).tolist()
     target = {
         "boxes": torch.from_numpy(boxes[kept].astype(np.float32)),
@@ -135,11 +136,3 @@ def file_below(folder: Path, name: str) -> Path:
     if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name or ":" in path.parts[0]:
         raise UnsafeFileError(f"{name[:80]!r} points outside of {folder}; only files below it are read.")
     return folder / path
-
-
-def numbers(values: Any, count: int | None, what: str) -> list[float]:
-    """A list of `count` finite numbers, of any length for None; raises UnreadableSampleError for anything else."""
-    usable = isinstance(values, list) and all(type(value) in (int, float) for value in values)
-    if not usable or count not in (None, len(values)) or not np.isfinite(np.asarray(values, dtype=np.float64)).all():
-        raise UnreadableSampleError(f"{what} is {str(values)[:60]}, not {count or 'a list of'} numbers.")
-    return [float(value) for value in values]

@@ -9,8 +9,9 @@ from typing import Any, final
 
 from ..errors import DamagedFileError, EmptyDatasetError, UnreadableSampleError
 from ..storage import read_json
-from .boxed_images import BoxedImages, Objects, file_below, numbers
+from .boxed_images import BoxedImages, Objects, file_below
 from .image_files import MAX_PIXELS
+from .object_masks import are_numbers
 
 
 @final
@@ -58,7 +59,9 @@ class CocoDataset(BoxedImages):
                 raise UnreadableSampleError(
                     f"{self.sample_name(index)}: an object is of category {category!r}, which {self.file} lacks."
                 )
-            left, top, width, height = numbers(box, 4, f"{self.sample_name(index)}: a bbox")
+            if not are_numbers(box) or len(box) != 4:
+                raise UnreadableSampleError(f"{self.sample_name(index)}: a bbox is {str(box)[:60]}, not 4 numbers.")
+            left, top, width, height = (float(value) for value in box)
             boxes.append([left, top, left + width, top + height])
             labels.append(self._number[category])
             outlines.append(outline)

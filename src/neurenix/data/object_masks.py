@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from ..errors import UnreadableSampleError
 from ..packages import require
 
 Outline: TypeAlias = "Sequence[Sequence[float]] | Mapping[str, Any]"  # polygons x, y, x, y, …, or COCO's run lengths
+_LARGEST = sys.float_info.max
 _MOST_BYTES = 1 << 31  # of all masks of one image
 
 
@@ -38,6 +40,13 @@ def object_masks(outlines: Sequence[Outline], size: tuple[int, int], scale: tupl
     return torch.from_numpy(masks)
 
 
+def are_numbers(values: Any) -> TypeGuard[list[float]]:
+    """Whether `values` is a list of finite numbers; JSON as Python reads it has others too, and truth values."""
+    return isinstance(values, list) and all(
+        type(value) in (int, float) and -_LARGEST <= value <= _LARGEST for value in values
+    )
+
+
 def _listed(outline: Any, number: int) -> list[Any]:
     if not isinstance(outline, list) or not outline:
         raise UnreadableSampleError(f"the outline of object {number} is {str(outline)[:60]}, no list of polygons.")
@@ -46,13 +55,12 @@ def _listed(outline: Any, number: int) -> list[Any]:
 
 def _polygon(polygon: Any, size: tuple[int, int], scale: tuple[float, float], number: int) -> list[float]:
     """x, y, x, y, … within the image; the library would take memory for whatever coordinates say."""
-    usable = isinstance(polygon, list) and all(type(value) in (int, float) for value in polygon)
-    points = np.asarray(polygon if usable else [], dtype=np.float64)
-    if len(points) < 6 or len(points) % 2 or not np.isfinite(points).all():
+    points = np.asarray(polygon if are_numbers(polygon) else [], dtype=np.float64)
+    if len(points) < 6 or len(points) % 2:
         raise UnreadableSampleError(
             f"a polygon of object {number} is {str(polygon)[:60]}; three points x, y are needed."
         )
-    clipped = np.clip(points.reshape(-1, 2) * scale, 0, size)
+    clipped = np.clip(points.reshape(-1, 2), 0, np.divide(size, scale)) * scale
     return [float(value) for value in clipped.flatten()]
 
 

@@ -13,6 +13,7 @@ from .boxed_images import BoxedImages, Objects, file_below
 from .image_files import EXTENSIONS, MAX_PIXELS, images_directly_in
 
 _LARGEST_YAML, _LARGEST_LABELS = 1 << 20, 16 << 20  # bytes
+_DEEPEST = 20
 _ADVICE = "It needs names (of the classes) and folders of images: train, val, test."
 
 
@@ -107,14 +108,24 @@ def _read_yaml(file: Path) -> Mapping[str, Any]:
         if file.stat().st_size > _LARGEST_YAML:
             raise ValueError(f"it has more than {_LARGEST_YAML >> 20} MiB")
         text = file.read_text(encoding="utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ValueError("it has aliases (*name), which can grow without bound")
+        _check_plain(yaml, text)
         content = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DamagedFileError(f"{file} cannot be used: {' '.join(str(error).split())[:200]}. {_ADVICE}") from error
     if not isinstance(content, Mapping):
         raise DamagedFileError(f"{file} holds {type(content).__name__}. {_ADVICE}")
     return content
+
+
+def _check_plain(yaml: Any, text: str) -> None:
+    """Raise ValueError for what makes a small file take unbounded memory or time."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("it has aliases (*name), which can grow without bound")
+        if depth > _DEEPEST:
+            raise ValueError(f"it is nested more than {_DEEPEST} deep")
 
 
 def _names(file: Path, content: Mapping[str, Any]) -> list[str]:
