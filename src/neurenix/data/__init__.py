@@ -17,6 +17,8 @@ from .audio_files import AudioFiles as AudioFiles
 from .audio_files import AudioFolder as AudioFolder
 from .audio_files import as_mono as as_mono
 from .audio_files import read_audio as read_audio
+from .boxed_images import BoxedImages as BoxedImages
+from .coco import CocoDataset as CocoDataset
 from .collation import collate as collate
 from .conversion import as_dataset as as_dataset
 from .description import describe as describe
@@ -35,6 +37,7 @@ from .loader import DataLoader as DataLoader
 from .loader import padding_share as padding_share
 from .manifest import DataManifest as DataManifest
 from .manifest import write_data_manifest as write_data_manifest
+from .mask_folders import MaskFolder as MaskFolder
 from .preparation import PREPROCESSES as PREPROCESSES
 from .preparation import PreparedDataset as PreparedDataset
 from .preparation import Preprocess as Preprocess
@@ -48,6 +51,8 @@ from .subset import Subset as Subset
 from .subset import split as split
 from .tables import HuggingFaceDataset as HuggingFaceDataset
 from .tables import TableDataset as TableDataset
+from .voc import VocDataset as VocDataset
+from .yolo_folders import YoloDataset as YoloDataset
 
 __all__ = [
     "AudioFiles",
@@ -57,6 +62,8 @@ __all__ = [
     "read_audio",
     "ArrayDataset",
     "Batch",
+    "BoxedImages",
+    "CocoDataset",
     "DataLoader",
     "DataManifest",
     "Dataset",
@@ -65,6 +72,7 @@ __all__ = [
     "ImageFiles",
     "ImageFolder",
     "ListDataset",
+    "MaskFolder",
     "PREPROCESSES",
     "PreparedDataset",
     "Preprocess",
@@ -73,6 +81,8 @@ __all__ = [
     "Subset",
     "TableDataset",
     "TextDataset",
+    "VocDataset",
+    "YoloDataset",
     "all_targets",
     "as_dataset",
     "check_inputs",

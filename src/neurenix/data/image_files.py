@@ -21,16 +21,22 @@ if TYPE_CHECKING:
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _LOOKED_FOR = LookedFor(dataset="ImageFolder", files="images", file="image", extensions=EXTENSIONS)
+_ORIENTATION = 0x0112
 MAX_PIXELS = 89_000_000  # 267 MB once decoded; Pillow itself warns from 89.5 million on
 
 
 def open_image(
-    path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, manifest: DataManifest | None = None
+    path: str | os.PathLike[str],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    manifest: DataManifest | None = None,
+    upright: bool = True,
 ) -> Image:
     """The image in a file as RGB, upright by its EXIF orientation, transparency on white.
 
     Only the formats of FORMATS are decoded, and only up to `max_pixels`, so that a small hostile file cannot
     fill the memory. manifest: what the file has to be; the bytes that are compared are those that are decoded.
+    upright: False leaves the pixels as they are stored, as boxes and masks drawn on them need it.
     Raises UnreadableSampleError naming the file.
     """
     from PIL import Image
@@ -44,7 +50,7 @@ def open_image(
                     f"{path} has {image.width} x {image.height} pixels; more than {max_pixels} are not "
                     "decoded. Make it smaller, or raise max_pixels."
                 )
-            return to_rgb(image)
+            return to_rgb(image) if upright else _as_stored(image)
     except Exception as error:  # a decoder may raise anything at damaged bytes, and no code of the user's runs here
         if isinstance(error, UnreadableSampleError) and str(path) in str(error):
             raise
@@ -66,6 +72,14 @@ def to_rgb(image: Image) -> Image:
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, image).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _as_stored(image: Image) -> Image:
+    """The image as RGB in the order of its pixels, without the EXIF orientation that would turn it here or later."""
+    image.load()
+    image.getexif().pop(_ORIENTATION, None)
+    image.info.pop("exif", None)
+    return to_rgb(image)
 
 
 @final

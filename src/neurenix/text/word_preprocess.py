@@ -21,6 +21,7 @@ from ._words import Vocabulary
 from .tokenized import Encoded, TokenizedDataset
 
 WORDS_FILE = "words.txt"
+_BLOCK = 4096  # words that are hashed at once
 _NONE = NGrams(shortest=0, longest=0, buckets=0)
 
 
@@ -156,12 +157,15 @@ class BagDataset(Prepared):
         numbering = _Numbering(preprocess)
         super().__init__(TokenizedDataset(dataset, numbering))
         self.lengths = self.dataset.lengths
-        bags = preprocess.bags(list(numbering.number))
-        self._bags = np.concatenate([bags, np.full((1, bags.shape[1]), -1)]).astype(np.int32)  # the last is padding's
+        words = list(numbering.number)
+        blocks = [preprocess.bags(words[start : start + _BLOCK]) for start in range(0, len(words), _BLOCK)]
+        self._sizes = np.concatenate([np.zeros(0, np.int64), *((block >= 0).sum(1) for block in blocks)])
+        self._ends = np.cumsum(self._sizes)
+        self._rows = np.concatenate([np.zeros(0, np.int32), *(block[block >= 0].astype(np.int32) for block in blocks)])
 
     def __getitem__(self, index: int) -> tuple[dict[str, Tensor], Any]:
         inputs, target = self.dataset[index]
-        return {**inputs, "input_ids": self._rows(inputs["input_ids"])}, target
+        return {**inputs, "input_ids": self._bags(inputs["input_ids"].numpy())}, target
 
     def collate(self, samples: list[tuple[dict[str, Tensor], Any]]) -> tuple[dict[str, Tensor], Any]:
         """A batch (n, longest text, largest bag): input_ids filled up with -1, the mask with 0."""
@@ -175,9 +179,13 @@ class BagDataset(Prepared):
         _, targets = collate([(0, target) for _, target in samples])
         return {"input_ids": ids, "attention_mask": mask}, targets
 
-    def _rows(self, numbers: Tensor) -> Tensor:
-        bags = self._bags[numbers.numpy()]
-        return torch.from_numpy(bags[:, : max(1, int((bags >= 0).sum(1).max(initial=0)))].astype(np.int64))
+    def _bags(self, numbers: np.ndarray) -> Tensor:
+        """(words,) numbers of distinct words -> (words, rows), filled up with -1."""
+        sizes = self._sizes[numbers]
+        bags = np.full((len(numbers), max(1, int(sizes.max(initial=0)))), -1, dtype=np.int64)
+        for bag, size, end in zip(bags, sizes, self._ends[numbers], strict=True):
+            bag[:size] = self._rows[end - size : end]
+        return torch.from_numpy(bags)
 
 
 @final

@@ -70,15 +70,20 @@ class VectorStream:
         return found
 
     def line(self, most: int, what: str) -> bytes | None:
-        """The next line without its end, at most `most` bytes long; None behind the last one."""
+        """The next line without its end, at most `most` bytes long; None behind the last one.
+
+        The tools end every line, so that a line without an end was cut.
+        """
         place = self._buffer.find(b"\n", self._start, self._start + most + 1)
         if place >= 0 or b"\n" in self.peek(most + 1):
             return self.until(b"\n", most, what)
-        rest = self.peek(most + 1)
-        if len(rest) > most:
-            raise self.damaged(f"{what} has more than {most:,} bytes")
-        self._start += len(rest)
-        return rest or None
+        rest = len(self.peek(most + 1))
+        if rest:
+            reason = (
+                f"{what} has more than {most:,} bytes" if rest > most else f"{what} has no end, so something is lost"
+            )
+            raise self.damaged(reason)
+        return None
 
     def peek(self, count: int) -> bytes:
         """Up to `count` of the next bytes, which stay where they are."""

@@ -81,7 +81,7 @@ def _read_text(stream: VectorStream, rows: int | None, width: int, limit: int | 
     """rows: as many as the file declares; None where it declares nothing."""
     wanted = min(rows or MOST_WORDS, limit or MOST_WORDS)
     table = VectorTable(stream, width, min(wanted, rows or _ROWS))
-    for lines in _blocks(stream, wanted):
+    for lines in _blocks(stream, table, wanted):
         split = [_split(line, width) for line in lines]
         values = _numbers(b" ".join(numbers for _, numbers in split))
         if values is None or values.size != len(lines) * width or not all(_is_word(word) for word, _ in split):
@@ -94,12 +94,12 @@ def _read_text(stream: VectorStream, rows: int | None, width: int, limit: int | 
     return table.state()
 
 
-def _blocks(stream: VectorStream, rows: int) -> Iterator[list[bytes]]:
+def _blocks(stream: VectorStream, table: VectorTable, rows: int) -> Iterator[list[bytes]]:
     """Lines without spaces at their ends, at most `rows` of them in all, up to the end or to a blank line."""
     while rows > 0:
         lines: list[bytes] = []
         while len(lines) < min(_ROWS, rows):
-            line = stream.line(_LONGEST_LINE, "a line")
+            line = stream.line(_LONGEST_LINE, f"row {len(table.words) + len(lines)}")
             if not line:
                 break
             lines.append(line.rstrip(b" \t\r"))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...errors import InputMismatchError, WeightsMismatchError
 from ...text import WordInput
-from .._records import ARCHITECTURES, Architecture, BuildOptions, Parts, StateDict, UrlSource, Weights
+from .._records import Architecture, BuildOptions, Parts, StateDict, UrlSource, Weights
 from ._word_vector_files import read_word_vectors
 
 GENSIM_DATA = "https://github.com/RaRe-Technologies/gensim-data/releases/download"
@@ -99,32 +99,28 @@ def word_vectors(name: str, url: str, *, md5: str | None, licence: str, paper: s
     )
 
 
-def register(
+def architecture(
     name: str,
-    *aliases: str,
+    *,
     paper: str,
     sizes: tuple[int, int],
     weights: tuple[Weights, ...],
     ngrams: tuple[int, int, int] = (0, 0, 0),
-) -> None:
-    """Enter one family. sizes: rows and numbers of the first set of weights, which is the default."""
-    ARCHITECTURES.add(
-        name,
-        Architecture(
-            name=name,
-            domain="nlp",
-            tasks=("classification", "features"),
-            build=partial(build_word_vectors, rows=sizes[0], width=sizes[1], ngrams=ngrams),
-            input=WordInput(),
-            stages=("embedding",),
-            head_name="classifier",
-            pooling="avg",
-            paper=paper,
-            licence="apache-2.0",
-            weights={record.name: record for record in weights},
-            default_weights=weights[0].name,
-            outputs=0,
-            roles={"stem": "embedding"},
-        ),
-        *aliases,
+) -> Architecture:
+    """The record of one family. sizes: rows and numbers of the first set of weights, which is the default."""
+    return Architecture(
+        name=name,
+        domain="nlp",
+        tasks=("classification", "features"),
+        build=partial(build_word_vectors, rows=sizes[0], width=sizes[1], ngrams=ngrams),
+        input=WordInput(),
+        stages=("embedding",),
+        head_name="classifier",
+        pooling="avg",
+        paper=paper,
+        licence="apache-2.0",
+        weights={record.name: record for record in weights},
+        default_weights=weights[0].name,
+        outputs=0,
+        roles={"stem": "embedding"},
     )

@@ -6,7 +6,8 @@ which has each size by itself and states its MD5; glove.6B.zip of Stanford holds
 
 from __future__ import annotations
 
-from ._word_vectors import GENSIM_DATA, register, word_vectors
+from .._records import ARCHITECTURES
+from ._word_vectors import GENSIM_DATA, architecture, word_vectors
 
 PAPER = "Pennington et al., GloVe: Global Vectors for Word Representation, EMNLP 2014"
 
@@ -18,19 +19,22 @@ PUBLISHED = {
     50: "c289bc5d7f2f02c6dc9f2f9b67641813",
 }
 
-register(
+ARCHITECTURES.add(
     "glove",
-    "glove-6b",
-    paper=PAPER,
-    sizes=(400_000, 300),
-    weights=tuple(
-        word_vectors(
-            f"6b-{width}d",
-            f"{GENSIM_DATA}/glove-wiki-gigaword-{width}/glove-wiki-gigaword-{width}.gz",
-            md5=md5,
-            licence="PDDL-1.0",
-            paper=PAPER,
-        )
-        for width, md5 in PUBLISHED.items()
+    architecture(
+        "glove",
+        paper=PAPER,
+        sizes=(400_000, 300),
+        weights=tuple(
+            word_vectors(
+                f"6b-{width}d",
+                f"{GENSIM_DATA}/glove-wiki-gigaword-{width}/glove-wiki-gigaword-{width}.gz",
+                md5=md5,
+                licence="PDDL-1.0",
+                paper=PAPER,
+            )
+            for width, md5 in PUBLISHED.items()
+        ),
     ),
+    "glove-6b",
 )
