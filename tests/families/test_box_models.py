@@ -259,7 +259,9 @@ def faster() -> PretrainedModel:
 
 def test_training_freezing_and_saving(faster: PretrainedModel, tmp_path: Path) -> None:
     model = copy.deepcopy(faster)
-    model.replace_head(model.head.for_classes(2))
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        model.replace_head(model.head.for_classes(2))
     batch = {
         "images": torch.stack([torch.nn.functional.pad(x, (0, 96 - x.shape[2], 0, 96 - x.shape[1])) for x in images()])
     }
@@ -267,10 +269,10 @@ def test_training_freezing_and_saving(faster: PretrainedModel, tmp_path: Path) -
     targets = {**padded_targets(masks=False), "labels": torch.tensor([[0, 1], [1, -1]])}
     statistics = {name: x.clone() for name, x in model.trunk.named_buffers()}
     trained = [p for name, p in model.named_parameters() if name.startswith(("trunk.backbone.fpn", "head"))]
-    optimizer = torch.optim.SGD(trained, lr=1e-3)
+    optimizer = torch.optim.SGD(trained, lr=1e-3)  # the sampled boxes are the same ones in each step
     values = []
     model.train()
-    for _ in range(2):
+    for _ in range(6):
         with torch.random.fork_rng():
             torch.manual_seed(5)
             loss = sum(model.head.losses(model.features(batch), batch, targets).values())
@@ -278,7 +280,7 @@ def test_training_freezing_and_saving(faster: PretrainedModel, tmp_path: Path) -
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert values[1] < values[0]
+    assert values[-1] < values[0]
     assert all(torch.equal(statistics[name], x) for name, x in model.trunk.named_buffers())
     model.eval()
     save_file({key: x.contiguous() for key, x in model.state_dict().items()}, tmp_path / "saved.safetensors")
