@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,9 @@ def test_sizes_of_a_configuration_travel_along(tmp_path: Path, kind: str, tuner_
     again = tuner_class.load(tmp_path / "saved", device="cpu")
     assert torch.equal(answers(again, texts()), answers(tuner, texts()))
     assert again.model.preprocess("a b")["input_ids"].tolist() == tuner.model.preprocess("a b")["input_ids"].tolist()
+    again.save(tmp_path / "copy", standalone=True)
+    shutil.rmtree(tmp_path / "saved")
+    assert torch.equal(answers(tuner_class.load(tmp_path / "copy", device="cpu"), texts()), answers(tuner, texts()))
 
 
 def test_the_outputs_of_a_files_own_head_travel_along(tmp_path: Path) -> None:

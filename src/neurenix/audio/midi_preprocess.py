@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ..data import PREPROCESSES, Dataset, Finding, collate, label_names, report, sample_name
-from ..data._dataset import innermost, known_targets
-from ..data.preparation import pair
+from ..data import PREPROCESSES, Dataset, Finding, collate, report, sample_name
+from ..data._dataset import known_targets
+from ..data.preparation import Prepared, pair
 from ..errors import ConfigurationError, InputMismatchWarning, UnreadableSampleError
 from .events import EventVocabulary, vocabulary_of_size
 from .midi import MidiSource, name_of, read_midi, write_midi
@@ -86,7 +86,7 @@ class MidiPreprocess:
 
 
 @final
-class MidiDataset(Dataset):
+class MidiDataset(Prepared):
     """`dataset` of MIDI files as event numbers. `dataset[i]` is ({"input_ids": (t,), "attention_mask": (t,)}, target).
 
     Every file is read once, here. `collate` pads a batch to its own longest piece.
@@ -96,8 +96,8 @@ class MidiDataset(Dataset):
     in_memory = True
 
     def __init__(self, dataset: Any, preprocess: MidiPreprocess) -> None:
-        self.dataset, self.preprocess = dataset, preprocess
-        self.classes, self.on_bad = label_names(dataset), innermost(dataset, "on_bad", "raise")
+        super().__init__(dataset)
+        self.preprocess = preprocess
         self._bad: dict[int, str] = {}
         self._targets: list[Any] = []
         self._pieces = [self._read(index) for index in range(len(dataset))]
@@ -132,9 +132,6 @@ class MidiDataset(Dataset):
         if known is None and self._targets and not any(target is None for target in self._targets):
             return numpy.asarray(self._targets)
         return known
-
-    def __len__(self) -> int:
-        return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[dict[str, Tensor], Any]:
         if index in self._bad:

@@ -63,7 +63,7 @@ class AudioPreprocess:
 
     def accepts(self, raw: Any) -> bool:
         """Whether `raw` still has to be preprocessed: True for paths, (samples, rate) and arrays of samples."""
-        if isinstance(raw, (str, os.PathLike)) or _has_rate(raw):
+        if isinstance(raw, (str, os.PathLike)) or has_rate(raw):
             return True
         return isinstance(raw, (np.ndarray, Tensor)) and raw.ndim in (1, 2)
 
@@ -95,7 +95,7 @@ class AudioPreprocess:
         rate = self.spec.sample_rate
         if isinstance(raw, (str, os.PathLike)):
             return read_audio(raw, rate)[0]
-        samples, own_rate = raw if _has_rate(raw) else (raw, rate)
+        samples, own_rate = raw if has_rate(raw) else (raw, rate)
         return as_mono(samples, own_rate, rate)[0]
 
 
@@ -132,7 +132,8 @@ class WaveformDataset(Prepared):
         return inputs, targets
 
 
-def _has_rate(raw: Any) -> bool:
+def has_rate(raw: Any) -> bool:
+    """Whether `raw` is (samples, rate)."""
     if not (isinstance(raw, tuple) and len(raw) == 2):
         return False
     return isinstance(raw[0], (np.ndarray, Tensor, list)) and isinstance(raw[1], (int, np.integer))

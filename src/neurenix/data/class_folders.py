@@ -56,9 +56,12 @@ def files_directly_in(folder: Path, extensions: tuple[str, ...]) -> list[Path]:
 
 
 def has_class_files(root: Path, extensions: tuple[str, ...]) -> bool:
-    """Whether a folder below `root` holds a file with such a name."""
-    folders = (entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    return any(_files_below(folder, extensions, None) for folder in folders)
+    """Whether a folder below `root` holds a file with such a name; looks no further than the first one."""
+    for parent, names, files in os.walk(root):
+        names[:] = [name for name in names if not name.startswith(".")]
+        if Path(parent) != root and any(_ends_so(name, extensions) for name in files):
+            return True
+    return False
 
 
 def _files_below(folder: Path, extensions: tuple[str, ...], manifest: DataManifest | None) -> list[Path]:

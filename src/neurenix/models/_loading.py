@@ -18,36 +18,33 @@ from ._records import Architecture, Parts, StateDict
 Convert = Callable[[StateDict], StateDict]
 
 
-def qualify(state: StateDict, architecture: Architecture, reference: Iterable[str]) -> StateDict:
-    """A file's tensors under our names (`trunk.layer1…`, `head.weight`).
-
-    Of the key conversions that the architecture's records know, and none at all, the one is taken that makes
-    the most keys match `reference`, the names of a built model.
+def conversions(state: StateDict, architecture: Architecture) -> list[StateDict]:
+    """A file's tensors under our names (`trunk.layer1…`, `head.weight`), as they are and by each of the key conversions
+    that the architecture's records know.
     """
-    known = set(reference)
-    candidates = [_ours(convert(state), architecture.head_name) for convert in _conversions(architecture)]
-    best = max(candidates, key=lambda candidate: len(known & candidate.keys()))
-    if len(best) != len(state):
-        raise WeightsMismatchError(
-            f"{len(state) - len(best)} of the file's {len(state)} tensors have names that mean the same "
-            f"layer of {architecture.name}; the file mixes naming schemes and cannot be read safely."
-        )
-    return best
+    known: list[Convert] = [dict]
+    for record in architecture.weights.values():
+        if record.convert is not None and record.convert not in known:
+            known.append(record.convert)
+    return [_ours(convert(state), architecture.head_name) for convert in known]
 
 
-def guess_names(state: StateDict, architecture: Architecture) -> StateDict:
-    """A file's tensors under our names before a model is built to compare with: by the conversion that renames most."""
-    candidates = [_ours(convert(state), architecture.head_name) for convert in _conversions(architecture)]
+def guessed(candidates: Sequence[StateDict]) -> StateDict:
+    """Of these conversions the one that renames most, before a model is built to compare with."""
     plain = candidates[0].keys()
     return max(candidates, key=lambda candidate: len(candidate.keys() - plain))
 
 
-def _conversions(architecture: Architecture) -> list[Convert]:
-    found: list[Convert] = [dict]
-    for record in architecture.weights.values():
-        if record.convert is not None and record.convert not in found:
-            found.append(record.convert)
-    return found
+def qualify(candidates: Sequence[StateDict], architecture: Architecture, reference: Iterable[str]) -> StateDict:
+    """Of these conversions the one that makes the most keys match `reference`, the names of a built model."""
+    known, whole = set(reference), len(candidates[0])
+    best = max(candidates, key=lambda candidate: len(known & candidate.keys()))
+    if len(best) != whole:
+        raise WeightsMismatchError(
+            f"{whole - len(best)} of the file's {whole} tensors have names that mean the same "
+            f"layer of {architecture.name}; the file mixes naming schemes and cannot be read safely."
+        )
+    return best
 
 
 def fill(parts: Parts, state: StateDict, *, stem: str) -> LoadReport:

@@ -10,11 +10,15 @@ from torch import nn
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model is in eval mode inside the block; every module gets its own mode back after it."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    """Every module is in evaluation mode inside the block, and in its own mode again after it.
+
+    The flags are set one by one, because `eval()` may be overridden and do more than that.
+    """
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
     try:
         yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module in training:
+            module.training = True

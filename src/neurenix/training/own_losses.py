@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, final
 
 from torch import nn
@@ -39,7 +40,7 @@ class OwnLosses:
     def check(self, batch: Batch) -> None:
         """Class numbers of boxes have to be ones that the head tells apart; -1 is padding."""
         targets = labelled(batch)
-        labels = targets.get("labels") if isinstance(targets, dict) else None
+        labels = targets.get("labels") if isinstance(targets, Mapping) else None
         if labels is not None and labels.numel() and int(labels.max()) >= self.num_outputs:
             row = int((labels >= self.num_outputs).flatten(1).any(1).nonzero()[0])
             raise LabelMismatchError(

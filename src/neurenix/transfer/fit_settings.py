@@ -136,4 +136,4 @@ class FitSettings:
             label_smoothing=self.label_smoothing,
             class_weights=None if weights is None else torch.as_tensor(weights, dtype=torch.float32),
         )
-        return Supervised(LOSSES[self.loss or _CLASSIFYING], num_outputs, options=options, mixup_alpha=self.mixup_alpha)
+        return Supervised(LOSSES[str(self.loss)], num_outputs, options=options, mixup_alpha=self.mixup_alpha)

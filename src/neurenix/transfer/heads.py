@@ -21,7 +21,7 @@ def task_of(head: nn.Module, settings: FitSettings) -> TaskKind:
     """What a model with this head is asked under these settings, whose loss is known."""
     if settings.loss == OWN:
         return cast(TaskKind, cast(UnpooledHead, head).task)
-    return LOSSES[settings.loss or ""].task
+    return LOSSES[str(settings.loss)].task
 
 
 def has_head(model: PretrainedModel, settings: FitSettings) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy
 import torch
 
+from ..audio.preprocess import has_rate
 from ..data import SOUNDS, AudioFiles, AudioFolder, ImageFiles, ImageFolder, ListDataset, images_directly_in
 from ..data.class_folders import files_directly_in
 from ..errors import ConfigurationError
@@ -55,9 +56,8 @@ def _sounds(data: Any) -> Any:
         return AudioFiles(loose) if loose else AudioFolder(place)
     if isinstance(data, (list, numpy.ndarray)) and len(data) and isinstance(data[0], (str, os.PathLike)):
         return AudioFiles(list(data))
-    is_pair = isinstance(data, tuple) and len(data) == 2 and isinstance(data[1], int)
     is_samples = isinstance(data, (numpy.ndarray, torch.Tensor)) and data.ndim == 1
-    return ListDataset([data]) if is_pair or is_samples else data
+    return ListDataset([data]) if has_rate(data) or is_samples else data
 
 
 def _images(data: Any, channels: int) -> Any:

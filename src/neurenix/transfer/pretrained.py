@@ -26,7 +26,7 @@ from ..models import (
 from ..models._choice import canonical_domain, check_licence, find_architecture, find_weights
 from ..models._inputs import fit_image_input, image_input_in
 from ..models._labels import label_names
-from ..models._loading import check_share, fill, guess_names, named_tensors, qualify, untouched
+from ..models._loading import check_share, conversions, fill, guessed, named_tensors, qualify, untouched
 from ..models._records import InputSpec, PathSource, StateDict
 from ..models.fingerprint import trunk_digest
 from ..models.sources import CONFIGURATION, Obtained, obtain
@@ -203,9 +203,10 @@ def _build(
         parts = architecture.build(options)
         return parts, untouched(parts)
     folder = str(obtained.folder) if expected.files and obtained.folder else None
-    options = replace(options, folder=folder, state=guess_names(obtained.state, architecture))
+    candidates = conversions(obtained.state, architecture)
+    options = replace(options, folder=folder, state=guessed(candidates))
     parts = architecture.build(options)
-    state = qualify(obtained.state, architecture, (name for name, _ in named_tensors(parts)))
+    state = qualify(candidates, architecture, (name for name, _ in named_tensors(parts)))
     outputs = architecture.count_outputs(state)
     if outputs is None:
         parts = replace(parts, head=None)

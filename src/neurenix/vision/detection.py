@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from ..errors import ConfigurationError
 from ._detection_input import DetectionInput
 from .boxed import BoxedDataset, scale_target
 from .boxes import Detections, detections_in_original, letterbox_size, shorter_side_size
-from .preprocess import as_image
+from .preprocess import as_image, is_raw_image
 
 DETECTION_AUGMENTATIONS: Mapping[str, str] = {
     "none": "nothing, as in evaluation",
@@ -73,9 +72,7 @@ class DetectionPreprocess:
 
     def accepts(self, raw: Any) -> bool:
         """Whether `raw` still has to be preprocessed: True for PIL images, paths and uint8 images."""
-        if isinstance(raw, (str, os.PathLike)) or type(raw).__module__.startswith("PIL."):
-            return True
-        return str(getattr(raw, "dtype", "")) in ("uint8", "torch.uint8") and len(raw.shape) in (2, 3)
+        return is_raw_image(raw)
 
     def for_training(self, augmentation: str = "standard") -> DetectionPreprocess:
         """The same preprocessing with a random augmentation."""

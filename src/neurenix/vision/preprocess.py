@@ -75,9 +75,7 @@ class ImagePreprocess:
 
     def accepts(self, raw: Any) -> bool:
         """Whether `raw` still has to be preprocessed: True for PIL images, paths and uint8 images."""
-        if isinstance(raw, (str, os.PathLike)) or type(raw).__module__.startswith("PIL."):
-            return True
-        return str(getattr(raw, "dtype", "")) in ("uint8", "torch.uint8") and len(raw.shape) in (2, 3)
+        return is_raw_image(raw)
 
     def for_training(self, augmentation: str = "standard") -> ImagePreprocess:
         """The same preprocessing with a random augmentation."""
@@ -160,6 +158,13 @@ def _augmentation(name: str, spec: ImageInput) -> Callable[[Any], Any]:
         steps.append(v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR))
     augment: Callable[[Any], Any] = v2.Compose(steps)
     return augment
+
+
+def is_raw_image(raw: Any) -> bool:
+    """Whether `raw` is a path, a PIL image or a uint8 image, and no tensor that is ready."""
+    if isinstance(raw, (str, os.PathLike)) or type(raw).__module__.startswith("PIL."):
+        return True
+    return str(getattr(raw, "dtype", "")) in ("uint8", "torch.uint8") and len(raw.shape) in (2, 3)
 
 
 def as_image(raw: Any, mode: str) -> Image:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from ._input import ImageInput
 from ._segmentation_input import SegmentationInput
 from .guard import check_images
 from .masks import IGNORED, as_mask
-from .preprocess import as_image
+from .preprocess import as_image, is_raw_image
 
 AUGMENTATIONS: Mapping[str, str] = {
     "none": "resized only, as in evaluation",
@@ -77,9 +76,7 @@ class SegmentationPreprocess:
 
     def accepts(self, raw: Any) -> bool:
         """Whether `raw` still has to be preprocessed: True for PIL images, paths and uint8 images."""
-        if isinstance(raw, (str, os.PathLike)) or type(raw).__module__.startswith("PIL."):
-            return True
-        return str(getattr(raw, "dtype", "")) in ("uint8", "torch.uint8") and len(raw.shape) in (2, 3)
+        return is_raw_image(raw)
 
     def for_training(self, augmentation: str = "standard") -> SegmentationPreprocess:
         """The same preprocessing with a random augmentation."""

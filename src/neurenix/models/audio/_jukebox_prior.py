@@ -19,7 +19,8 @@ from torch.nn import functional
 from ...errors import InputMismatchError
 from ._jukebox_attention import SparseTransformer, TransformerSizes
 from ._jukebox_conditioning import LabelConditioner, Labels, LabelSizes, UpperConditioner, UpperSizes
-from ._jukebox_vqvae import JukeboxVQVAE, VQVAESizes, check_codes, frame_mask, waveform_of
+from ._jukebox_vqvae import JukeboxVQVAE, VQVAESizes, check_codes, frame_mask
+from ._waveforms import waveform_of
 
 CODES, UPPER_CODES = "codes", "upper_codes"
 SAMPLE_RATE = 44_100

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import ConfigurationError, InputMismatchError
+from ._waveforms import waveform_of
 
 WAVEFORM, MASK = "waveform", "attention_mask"
 
@@ -293,22 +294,6 @@ class JukeboxVQVAE(nn.Module):
                 f"level={level!r}; the VQ-VAE has levels 0 (the finest) to {len(self.sizes.halvings) - 1}."
             )
         return level
-
-
-def waveform_of(inputs: Any) -> Tensor:
-    """(n, samples) of a batch as AudioPreprocess makes it, or of a tensor. Raises InputMismatchError."""
-    waveform = inputs.get(WAVEFORM) if isinstance(inputs, Mapping) else inputs
-    if not isinstance(waveform, Tensor):
-        given = f"a mapping with {', '.join(inputs)}" if isinstance(inputs, Mapping) else type(inputs).__name__
-        raise InputMismatchError(
-            f"Jukebox reads waveforms: a tensor (n, samples), or a mapping with {WAVEFORM!r}; it got {given}. "
-            "They are mono, at 44.1 kHz, in [-1, 1]."
-        )
-    if waveform.ndim != 2 or not waveform.is_floating_point() or not waveform.shape[1]:
-        raise InputMismatchError(
-            f"a waveform is (n, samples), mono, of reals in [-1, 1]; it got {tuple(waveform.shape)} {waveform.dtype}."
-        )
-    return waveform
 
 
 def frame_mask(inputs: Tensor | Mapping[str, Tensor], hop: int) -> Tensor | None:

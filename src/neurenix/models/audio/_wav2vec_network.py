@@ -9,8 +9,8 @@ from typing import Any, cast, final
 import torch
 from torch import Tensor, nn
 
-from ...errors import InputMismatchError
 from ._wav2vec_sizes import Wav2Vec2Sizes
+from ._waveforms import waveform_of
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Wav2Vec2Trunk(nn.Module):
 
     def forward(self, inputs: Tensor | Mapping[str, Tensor]) -> Tensor:
         """See the class. Raises InputMismatchError for what is no waveform, or one that is too short."""
-        waveform = _waveform(inputs, self.frames.shortest)
+        waveform = waveform_of(inputs, self.frames.shortest)
         found, _ = self.feature_projection(self.feature_extractor(waveform).transpose(1, 2))
         hidden = cast(Tensor, found)
         real = self.frames(inputs)
@@ -93,7 +93,7 @@ class Wav2Vec2Trunk(nn.Module):
         real = self.frames(inputs)
         if real is None:
             return None
-        samples = torch.tensor(_waveform(inputs, self.frames.shortest).shape[1])
+        samples = torch.tensor(waveform_of(inputs, self.frames.shortest).shape[1])
         return _first(real, int(self.frames.of(samples))).long()
 
     def _masked(self, hidden: Tensor, real: Tensor | None) -> Tensor:
@@ -111,15 +111,3 @@ class Wav2Vec2Trunk(nn.Module):
 def _first(real: Tensor, frames: int) -> Tensor:
     """(n,) -> (n, frames) bool, True for so many first ones."""
     return torch.arange(frames, device=real.device) < real.unsqueeze(1)
-
-
-def _waveform(inputs: Any, shortest: int) -> Tensor:
-    waveform = inputs.get("waveform") if isinstance(inputs, Mapping) else inputs
-    if isinstance(waveform, Tensor) and waveform.ndim == 2 and waveform.is_floating_point():
-        if waveform.shape[1] >= shortest:
-            return waveform
-    got = f"{tuple(waveform.shape)} {waveform.dtype}" if isinstance(waveform, Tensor) else type(waveform).__name__
-    raise InputMismatchError(
-        f"Wav2Vec 2.0 reads waveforms, (n, samples) real numbers at 16 kHz, at least {shortest} samples; it got {got}. "
-        "Pass sounds, or what model.preprocess makes of them: {'waveform': …, 'attention_mask': …}."
-    )

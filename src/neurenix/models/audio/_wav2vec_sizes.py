@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import DamagedFileError, WeightsMismatchError
-from ..nlp._sizes import Extent, read_sizes
+from .._sizes import Extent, read_sizes
 
 MODEL_TYPE = "wav2vec2"
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...packages import require
 from .._records import BuildOptions, Parts, StateDict
-from ._sizes import Extent, read_sizes
+from .._sizes import Extent, read_sizes
 from ._tokens import token_inputs
 
 ROLES = {

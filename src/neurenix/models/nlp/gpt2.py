@@ -17,8 +17,8 @@ from ...nn import UnpooledHead, evaluating
 from ...packages import require
 from ...text import TextInput
 from .._records import ARCHITECTURES, Architecture, BuildOptions, HubSource, Parts, StateDict, Weights
+from .._sizes import Extent, read_sizes
 from ._generation import GenerationSettings, generation_config, no_classes, refuse_prompts
-from ._sizes import Extent, read_sizes
 from ._tokens import IGNORED, borrow, has_own_output, target_tokens, token_inputs, token_loss
 
 PAPER = "Radford et al., Language Models are Unsupervised Multitask Learners, OpenAI 2019"

@@ -16,8 +16,8 @@ from ...errors import WeightsMismatchError
 from ...packages import require
 from ...text import TranslationInput
 from .._records import ARCHITECTURES, Architecture, BuildOptions, HubSource, Parts, StateDict, Weights
+from .._sizes import Extent, read_sizes
 from ._decoder import DecoderHead
-from ._sizes import Extent, read_sizes
 from ._tokens import borrow, token_inputs
 
 PAPER = "Tiedemann & Thottingal, OPUS-MT: Building open translation services for the World, EAMT 2020"

@@ -15,8 +15,8 @@ from torch.nn import functional
 from ...packages import require
 from ...text import TextInput
 from .._records import ARCHITECTURES, Architecture, BuildOptions, HubSource, Parts, StateDict, Weights
+from .._sizes import Extent, read_sizes
 from ._decoder import DecoderHead
-from ._sizes import Extent, read_sizes
 from ._tokens import borrow, has_own_output, token_inputs
 
 PAPER = (

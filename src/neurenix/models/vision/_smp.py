@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, cast, final
 
@@ -18,7 +19,7 @@ from ...nn import UnpooledHead
 from ...packages import require
 from ...storage import read_json
 from ...vision import SegmentationInput
-from .._records import BuildOptions, HubSource, Parts, StateDict, Weights
+from .._records import Architecture, BuildOptions, HubSource, Parts, StateDict, Weights
 from ._dense import checked_classes, divisible_images, images_of, pixel_loss, place_mask, with_outputs
 
 LICENCE = "mit"
@@ -226,3 +227,26 @@ def _read_settings(folder: str | None, kind: str, encoder: str) -> dict[str, Any
         if not SETTINGS[kind][key](value):
             raise DamagedFileError(f"{path} says {key} = {value!r}, which is no setting that can be used.")
     return found
+
+
+def smp_architectures(kind: str, prefix: str, paper: str) -> list[Architecture]:
+    """The library's `kind` on each encoder, called `prefix`-encoder; that on the smallest ResNet first."""
+    return [
+        Architecture(
+            name=f"{prefix}-{encoder}",
+            domain="vision",
+            tasks=("segmentation", "features"),
+            build=partial(build_smp, kind=kind, encoder=encoder),
+            input=EXPECTED,
+            stages=tuple(f"encoder.{stage}" for stage in stages),
+            head_name="",
+            pooling="avg",
+            paper=paper,
+            licence=LICENCE,
+            weights=encoder_weights(encoder),
+            outputs=1,
+            count_outputs=count_classes,
+            roles=roles,
+        )
+        for encoder, (stages, roles, *_) in ENCODERS.items()
+    ]

@@ -17,9 +17,9 @@ from torch.nn import functional
 from ...nn import UnpooledHead
 from ...packages import require
 from ...vision import SegmentationInput
-from .._records import ARCHITECTURES, Architecture, BuildOptions, Parts, StateDict
+from .._records import ARCHITECTURES, BuildOptions, Parts, StateDict
 from ._dense import MapsTrunk, checked_classes, images_of, pixel_loss, with_outputs
-from ._torchvision import TORCHVISION_LICENCE, torchvision_weights
+from ._torchvision import trained_on_coco
 
 PAPER = "Chen et al., Rethinking Atrous Convolution for Semantic Image Segmentation, 2017, arXiv:1706.05587"
 CLASSES = 21
@@ -122,23 +122,16 @@ def count_classes(state: StateDict) -> int | None:
 for _name, (_file, _stages, _stride) in PUBLISHED.items():
     ARCHITECTURES.add(
         _name,
-        Architecture(
-            name=_name,
-            domain="vision",
-            tasks=("segmentation", "features"),
+        trained_on_coco(
+            _name,
+            task="segmentation",
             build=partial(build_deeplab, name=_name, stride=_stride),
             input=EXPECTED,
             stages=tuple(f"backbone.{stage}" for stage in _stages),
-            head_name="",
-            pooling="avg",
             paper=PAPER,
-            licence=TORCHVISION_LICENCE,
-            weights={
-                "coco": torchvision_weights(
-                    "coco", _file, input=EXPECTED, paper=PAPER, labels="voc-21", convert=convert
-                )
-            },
-            default_weights="coco",
+            file=_file,
+            labels="voc-21",
+            convert=convert,
             outputs=CLASSES,
             count_outputs=count_classes,
             roles=MOBILENET_ROLES if "mobilenet" in _name else RESNET_ROLES,

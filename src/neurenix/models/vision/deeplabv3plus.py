@@ -7,35 +7,13 @@ logits, (n, classes, height, width), for images whose sides are multiples of 16.
 
 from __future__ import annotations
 
-from functools import partial
-
-from .._records import ARCHITECTURES, Architecture
-from ._smp import ENCODERS, EXPECTED, LICENCE, build_smp, count_classes, encoder_weights
+from .._records import ARCHITECTURES
+from ._smp import smp_architectures
 
 PAPER = (
     "Chen et al., Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation, ECCV 2018, "
     "arXiv:1802.02611"
 )
 
-for _encoder, (_stages, _roles, *_) in ENCODERS.items():
-    _name = f"deeplabv3plus-{_encoder}"
-    ARCHITECTURES.add(
-        _name,
-        Architecture(
-            name=_name,
-            domain="vision",
-            tasks=("segmentation", "features"),
-            build=partial(build_smp, kind="DeepLabV3Plus", encoder=_encoder),
-            input=EXPECTED,
-            stages=tuple(f"encoder.{stage}" for stage in _stages),
-            head_name="",
-            pooling="avg",
-            paper=PAPER,
-            licence=LICENCE,
-            weights=encoder_weights(_encoder),
-            outputs=1,
-            count_outputs=count_classes,
-            roles=_roles,
-        ),
-        *(("deeplabv3plus", "deeplabv3+") if _encoder == "resnet34" else ()),
-    )
+for _place, _architecture in enumerate(smp_architectures("DeepLabV3Plus", "deeplabv3plus", PAPER)):
+    ARCHITECTURES.add(_architecture.name, _architecture, *(("deeplabv3plus", "deeplabv3+") if _place == 0 else ()))

@@ -10,10 +10,10 @@ from __future__ import annotations
 from functools import partial
 
 from ...vision import DetectionInput
-from .._records import ARCHITECTURES, Architecture
+from .._records import ARCHITECTURES
 from ._boxes import convert
 from ._regions import build_regions, count_classes
-from ._torchvision import TORCHVISION_LICENCE, torchvision_weights
+from ._torchvision import trained_on_coco
 
 PAPER = "Ren et al., Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks, NeurIPS 2015"
 PAPER_V2 = "Li et al., Benchmarking Detection Transfer Learning with Vision Transformers, 2021, arXiv:2111.11429"
@@ -51,23 +51,16 @@ for _name, (_file, _eps, _expected, _paper) in PUBLISHED.items():
     _stages = MOBILENET_STAGES if _is_mobile else RESNET_STAGES
     ARCHITECTURES.add(
         _name,
-        Architecture(
-            name=_name,
-            domain="vision",
-            tasks=("detection", "features"),
+        trained_on_coco(
+            _name,
+            task="detection",
             build=partial(build_regions, name=_name, frozen_eps=_eps),
             input=_expected,
             stages=(*(f"backbone.body.{stage}" for stage in _stages), "backbone.fpn"),
-            head_name="",
-            pooling="avg",
-            paper=PAPER,
-            licence=TORCHVISION_LICENCE,
-            weights={
-                "coco": torchvision_weights(
-                    "coco", _file, input=_expected, paper=_paper, labels="coco-91", convert=convert
-                )
-            },
-            default_weights="coco",
+            paper=_paper,
+            file=_file,
+            labels="coco-91",
+            convert=convert,
             outputs=CLASSES,
             count_outputs=count_classes,
             roles=MOBILENET_ROLES if _is_mobile else RESNET_ROLES,

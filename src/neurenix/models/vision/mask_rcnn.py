@@ -10,10 +10,10 @@ from __future__ import annotations
 from functools import partial
 
 from ...vision import DetectionInput
-from .._records import ARCHITECTURES, Architecture
+from .._records import ARCHITECTURES
 from ._boxes import convert
 from ._regions import build_regions, count_classes
-from ._torchvision import TORCHVISION_LICENCE, torchvision_weights
+from ._torchvision import trained_on_coco
 
 PAPER = "He et al., Mask R-CNN, ICCV 2017, arXiv:1703.06870"
 PAPER_V2 = "Li et al., Benchmarking Detection Transfer Learning with Vision Transformers, 2021, arXiv:2111.11429"
@@ -30,23 +30,16 @@ PUBLISHED: dict[str, tuple[str, float | None, str]] = {
 for _name, (_file, _eps, _paper) in PUBLISHED.items():
     ARCHITECTURES.add(
         _name,
-        Architecture(
-            name=_name,
-            domain="vision",
-            tasks=("detection", "features"),
+        trained_on_coco(
+            _name,
+            task="detection",
             build=partial(build_regions, name=_name, frozen_eps=_eps),
             input=EXPECTED,
             stages=(*STAGES, "backbone.fpn"),
-            head_name="",
-            pooling="avg",
-            paper=PAPER,
-            licence=TORCHVISION_LICENCE,
-            weights={
-                "coco": torchvision_weights(
-                    "coco", _file, input=EXPECTED, paper=_paper, labels="coco-91", convert=convert
-                )
-            },
-            default_weights="coco",
+            paper=_paper,
+            file=_file,
+            labels="coco-91",
+            convert=convert,
             outputs=CLASSES,
             count_outputs=count_classes,
             roles={

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from ...nn import UnpooledHead
 from ...packages import require
 from ...vision import DetectionInput
-from .._records import ARCHITECTURES, Architecture, BuildOptions, Parts, StateDict
+from .._records import ARCHITECTURES, BuildOptions, Parts, StateDict
 from ._boxes import convert, freeze_norms, full_precision, image_sizes, unpadded
 from ._dense import MapsTrunk, checked_classes, images_of
-from ._torchvision import TORCHVISION_LICENCE, torchvision_weights
+from ._torchvision import trained_on_coco
 
 PAPER = "Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, arXiv:1708.02002"
 PAPER_V2 = "Zhang et al., Bridging the Gap Between Anchor-based and Anchor-free Detection, CVPR 2020, arXiv:1912.02424"
@@ -116,23 +116,16 @@ def count_classes(state: StateDict) -> int | None:
 for _name, (_file, _eps, _paper) in PUBLISHED.items():
     ARCHITECTURES.add(
         _name,
-        Architecture(
-            name=_name,
-            domain="vision",
-            tasks=("detection", "features"),
+        trained_on_coco(
+            _name,
+            task="detection",
             build=partial(build_retinanet, name=_name, frozen_eps=_eps),
             input=EXPECTED,
             stages=(*STAGES, "backbone.fpn"),
-            head_name="",
-            pooling="avg",
-            paper=PAPER,
-            licence=TORCHVISION_LICENCE,
-            weights={
-                "coco": torchvision_weights(
-                    "coco", _file, input=EXPECTED, paper=_paper, labels="coco-91", convert=convert
-                )
-            },
-            default_weights="coco",
+            paper=_paper,
+            file=_file,
+            labels="coco-91",
+            convert=convert,
             outputs=CLASSES,
             count_outputs=count_classes,
             roles=ROLES,

@@ -10,12 +10,11 @@ library's save_pretrained brings both. `model(inputs)` gives logits, (n, classes
 from __future__ import annotations
 
 import re
-from functools import partial
 
 from ...vision import SegmentationInput
 from .._records import ARCHITECTURES, Architecture, StateDict, UrlSource, Weights
 from ._brain_unet import LEVELS, build_brain_unet
-from ._smp import ENCODERS, EXPECTED, LICENCE, build_smp, count_classes, encoder_weights
+from ._smp import smp_architectures
 
 PAPER = "Ronneberger, Fischer & Brox, U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015"
 BRAIN_PAPER = (
@@ -41,28 +40,8 @@ def count_brain_classes(state: StateDict) -> int | None:
     return None if last is None else last.shape[0]
 
 
-for _encoder, (_stages, _roles, *_) in ENCODERS.items():
-    _name = f"unet-{_encoder}"
-    ARCHITECTURES.add(
-        _name,
-        Architecture(
-            name=_name,
-            domain="vision",
-            tasks=("segmentation", "features"),
-            build=partial(build_smp, kind="Unet", encoder=_encoder),
-            input=EXPECTED,
-            stages=tuple(f"encoder.{stage}" for stage in _stages),
-            head_name="",
-            pooling="avg",
-            paper=PAPER,
-            licence=LICENCE,
-            weights=encoder_weights(_encoder),
-            outputs=1,
-            count_outputs=count_classes,
-            roles=_roles,
-        ),
-        *(("unet",) if _encoder == "resnet34" else ()),
-    )
+for _place, _architecture in enumerate(smp_architectures("Unet", "unet", PAPER)):
+    ARCHITECTURES.add(_architecture.name, _architecture, *(("unet",) if _place == 0 else ()))
 
 ARCHITECTURES.add(
     "unet-brain-mri",

@@ -23,7 +23,7 @@ from ...packages import require
 from ...storage import read_json
 from ...vision import DetectionInput
 from .._records import ARCHITECTURES, Architecture, BuildOptions, HubSource, Parts, StateDict, Weights
-from ..nlp._sizes import Extent, read_sizes
+from .._sizes import Extent, read_sizes
 from ._boxes import full_precision, image_sizes, unpadded
 from ._dense import checked_classes, divisible_images, place_mask
 from ._simota import corners

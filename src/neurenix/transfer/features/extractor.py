@@ -16,7 +16,7 @@ from ...data import Batch, work
 from ...devices import Precision, autocast, resolve_device, resolve_precision
 from ...errors import ConfigurationError, EmptyDatasetError
 from ...models._pretrained_model import PretrainedModel
-from ...nn import Pool
+from ...nn import Pool, evaluating
 from . import fingerprint, samples, taps
 from .cache import CachedFeatures, Plan, check_storage, fill
 from .layouts import Layout, detect, reference_of
@@ -202,7 +202,7 @@ class FeatureExtractor:
         """Pooled and scaled output of each layer, in float32 or float64."""
         device, dtype = _device_and_dtype(self.model)
         inputs = taps.cast(inputs, device, dtype)
-        with taps.evaluating(self.model), autocast(device, self.precision):
+        with evaluating(self.model), autocast(device, self.precision):
             self._layouts = self._layouts or self._survey(taps.first_sample(inputs))
             return self.read_prepared(inputs)
 
@@ -258,7 +258,7 @@ class FeatureExtractor:
 
         def features_of(batch: Batch) -> Tensor:
             nonlocal forward
-            with taps.evaluating(self.model):
+            with evaluating(self.model):
                 inputs = taps.cast(batch.inputs, *_device_and_dtype(self.model))
                 if forward is None:
                     self._layouts = self._layouts or self._surveyed(inputs)

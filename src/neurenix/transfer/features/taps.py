@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -78,22 +78,6 @@ def run(model: nn.Module, inputs: Inputs) -> Any:
     if isinstance(inputs, Mapping) and not isinstance(model, PretrainedModel) and _takes_keywords(model, inputs):
         return model(**inputs)
     return model(inputs)
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Inference mode for every module, and each module's own mode again afterwards.
-
-    The flags are set one by one, because `eval()` may be overridden and do more than that.
-    """
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def may_stop(model: nn.Module) -> bool:

@@ -11,8 +11,8 @@ from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from ...errors import DamagedFileError, WeightsMismatchError
-from ...storage import read_json
+from ..errors import DamagedFileError, WeightsMismatchError
+from ..storage import read_json
 
 _MOST_PARAMETERS, _MOST_LAYERS = 20_000_000_000, 512
 _MOST = 10**7  # of any one number: tokens, features, places
