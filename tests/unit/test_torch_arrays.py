@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from neurenix.errors import DamagedFileError, UnsafeFileError
-from neurenix.models.audio._torch_arrays import _Array, _Noted, load_with_arrays
+from neurenix.models.audio._torch_arrays import _Array, load_with_arrays
+from neurenix.models.sources import Noted
 
 
 def test_arrays_become_tensors(tmp_path: Path) -> None:
@@ -43,8 +44,8 @@ def test_other_arrays_are_left_out(tmp_path: Path) -> None:
     assert list(load_with_arrays(tmp_path / "arrays.pth")) == ["kept"]
 
 
-def noted(kind: str) -> _Noted:
-    record = _Noted(kind, False, True)
+def noted(kind: str) -> Noted:
+    record = Noted(kind, False, True)
     record.__setstate__((3, "<", None, None, None, -1, -1, 0))
     return record
 

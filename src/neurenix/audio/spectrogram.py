@@ -44,6 +44,11 @@ def real_lengths(mask: Tensor, shortest: int) -> Tensor:
     return mask.sum(1).clamp(min=shortest)
 
 
+def first_places(counts: Tensor, places: int) -> Tensor:
+    """(n,) -> (n, places) bool, True for so many first ones."""
+    return torch.arange(places, device=counts.device) < counts[:, None]
+
+
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """No autocast within: logarithms of powers need more than bfloat16's three digits."""
     if torch.is_autocast_enabled(device.type):

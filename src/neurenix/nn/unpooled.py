@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
@@ -47,3 +48,10 @@ class UnpooledHead(nn.Module, abc.ABC):
 
         Raises ConfigurationError where the task has no classes of the user's own.
         """
+
+    def for_saved(self, state: Mapping[str, Tensor]) -> UnpooledHead:
+        """The same head as it was when its tensors were saved, where they tell more than the number of classes.
+
+        state: the head's own tensors. By default itself.
+        """
+        return self

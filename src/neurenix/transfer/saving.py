@@ -21,7 +21,7 @@ from ..data import PREPROCESSES
 from ..errors import ConfigurationError, DamagedFileError, WeightsMismatchError
 from ..models import PretrainedModel, adopt
 from ..models.fingerprint import key
-from ..nn import BASE_LAYER
+from ..nn import BASE_LAYER, UnpooledHead
 from ..storage import (
     check_hash,
     file_sha256,
@@ -56,6 +56,9 @@ class SavedTuning:
 
     def put_into(self, model: PretrainedModel) -> None:
         """Give `model` (the base with the tuner's head on it) the saved tensors and label names."""
+        if isinstance(model.head, UnpooledHead):
+            own = {name.removeprefix("head."): part for name, part in self.tensors.items() if name.startswith("head.")}
+            model.replace_head(model.head.for_saved(own))
         try:
             missing, unexpected = model.load_state_dict(self.tensors, strict=False)
         except RuntimeError as error:  # torch's word for tensors of another shape

@@ -112,12 +112,37 @@ class CTCHead(UnpooledHead):
         each = functional.ctc_loss(scores, targets.clamp(min=0), real, lengths, blank=blank, reduction="none")
         return {"ctc": (each / lengths.clamp(min=1)).mean()}
 
+    def for_symbols(self, symbols: Sequence[str], *, blank: int = 0, space: str = " ") -> CTCHead:
+        """A head for symbols of one's own, with new weights, for `model.replace_head`. See Alphabet.
+
+        Raises ConfigurationError for symbols that cannot be.
+        """
+        return CTCHead(
+            self._layer.in_features,
+            symbols,
+            name=self.layer_name,
+            blank=blank,
+            space=space,
+            bias=self._layer.bias is not None,
+            dropout=self.dropout.p,
+            frames=self.frames,
+        ).to(self._layer.weight)
+
     def for_classes(self, num_outputs: int) -> Self:
         """Raises ConfigurationError: what is heard is written in the symbols that there are."""
         raise ConfigurationError(
             f"what is heard is written in {self.num_outputs} symbols, and has no {num_outputs} classes of your own; "
-            "to classify sounds, give num_classes to a tuner, which puts a classifier on the pooled features."
+            "to classify sounds, give num_classes to a tuner, which puts a classifier on the pooled features; for "
+            "symbols of your own, model.replace_head(model.head.for_symbols(symbols))."
         )
+
+    def for_saved(self, state: Mapping[str, Tensor]) -> CTCHead:
+        """A head for the symbols that saved tensors write in; itself where they are its own."""
+        written = state.get("vocabulary")
+        if written is None or torch.equal(written.cpu(), self.vocabulary.cpu()):
+            return self
+        alphabet = Alphabet.from_tensor(written)
+        return self.for_symbols(alphabet.symbols, blank=alphabet.blank, space=alphabet.space)
 
     @property
     def _layer(self) -> nn.Linear:

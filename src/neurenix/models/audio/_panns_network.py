@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d
 
 from ...audio.mel import slaney_filters
 from ...audio.spec_augment import SpecAugment
-from ...audio.spectrogram import full_precision, mirrored, spectrogram
+from ...audio.spectrogram import first_places, full_precision, mirrored, spectrogram
 from ._waveforms import opened
 
 BANDS = 64
@@ -146,13 +146,9 @@ def only_real(maps: Tensor, frames: Tensor | None) -> Tensor:
     """(n, channels, frames, bands) with zeros behind the frames that are real, (n,); as they are where all are."""
     if frames is None:
         return maps
-    return maps * _is_real(maps.shape[2], frames)[:, None, :, None].to(maps.dtype)
+    return maps * first_places(frames, maps.shape[2])[:, None, :, None].to(maps.dtype)
 
 
 def mean_of_real(series: Tensor, frames: Tensor | None) -> Tensor:
     """(n, width, frames), zero behind the frames that are real -> their mean (n, width)."""
     return series.mean(2) if frames is None else series.sum(2) / frames[:, None].to(series.dtype)
-
-
-def _is_real(count: int, frames: Tensor) -> Tensor:
-    return torch.arange(count, device=frames.device) < frames[:, None]

@@ -1,12 +1,11 @@
 """Torch files that hold NumPy arrays beside tensors, read without NumPy's unpickling.
 
-torch.load(weights_only=True) refuses such files. NumPy's own classes are not let in: what they are told while they are
-unpickled can make them read memory that is not theirs. Records that only note what they are told stand in for them.
+NumPy's own classes are not let in: what they are told while they are unpickled can make them read memory that is not
+theirs.
 """
 
 from __future__ import annotations
 
-import io
 import math
 from pathlib import Path
 from typing import Any, final
@@ -14,21 +13,9 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from ...errors import DamagedFileError, UnsafeFileError
-from ...tensor_files import check_torch_archive
+from ..sources import Noted, load_with_stand_ins
 
 _KINDS = {"f4": torch.float32, "f8": torch.float64, "i4": torch.int32, "i8": torch.int64}
-
-
-@final
-class _Noted:
-    """Whatever it is made with and told, it keeps; it stands for a dtype, a scalar or a class."""
-
-    def __init__(self, *given: Any) -> None:
-        self.given, self.state = given, ()
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
 
 
 @final
@@ -46,8 +33,8 @@ class _Array:
         if not isinstance(self.state, tuple) or len(self.state) != 5:
             return None
         _, shape, kind, columns_first, content = self.state
-        dtype = _KINDS.get(str(kind.given[0])) if isinstance(kind, _Noted) and kind.given else None
-        little = isinstance(kind, _Noted) and tuple(kind.state)[1:2] == ("<",)
+        dtype = _KINDS.get(str(kind.given[0])) if isinstance(kind, Noted) and kind.given else None
+        little = isinstance(kind, Noted) and tuple(kind.state)[1:2] == ("<",)
         if dtype is None or not little or not isinstance(content, bytes) or not _is_shape(shape):
             return None
         if math.prod(shape) * dtype.itemsize != len(content) or not content:
@@ -56,12 +43,14 @@ class _Array:
         return flat.reshape(shape[::-1]).permute(*range(len(shape))[::-1]) if columns_first else flat.reshape(shape)
 
 
-_STAND_INS = [
-    *((_Array, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
-    *((_Noted, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-    (_Noted, "numpy.dtype"),
-    (_Noted, "numpy.ndarray"),
-]
+_STAND_INS: dict[str, Any] = {
+    "numpy.core.multiarray._reconstruct": _Array,
+    "numpy._core.multiarray._reconstruct": _Array,
+    "numpy.core.multiarray.scalar": Noted,
+    "numpy._core.multiarray.scalar": Noted,
+    "numpy.dtype": Noted,
+    "numpy.ndarray": Noted,
+}
 
 
 def load_with_arrays(path: Path) -> Any:
@@ -70,23 +59,13 @@ def load_with_arrays(path: Path) -> Any:
     Raises UnsafeFileError for a file that holds anything else than tensors, arrays and plain values, DamagedFileError
     for one that is not whole.
     """
-    content = path.read_bytes()
-    check_torch_archive(content, str(path))
-    try:
-        with torch.serialization.safe_globals(list(_STAND_INS)):
-            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # the parser of a damaged file may raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        if "GLOBAL" in str(error) or "Unsupported" in str(error):
-            raise UnsafeFileError(f"{path} holds more than tensors and arrays, so it is refused: {reason}") from None
-        raise DamagedFileError(f"{path} is not a whole torch file ({reason}); fetch or save it again.") from None
-    return _plain(loaded)
+    return _plain(load_with_stand_ins(path, _STAND_INS.get))
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         opened = {name: _plain(part) for name, part in value.items()}
-        return {name: part for name, part in opened.items() if not isinstance(part, (_Noted, type(None)))}
+        return {name: part for name, part in opened.items() if not isinstance(part, (Noted, type(None)))}
     return value.tensor() if isinstance(value, _Array) else value
 
 

@@ -9,6 +9,7 @@ from typing import Any, cast, final
 import torch
 from torch import Tensor, nn
 
+from ...audio.spectrogram import first_places
 from ._wav2vec_sizes import Wav2Vec2Sizes
 from ._waveforms import waveform_of
 
@@ -80,7 +81,7 @@ class Wav2Vec2Trunk(nn.Module):
         found, _ = self.feature_projection(self.feature_extractor(waveform).transpose(1, 2))
         hidden = cast(Tensor, found)
         real = self.frames(inputs)
-        mask = None if real is None else _first(real, hidden.shape[1])
+        mask = None if real is None else first_places(real, hidden.shape[1])
         if self.training:
             hidden = self._masked(hidden, real)
         if not self.reads_mask or mask is None:
@@ -94,7 +95,7 @@ class Wav2Vec2Trunk(nn.Module):
         if real is None:
             return None
         samples = torch.tensor(waveform_of(inputs, self.frames.shortest).shape[1])
-        return _first(real, int(self.frames.of(samples))).long()
+        return first_places(real, int(self.frames.of(samples))).long()
 
     def _masked(self, hidden: Tensor, real: Tensor | None) -> Tensor:
         """(n, frames, d) with what training hides."""
@@ -106,8 +107,3 @@ class Wav2Vec2Trunk(nn.Module):
         if self.feature_masking is not None:
             hidden = hidden.masked_fill(self.feature_masking.draw([width] * rows, width).to(hidden.device)[:, None], 0)
         return hidden
-
-
-def _first(real: Tensor, frames: int) -> Tensor:
-    """(n,) -> (n, frames) bool, True for so many first ones."""
-    return torch.arange(frames, device=real.device) < real.unsqueeze(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -132,7 +132,9 @@ def _leaves(model: PretrainedModel) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _place(name: str, module: nn.Module) -> Place:
-    """Width and layout are those of the last layer within."""
+    """Width and layout are those of the last layer within, unless the module tells its out_features itself."""
+    if isinstance(getattr(module, "out_features", None), int):
+        return Place(name, module, cast(int, module.out_features), False)
     last = [part for part in module.modules() if _width(part) is not None]
     last = last or [part for part in module.modules() if isinstance(part, nn.Embedding)]
     if not last:
