@@ -52,6 +52,7 @@ from .subset import split as split
 from .tables import HuggingFaceDataset as HuggingFaceDataset
 from .tables import TableDataset as TableDataset
 from .voc import VocDataset as VocDataset
+from .written_targets import WrittenTargets as WrittenTargets
 from .yolo_folders import YoloDataset as YoloDataset
 
 __all__ = [
@@ -81,6 +82,7 @@ __all__ = [
     "Subset",
     "TableDataset",
     "TextDataset",
+    "WrittenTargets",
     "VocDataset",
     "YoloDataset",
     "all_targets",

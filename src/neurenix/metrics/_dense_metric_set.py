@@ -1,8 +1,8 @@
-"""Several metrics of boxes or pixels fed together."""
+"""Several metrics of boxes, pixels or texts fed together."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
 import torch
@@ -22,6 +22,7 @@ class DenseMetricSet:
     """Named metrics over one stream of (outputs, targets) of a head that reads unpooled features.
 
     detection: see dense.py; targets {"boxes": (n, k, 4), "labels": (n, k)}, padded by labels of -1.
+    transcription: outputs [(heard, said), …], two texts for each sample; targets are not looked at.
     segmentation: logits (n, classes, height, width), or (n, 1, height, width) of yes or no; targets (n, height, width).
     Metrics that are parts of one computation share it.
     """
@@ -56,7 +57,7 @@ class DenseMetricSet:
         self._samples += len(outputs)
         if not self._metrics:  # of texts and sequences nothing is counted
             return
-        prepared = _boxes(outputs, targets) if self._task == "detection" else _pixels(outputs, targets)
+        prepared = _PREPARED[self._task](outputs, targets)
         for metric in self._metrics.values():
             metric.update(*prepared)
 
@@ -107,3 +108,14 @@ def _pixels(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         )
     decided = outputs.argmax(1) if outputs.shape[1] > 1 else (outputs[:, 0] > 0).long()
     return decided.cpu(), targets.long().cpu()
+
+
+def _texts(outputs: Any, targets: Any) -> tuple[list[str], list[str]]:
+    return [heard for heard, _ in outputs], [said for _, said in outputs]
+
+
+_PREPARED: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = {
+    "detection": _boxes,
+    "segmentation": _pixels,
+    "transcription": _texts,
+}

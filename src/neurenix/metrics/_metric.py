@@ -20,6 +20,7 @@ MULTI_LABEL: tuple[TaskKind, ...] = ("multi_label",)
 REGRESSION: tuple[TaskKind, ...] = ("regression",)
 DETECTION: tuple[TaskKind, ...] = ("detection",)
 SEGMENTATION: tuple[TaskKind, ...] = ("segmentation",)
+TRANSCRIPTION: tuple[TaskKind, ...] = ("transcription",)
 
 
 @final

@@ -1,6 +1,7 @@
-"""Metrics of boxes and of pixels.
+"""Metrics of boxes, of pixels and of what is heard.
 
 detection: predictions [{"boxes": (k, 4), "scores": (k,), "labels": (k,)}, …], corners x1 y1 x2 y2 in pixels.
+transcription: two texts for each sample, what was heard and what was said.
 segmentation: one class number for each pixel; 255 is no class and counts nowhere.
 """
 
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from ..packages import require
-from ._metric import DETECTION, SEGMENTATION, metric
+from ._metric import DETECTION, SEGMENTATION, TRANSCRIPTION, metric
 from ._task import IGNORED, TaskKind
 
 if TYPE_CHECKING:
@@ -65,3 +66,19 @@ def pixel_accuracy(task: TaskKind, num_outputs: int) -> torchmetrics.Metric:
     from torchmetrics.classification import MulticlassAccuracy
 
     return MulticlassAccuracy(max(num_outputs, 2), average="micro", ignore_index=IGNORED, validate_args=False)
+
+
+@metric("word_error_rate", "wer", tasks=TRANSCRIPTION, higher_is_better=False, range=(0.0, float("inf")))
+def word_error_rate(task: TaskKind, num_outputs: int) -> torchmetrics.Metric:
+    """Words to be put in, left out or exchanged until what is heard is what was said, for each word that was said."""
+    from torchmetrics.text import WordErrorRate
+
+    return WordErrorRate()
+
+
+@metric("character_error_rate", "cer", tasks=TRANSCRIPTION, higher_is_better=False, range=(0.0, float("inf")))
+def character_error_rate(task: TaskKind, num_outputs: int) -> torchmetrics.Metric:
+    """The same of characters, spaces included."""
+    from torchmetrics.text import CharErrorRate
+
+    return CharErrorRate()

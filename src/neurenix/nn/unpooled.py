@@ -17,10 +17,12 @@ class UnpooledHead(nn.Module, abc.ABC):
 
     task: one of the architecture's tasks, e.g. "detection".
     has_classes: whether for_classes makes sense; of a language model's next tokens it does not.
+    writes: whether its targets are texts that it has to write.
     """
 
     task: ClassVar[str]
     has_classes: ClassVar[bool] = True
+    writes: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod
@@ -33,6 +35,10 @@ class UnpooledHead(nn.Module, abc.ABC):
 
     def answers(self, features: Any, inputs: Any) -> Any:
         """What a user is told, one for each sample, in the terms of `inputs`; by default what forward gives."""
+        return self(features, inputs)
+
+    def assessed(self, features: Any, inputs: Any, targets: Any) -> Any:
+        """What metrics compare with the targets, by default what forward gives; of writers (written, target) texts."""
         return self(features, inputs)
 
     @abc.abstractmethod

@@ -24,6 +24,7 @@ _DEFAULT_METRICS: dict[str, list[str]] = {
     "regression": ["mse"],
     "detection": ["mean_average_precision", "mean_average_precision_50"],
     "segmentation": ["mean_iou"],
+    "transcription": ["word_error_rate", "character_error_rate"],
 }
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, cast
+
+from torch import Tensor
 
 from ..data import label_names, relabelled
 from ..errors import LabelMismatchError
+from ..models import PretrainedModel
+from ..nn import UnpooledHead
 
 
 def with_known_labels(dataset: Any, categories: Sequence[str], num_outputs: int, training: bool) -> Any:
@@ -36,6 +41,29 @@ def with_known_labels(dataset: Any, categories: Sequence[str], num_outputs: int,
             f"num_classes has to be {len(names)}."
         )
     return dataset
+
+
+def target_encoder(model: PretrainedModel, dataset: Any) -> Callable[[str], Tensor] | None:
+    """What turns target texts into the numbers that the model's head writes; None where its targets are no texts.
+
+    Raises LabelMismatchError for texts beside samples of a head that learns from what it reads.
+    """
+    head = model.head
+    if not isinstance(head, UnpooledHead) or not label_names(dataset):
+        return None
+    if head.task == "generation":
+        raise LabelMismatchError(
+            f"this model learns to go on with the texts that it reads, and the data has targets beside them "
+            f"({_shown(label_names(dataset))}); give the texts alone, or num_classes to tell classes apart."
+        )
+    if not head.writes:
+        return None
+    own = getattr(head, "encode", None)
+    return partial(_encoded, model.preprocess) if own is None else cast("Callable[[str], Tensor]", own)
+
+
+def _encoded(preprocess: Any, text: str) -> Tensor:
+    return cast(Tensor, preprocess.encode_targets([text])[0])
 
 
 def _shown(names: Sequence[str]) -> str:

@@ -31,6 +31,7 @@ class CTCHead(UnpooledHead):
 
     task: ClassVar[str] = "transcription"
     has_classes: ClassVar[bool] = False
+    writes: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -97,6 +98,11 @@ class CTCHead(UnpooledHead):
                 numbers = beam_decode(sample[:real], self.beam_width, alphabet.blank)[0].symbols
             found.append(alphabet.decode(numbers))
         return found
+
+    def assessed(self, features: Tensor, inputs: Any, targets: Tensor) -> list[tuple[str, str]]:
+        """(what is heard, what was said) of each sample. targets: as of losses."""
+        said = [self.alphabet.decode(row[row >= 0].tolist()) for row in targets.long().cpu()]
+        return list(zip(self.answers(features, inputs), said, strict=True))
 
     def losses(self, features: Tensor, inputs: Any, targets: Any) -> dict[str, Tensor]:
         """{"ctc": -ln p(target) per character of it, in nats, averaged over the samples}. Graves et al., eq. 8 and 12.

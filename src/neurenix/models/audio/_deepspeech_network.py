@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast, final
 
@@ -20,7 +20,7 @@ BANDS = WINDOW // 2 + 1
 SHORTEST = WINDOW  # samples, more than the half window that is mirrored at either end
 CHANNELS = 32
 _CEILING = 20.0  # Amodei et al., section 3.1: min(max(x, 0), 20)
-RECURRENT: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+RECURRENT: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +190,7 @@ class DeepSpeech2(nn.Module):
             centred = (magnitudes - (magnitudes * real).sum((1, 2), keepdim=True) / count) * real
             deviation = (centred.square().sum((1, 2), keepdim=True) / (count - 1)).sqrt()
             found = centred / deviation.clamp(min=torch.finfo(deviation.dtype).tiny)
-        return found.transpose(1, 2)[:, None].to(self.conv.seq_module[0].weight.dtype)
+        return found.transpose(1, 2)[:, None].to(next(self.conv.parameters()).dtype)
 
 
 def normalised(norm: nn.Module, series: Tensor, frames: Tensor | None) -> Tensor:

@@ -25,6 +25,7 @@ class DecoderHead(UnpooledHead):
 
     task: ClassVar[str] = "translation"
     has_classes: ClassVar[bool] = False
+    writes: ClassVar[bool] = True
 
     def __init__(self, decoder: nn.Module, embedding: nn.Module, config: Any, *, longest: int) -> None:
         super().__init__()
