@@ -52,6 +52,8 @@ from .subset import split as split
 from .tables import HuggingFaceDataset as HuggingFaceDataset
 from .tables import TableDataset as TableDataset
 from .voc import VocDataset as VocDataset
+from .written_targets import ReadTargets as ReadTargets
+from .written_targets import SequenceTargets as SequenceTargets
 from .written_targets import WrittenTargets as WrittenTargets
 from .yolo_folders import YoloDataset as YoloDataset
 
@@ -82,6 +84,8 @@ __all__ = [
     "Subset",
     "TableDataset",
     "TextDataset",
+    "ReadTargets",
+    "SequenceTargets",
     "WrittenTargets",
     "VocDataset",
     "YoloDataset",

@@ -16,7 +16,6 @@ from .objective import StepResult, labelled
 class OwnLosses:
     """The sum of the losses that a model's UnpooledHead computes; its answers, while the model is not trained.
 
-    task: of the head; one for "generation" learns from what it reads, without targets.
     num_outputs: of the head; larger class numbers are refused before anything is computed.
     """
 
@@ -29,7 +28,7 @@ class OwnLosses:
 
     def __call__(self, model: nn.Module, batch: Batch) -> StepResult:
         """Forward and losses; in evaluation the trunk runs once for losses and answers."""
-        targets = self._targets(batch)
+        targets = labelled(batch)
         if model.training:
             parts = model(batch.inputs, targets)
             return StepResult(sum(parts.values()), parts=parts)
@@ -40,7 +39,7 @@ class OwnLosses:
 
     def check(self, batch: Batch) -> None:
         """Class numbers of boxes have to be ones that the head tells apart; -1 is padding."""
-        targets = self._targets(batch)
+        targets = labelled(batch)
         labels = targets.get("labels") if isinstance(targets, Mapping) else None
         if labels is not None and labels.numel() and int(labels.max()) >= self.num_outputs:
             row = int((labels >= self.num_outputs).flatten(1).any(1).nonzero()[0])
@@ -48,9 +47,3 @@ class OwnLosses:
                 f"sample {int(batch.indices[row])} has class number {int(labels[row].max())}, but the head tells "
                 f"{self.num_outputs} apart, 0 to {self.num_outputs - 1}; num_classes must be the number of classes."
             )
-
-    def _targets(self, batch: Batch) -> Any:
-        if self.task != "generation" or batch.targets is not None:
-            return labelled(batch)
-        tokens, mask = batch.inputs["input_ids"], batch.inputs.get("attention_mask")
-        return tokens if mask is None else tokens.masked_fill(mask == 0, -1)

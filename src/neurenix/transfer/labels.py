@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from ..data import label_names, relabelled
+from ..data import ReadTargets, SequenceTargets, WrittenTargets, known_targets, label_names, relabelled
 from ..errors import LabelMismatchError
 from ..models import PretrainedModel
 from ..nn import UnpooledHead
@@ -43,23 +43,27 @@ def with_known_labels(dataset: Any, categories: Sequence[str], num_outputs: int,
     return dataset
 
 
-def target_encoder(model: PretrainedModel, dataset: Any) -> Callable[[str], Tensor] | None:
-    """What turns target texts into the numbers that the model's head writes; None where its targets are no texts.
+def sequence_targets(model: PretrainedModel, dataset: Any) -> Callable[[Any], SequenceTargets] | None:
+    """What gives the prepared dataset the targets that the model's head writes; None where they stay as they are.
 
-    Raises LabelMismatchError for texts beside samples of a head that learns from what it reads.
+    Texts beside the samples are written in the head's own symbols, or in the tokens of the preprocessing. A head that
+    goes on with what it reads has that for a target, where the dataset has no other.
+    Raises LabelMismatchError for texts beside the samples of such a head.
     """
-    head = model.head
-    if not isinstance(head, UnpooledHead) or not label_names(dataset):
+    head, texts = model.head, label_names(dataset)
+    if not isinstance(head, UnpooledHead):
         return None
-    if head.task == "generation":
+    if head.task == "generation" and texts:
         raise LabelMismatchError(
             f"this model learns to go on with the texts that it reads, and the data has targets beside them "
-            f"({_shown(label_names(dataset))}); give the texts alone, or num_classes to tell classes apart."
+            f"({_shown(texts)}); give the texts alone, or num_classes to tell classes apart."
         )
-    if not head.writes:
+    if head.task == "generation":
+        return ReadTargets if known_targets(dataset) is None else None
+    if not head.writes or not texts:
         return None
-    own = getattr(head, "encode", None)
-    return partial(_encoded, model.preprocess) if own is None else cast("Callable[[str], Tensor]", own)
+    encode = getattr(head, "encode", None) or partial(_encoded, model.preprocess)
+    return partial(WrittenTargets, encode=encode)
 
 
 def _encoded(preprocess: Any, text: str) -> Tensor:

@@ -19,7 +19,6 @@ from ..data import (
     ImageFolder,
     TableDataset,
     TextDataset,
-    WrittenTargets,
     as_dataset,
     innermost,
     prepare,
@@ -30,7 +29,7 @@ from ..nn import evaluating
 from ..training import Objective
 from ..training.faults import is_out_of_memory
 from .arguments import check_types
-from .labels import target_encoder, with_known_labels
+from .labels import sequence_targets, with_known_labels
 from .one_or_many import many
 
 _MODELS = {"image": "an image", "text": "a text", "sound": "an audio", "music": "a music"}
@@ -66,11 +65,11 @@ def loader_for(
     if use != "prediction":
         _check_kind(dataset, model.preprocess)
         _check_labelled(dataset)
-    encode = None if use == "prediction" else target_encoder(model, dataset)
-    if use != "prediction" and encode is None:
+    sequences = None if use == "prediction" else sequence_targets(model, dataset)
+    if use != "prediction" and sequences is None:
         dataset = with_known_labels(dataset, categories, num_outputs, use == "training")
     prepared = prepare(dataset, model.preprocess, use == "training")
-    prepared = prepared if encode is None else WrittenTargets(prepared, encode)
+    prepared = prepared if sequences is None else sequences(prepared)
     return DataLoader(
         prepared,
         shuffle=use == "training",
