@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from tests.local_hub import write_text_checkpoint
 from torch import Tensor
 
+from neurenix.errors import ConfigurationError
 from neurenix.transfer import AdapterTuner, Finetuner, load_pretrained_model
 
 
@@ -59,3 +60,25 @@ def test_the_outputs_of_a_files_own_head_travel_along(tmp_path: Path) -> None:
     (tmp_path / "seven.safetensors").unlink()
     again = Finetuner.load(tmp_path / "saved", device="cpu")
     assert torch.equal(answers(again, images), answers(tuner, images))
+
+
+@pytest.mark.parametrize("name", ["yolox-nano", "fasterrcnn_mobilenet_v3_large_320_fpn", "retinanet_resnet50_fpn"])
+def test_a_detectors_size_and_thresholds_travel_along(tmp_path: Path, name: str) -> None:
+    model = load_pretrained_model(name, weights=None, input_shape=(96, 128, 3), device="cpu")
+    assert set(model.preprocess.spec.size) == {96, 128}
+    tuner = Finetuner(model, num_classes=2)
+    tuner.model.head.score_threshold, tuner.model.head.overlap_threshold = 0.25, 0.4
+    tuner.save(tmp_path / "saved")
+    again = Finetuner.load(tmp_path / "saved", device="cpu")
+    assert (again.model.head.score_threshold, again.model.head.overlap_threshold) == (0.25, 0.4)
+    assert again.model.preprocess.spec == model.preprocess.spec
+
+
+def test_a_segmenters_size() -> None:
+    model = load_pretrained_model("unet-brain-mri", weights=None, input_shape=(64, 96, 3), device="cpu")
+    assert model.preprocess.spec.size == model.preprocess.spec.crop == (64, 96)
+    for wrong, message in (((64, 96, 1), "reads 3"), ((3, 64, 96), "channels first"), ((64,), "height, width")):
+        with pytest.raises(ConfigurationError, match=message):
+            load_pretrained_model("unet-brain-mri", weights=None, input_shape=wrong, device="cpu")
+    with pytest.raises(ConfigurationError, match="multiples of 32"):
+        load_pretrained_model("yolox-nano", weights=None, input_shape=(100, 128, 3), device="cpu")

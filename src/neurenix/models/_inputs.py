@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ConfigurationError
 from ..storage import read_json
-from ..vision import ImageInput
+from ..vision import DetectionInput, ImageInput, SegmentationInput
 
 
 def fit_image_input(expected: ImageInput, input_shape: Sequence[int] | None) -> ImageInput:
@@ -29,6 +29,33 @@ def fit_image_input(expected: ImageInput, input_shape: Sequence[int] | None) -> 
         mean=_for_channels(expected.mean, channels),
         std=_for_channels(expected.std, channels),
     )
+
+
+def fit_sized_input(
+    expected: DetectionInput | SegmentationInput, input_shape: Sequence[int] | None
+) -> DetectionInput | SegmentationInput:
+    """The images that a detector or segmenter expects, in another size.
+
+    That of a detector's letterbox, or the shorter and the longer side that it allows; a segmenter's images are brought
+    to exactly this size.
+    """
+    if input_shape is None:
+        return expected
+    if isinstance(expected, SegmentationInput):
+        size = _checked_colours(input_shape, expected.channels)
+        return replace(expected, size=size, crop=size)
+    size = _checked_colours(input_shape, 3)
+    return replace(expected, size=size if expected.resizing == "letterbox" else (min(size), max(size)))
+
+
+def _checked_colours(input_shape: Sequence[int], expected: int) -> tuple[int, int]:
+    height, width, channels = _checked_shape(input_shape)
+    if channels != expected:
+        raise ConfigurationError(
+            f"input_shape={tuple(input_shape)} has {channels} channels, and this model reads {expected}; give (height, "
+            f"width, {expected})."
+        )
+    return height, width
 
 
 def image_input_in(folder: Path | None, default: ImageInput) -> ImageInput:

@@ -17,11 +17,13 @@ class UnpooledHead(nn.Module, abc.ABC):
 
     task: one of the architecture's tasks, e.g. "detection".
     has_classes: whether for_classes makes sense; of a language model's next tokens it does not.
+    options: names of its settings that a user may change, numbers and yes or no; they are saved with a tuning.
     writes: whether its targets are texts that it has to write.
     """
 
     task: ClassVar[str]
     has_classes: ClassVar[bool] = True
+    options: ClassVar[tuple[str, ...]] = ()
     writes: ClassVar[bool] = False
 
     @property

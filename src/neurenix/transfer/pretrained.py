@@ -24,7 +24,7 @@ from ..models import (
     Weights,
 )
 from ..models._choice import canonical_domain, check_licence, find_architecture, find_weights
-from ..models._inputs import fit_image_input, image_input_in
+from ..models._inputs import fit_image_input, fit_sized_input, image_input_in
 from ..models._labels import label_names
 from ..models._loading import check_share, conversions, fill, guessed, named_tensors, qualify, untouched
 from ..models._records import InputSpec, PathSource, StateDict
@@ -32,7 +32,7 @@ from ..models.fingerprint import trunk_digest
 from ..models.sources import CONFIGURATION, Obtained, obtain
 from ..nn import Pool, UnpooledHead
 from ..storage import read_json, write_json
-from ..vision import ImageInput
+from ..vision import DetectionInput, ImageInput, SegmentationInput
 
 _WORDS = {"nlp": "texts", "audio": "sounds"}
 
@@ -60,7 +60,7 @@ def load_pretrained_model(
             folder, or `"hub:owner/name@revision"` for any repository on the hub with this architecture.
         input_shape: Images as (height, width, channels). Position embeddings and the first convolution are
             adapted to another size or number of channels. Images arrive in the network as (n, channels,
-            height, width).
+            height, width). Detectors and segmenters: the size that images are brought to.
         include_top: Whether to keep the published head: a classifier, or what reads unpooled features (boxes, masks,
             the next token; see UnpooledHead). Without one the model answers with its pooled features,
             (n, feature_size).
@@ -152,10 +152,11 @@ def _check_arguments(
     include_top: bool,
     pooling: str | None,
 ) -> None:
-    if input_shape is not None and not isinstance(architecture.input, ImageInput):
+    sized = (ImageInput, DetectionInput, SegmentationInput)
+    if input_shape is not None and not isinstance(architecture.input, sized):
         raise ConfigurationError(
-            f"input_shape is for models that read images of one size, and {architecture.name} reads "
-            f"{_WORDS.get(architecture.domain, 'images of any size')}; leave it out."
+            f"input_shape is for models that read images, and {architecture.name} reads "
+            f"{_WORDS.get(architecture.domain, 'something else')}; leave it out."
         )
     if max_length is not None and not hasattr(architecture.input, "max_length"):
         raise ConfigurationError(
@@ -187,6 +188,8 @@ def _expected_input(
     input_shape: Sequence[int] | None,
 ) -> InputSpec:
     expected = record.input if record else architecture.input
+    if isinstance(expected, (DetectionInput, SegmentationInput)):
+        return fit_sized_input(expected, input_shape)
     if not isinstance(expected, ImageInput):
         return expected
     if record is not None and obtained is not None and record not in architecture.weights.values():

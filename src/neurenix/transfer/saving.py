@@ -44,12 +44,13 @@ _FORMAT = 1
 class SavedTuning:
     """What a saved folder holds: the base model, rebuilt, and what has to be put into it.
 
-    settings: the tuner's own arguments. tensors: everything that differs from the base.
+    settings: the tuner's own arguments. tensors: everything that differs from the base. options: of the head.
     """
 
     base: PretrainedModel
     settings: dict[str, Any]
     tensors: dict[str, Tensor]
+    options: dict[str, Any]
     categories: tuple[str, ...]
     history: list[dict[str, Any]]
     complete: bool
@@ -59,6 +60,7 @@ class SavedTuning:
         if isinstance(model.head, UnpooledHead):
             own = {name.removeprefix("head."): part for name, part in self.tensors.items() if name.startswith("head.")}
             model.replace_head(model.head.for_saved(own))
+            _set_options(model.head, self.options)
         try:
             missing, unexpected = model.load_state_dict(self.tensors, strict=False)
         except RuntimeError as error:  # torch's word for tensors of another shape
@@ -123,6 +125,7 @@ def save_tuning(
         "base": dict(model.source) if model.source else None,
         "licence": model.weights_info.licence if model.weights_info else None,
         "categories": list(model.categories),
+        "head": _options(model.head),
         "preprocess": model.preprocess.to_json() if model.preprocess is not None else None,
         "tokenizer": tokenizer,
         "tensors": {"file": file, "sha256": sha256, "complete": whole, "changed": sorted(tensors)},
@@ -146,6 +149,18 @@ def _naming_places(folder: Path) -> Iterator[None]:
             f"nothing can be saved to {folder}: {os.strerror(error.errno or 0)} ({error.filename}). Give a folder that "
             "can be written, new or one that save() wrote."
         ) from error
+
+
+def _options(head: nn.Module) -> dict[str, Any]:
+    """The settings of a head that its user may have changed."""
+    names = head.options if isinstance(head, UnpooledHead) else ()
+    return {name: getattr(head, name) for name in names}
+
+
+def _set_options(head: UnpooledHead, values: Mapping[str, Any]) -> None:
+    """What _options gave; names that the head has no setting of, in files of another version, are passed over."""
+    for name in set(head.options) & set(values):
+        setattr(head, name, values[name])
 
 
 def saved_folder(path: Path) -> Path:
@@ -197,6 +212,7 @@ def load_tuning(folder: Path, kind: str, *, module: nn.Module | None, device: st
         base=base,
         settings=manifest["settings"],
         tensors=tensors,
+        options=manifest.get("head", {}),
         categories=tuple(manifest["categories"]),
         history=manifest["history"],
         complete=manifest["tensors"]["complete"],

@@ -31,6 +31,7 @@ class CTCHead(UnpooledHead):
 
     task: ClassVar[str] = "transcription"
     has_classes: ClassVar[bool] = False
+    options: ClassVar[tuple[str, ...]] = ("beam_width",)
     writes: ClassVar[bool] = True
 
     def __init__(

@@ -28,17 +28,36 @@ class RegionHead(UnpooledHead):
     """
 
     task = "detection"
+    options = ("score_threshold", "overlap_threshold")
 
     def __init__(self, rpn: nn.Module, roi_heads: nn.Module, first_class: int = 0) -> None:
         super().__init__()
         self.rpn = rpn
-        self.roi_heads = roi_heads
+        self.roi_heads: Any = roi_heads
         self.first_class = first_class
+
+    @property
+    def score_threshold(self) -> float:
+        """Least chance of a class."""
+        return float(self.roi_heads.score_thresh)
+
+    @score_threshold.setter
+    def score_threshold(self, value: float) -> None:
+        self.roi_heads.score_thresh = value
+
+    @property
+    def overlap_threshold(self) -> float:
+        """IoU above which of two boxes of a class only the better stays."""
+        return float(self.roi_heads.nms_thresh)
+
+    @overlap_threshold.setter
+    def overlap_threshold(self, value: float) -> None:
+        self.roi_heads.nms_thresh = value
 
     @property
     def num_outputs(self) -> int:
         """Number of classes of labels."""
-        return int(cast(Any, self.roi_heads).box_predictor.cls_score.out_features) - self.first_class
+        return int(self.roi_heads.box_predictor.cls_score.out_features) - self.first_class
 
     def forward(self, features: tuple[Tensor, ...], inputs: Any) -> list[dict[str, Tensor]]:
         """See the docstring of the class."""

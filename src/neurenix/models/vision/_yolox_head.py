@@ -31,6 +31,7 @@ class YoloxHead(UnpooledHead):
     """
 
     task = "detection"
+    options = ("score_threshold", "overlap_threshold", "with_l1")
 
     def __init__(self, sizes: YoloxSizes, num_classes: int) -> None:
         super().__init__()

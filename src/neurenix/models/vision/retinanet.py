@@ -45,11 +45,30 @@ class RetinaHead(UnpooledHead):
     """Classifies and refines nine anchors at each place of five maps."""
 
     task = "detection"
+    options = ("score_threshold", "overlap_threshold")
 
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.head = network.head
         self._network = [network]  # in a list, so that it is not registered: only its methods are used
+
+    @property
+    def score_threshold(self) -> float:
+        """Least chance of a class."""
+        return float(self._network[0].score_thresh)
+
+    @score_threshold.setter
+    def score_threshold(self, value: float) -> None:
+        self._network[0].score_thresh = value
+
+    @property
+    def overlap_threshold(self) -> float:
+        """IoU above which of two boxes of a class only the better stays."""
+        return float(self._network[0].nms_thresh)
+
+    @overlap_threshold.setter
+    def overlap_threshold(self, value: float) -> None:
+        self._network[0].nms_thresh = value
 
     @property
     def num_outputs(self) -> int:

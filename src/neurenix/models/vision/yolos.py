@@ -126,6 +126,7 @@ class YolosHead(UnpooledHead):
     """
 
     task = "detection"
+    options = ("score_threshold",)
 
     def __init__(self, network: Any) -> None:
         super().__init__()
