@@ -181,6 +181,18 @@ def test_a_sound_has_its_own_vector_in_every_batch() -> None:
     assert bool(model(torch.zeros(1, 30_000)).isfinite().all())
 
 
+@torch.inference_mode()
+def test_half_precision_runs_on_every_processor(tmp_path: Path) -> None:
+    model = load_pretrained_model("voice-encoder", weights=published(tmp_path), device="cpu")
+    waveforms = noise(2, 33_000)
+    expected = model(waveforms)
+    with torch.autocast("cpu", torch.bfloat16):
+        autocast = model(waveforms)
+    halved = model.to(torch.bfloat16)(waveforms.bfloat16()).float()
+    for found, least in ((autocast, 0.9999), (halved, 0.999)):
+        assert float(torch.cosine_similarity(found, expected).min()) > least
+
+
 @pytest.mark.usefixtures("narrow")
 def test_wrong_inputs_are_named() -> None:
     model = load_pretrained_model("voice-encoder", weights=None, device="cpu")

@@ -51,11 +51,12 @@ class VoiceEncoder(nn.Module):
         """See the class; also {"waveform": …, "attention_mask": …}, of which the mask says where each sound ends."""
         waveforms, lengths = opened(inputs, SHORTEST)
         windows = self.mels(waveforms, lengths)
-        _, (hidden, _) = self.lstm(windows.flatten(0, 1))
-        vectors = normalize(self.linear(hidden[-1]).relu(), dim=1, eps=_NO_LENGTH).unflatten(0, windows.shape[:2])
+        states = self._last_states(windows.flatten(0, 1))
+        vectors: Tensor = normalize(self.linear(states).relu(), dim=1, eps=_NO_LENGTH)
+        vectors = vectors.reshape(*windows.shape[:2], EMBEDDING)
         mask = _real_windows(waveforms, lengths)
         weights = vectors.new_ones(vectors.shape[:2]) if mask is None else mask.to(vectors.dtype)
-        length = average(vectors, weights).norm(dim=1).clamp(min=_NO_LENGTH)
+        length: Tensor = average(vectors, weights).norm(dim=1).clamp(min=_NO_LENGTH)
         return vectors / length[:, None, None]
 
     def feature_mask(self, inputs: Tensor | Mapping[str, Tensor]) -> Tensor | None:
@@ -74,6 +75,22 @@ class VoiceEncoder(nn.Module):
             sounds = pad(loud_enough(waveforms.float(), lengths), (WINDOW // 2, behind))
             powers = spectrogram(sounds, self.window.float(), WINDOW, HOP, power=2) @ self.mel.float()
         return powers.unfold(1, FRAMES, STEP).transpose(2, 3).to(self.mel.dtype)
+
+    def _last_states(self, windows: Tensor) -> Tensor:
+        """Of the last layer behind the last frame. (windows, 160, 40) -> (windows, 256).
+
+        Always in float32 or more: in 160 steps the rounding of bfloat16 adds up, and on processors that do not multiply
+        it torch has no LSTM in it.
+        """
+        with full_precision(windows.device):
+            if windows.dtype not in (torch.bfloat16, torch.float16):
+                states: Tensor = self.lstm(windows)[1][0]
+                return states[-1]
+            layers = self.lstm.num_layers
+            weights = [weight.float() for layer in self.lstm.all_weights for weight in layer]
+            start = torch.zeros(layers, len(windows), self.lstm.hidden_size, device=windows.device)
+            states = torch.lstm(windows.float(), (start, start), weights, True, layers, 0.0, False, False, True)[1]
+        return states[-1].to(windows.dtype)
 
 
 def windows_of(samples: int) -> int:
