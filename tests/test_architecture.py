@@ -212,8 +212,17 @@ def test_public_names_are_documented(path: Path) -> None:
             continue
         for node in owner.body:
             if isinstance(node, Function | ast.ClassDef) and not node.name.startswith("_"):
-                explained = ast.get_docstring(node) or _is_overload(node) or node.name == "extra_repr"
+                explained = (
+                    ast.get_docstring(node) or _is_overload(node) or _is_setter(node) or node.name == "extra_repr"
+                )
                 assert explained, f"{node.name} in line {node.lineno}"
+
+
+def _is_setter(node: ast.AST) -> bool:
+    """Its getter has the docstring."""
+    return any(
+        isinstance(mark, ast.Attribute) and mark.attr == "setter" for mark in getattr(node, "decorator_list", ())
+    )
 
 
 def _is_overload(node: Function | ast.ClassDef) -> bool:

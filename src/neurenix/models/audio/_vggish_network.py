@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...audio.mel import htk_filters
-from ...audio.spectrogram import full_precision, spectrogram
+from ...audio.spectrogram import first_places, full_precision, spectrogram
 from ._waveforms import opened
 
 SAMPLE_RATE = 16_000
@@ -55,8 +55,7 @@ class VGGish(nn.Module):
         waveforms, lengths = opened(inputs, SHORTEST)
         if lengths is None:
             return None
-        places = torch.arange(_examples(waveforms.shape[1]), device=waveforms.device)
-        return (places < (((lengths - WINDOW) // HOP + 1) // FRAMES)[:, None]).long()
+        return first_places(((lengths - WINDOW) // HOP + 1) // FRAMES, _examples(waveforms.shape[1])).long()
 
     def log_mel(self, waveforms: Tensor) -> Tensor:
         """ln(mel energy + 0.01) of magnitudes. (n, samples) -> (n, examples, 96 frames, 64 bands)."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 
 from ...audio.mel import slaney_filters
-from ...audio.spectrogram import full_precision, spectrogram
+from ...audio.spectrogram import first_places, full_precision, spectrogram
 from ...nn.pooling import average
 from ._waveforms import opened
 
@@ -102,7 +102,7 @@ def loud_enough(waveforms: Tensor, lengths: Tensor | None) -> Tensor:
     """Each sound, silent behind its end, scaled to -30 dB of full scale where it is below. (n, samples) -> the same."""
     samples = waveforms.shape[1]
     if lengths is not None:
-        waveforms = waveforms * (torch.arange(samples, device=waveforms.device) < lengths[:, None])
+        waveforms = waveforms * first_places(lengths, samples)
     real = samples if lengths is None else lengths[:, None]
     power = waveforms.square().sum(1, keepdim=True) / real
     return waveforms * (_LOUDNESS / power.clamp(min=_SILENCE**2).sqrt()).clamp(min=1)
@@ -112,5 +112,4 @@ def _real_windows(waveforms: Tensor, lengths: Tensor | None) -> Tensor | None:
     if lengths is None:
         return None
     counts = ((lengths - _COVERED) // (STEP * HOP) + 1).clamp(min=1)
-    places = torch.arange(windows_of(waveforms.shape[1]), device=waveforms.device)
-    return (places < counts[:, None]).long()
+    return first_places(counts, windows_of(waveforms.shape[1])).long()
