@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import hashlib
 import json
@@ -26,13 +25,14 @@ INTRODUCTION = """\
 # Benchmarks
 
 Each contestant runs in a process of its own, one after another, in turn over the rounds, with an empty cache folder;
-the figures are medians, and seconds have the fastest and the slowest round behind them. `seconds` are those of the
-whole job after the imports; `times ours` is their ratio to neurenix', so above 1 is slower than neurenix.
-`process_seconds` are those of the whole process, with imports, the making of its data and the evaluation afterwards.
-`limit` does only what no way of doing the job can leave out. Where a contestant ran less than the whole job,
-`measured_seconds` are what it ran, and its `seconds` are scaled from that, as the note above the table and the
-benchmark's file say; its accuracy is then left out, and `process_seconds` belong to what ran. Each table names its
-machine. `make bench` runs them all again and writes this page; broken off, it goes on with the missing rounds."""
+the figures are medians, and seconds have the fastest and the slowest round behind them; of accuracy the mean ±
+standard deviation over the rounds, which are its seeds. `seconds` are those of the whole job after the imports;
+`times ours` is their ratio to neurenix', so above 1 is slower than neurenix. `process_seconds` are those of the whole
+process, with imports, the making of its data and the evaluation afterwards. `limit` does only what no way of doing
+the job can leave out. Where a contestant ran less than the whole job, `measured_seconds` are what it ran, and its
+`seconds` are scaled from that, as the note above the table and the benchmark's file say; its accuracy is then left
+out, and `process_seconds` belong to what ran. Each table names its machine. `make bench` runs them all again and
+writes this page; broken off, it goes on with the missing rounds."""
 
 Measured = dict[str, list[dict[str, float]]]
 
@@ -40,7 +40,10 @@ Measured = dict[str, list[dict[str, float]]]
 def table(measured: Measured, ours: str) -> str:
     """One line for each contestant, and the ratio to the limit below."""
     figures = _columns(measured)
-    lines = ["| | " + " | ".join(figures) + " | times ours |", "|---" * (len(figures) + 2) + "|"]
+    lines = [
+        "| | " + " | ".join(figures) + f" | times {'ours' if ours == 'neurenix' else ours} |",
+        "|---" * (len(figures) + 2) + "|",
+    ]
     base = _median(measured[ours], "seconds") if measured.get(ours) else float("nan")
     for contestant, rows in measured.items():
         cells = [_cell(rows, figure) if all(figure in row for row in rows) else "" for figure in figures]
@@ -68,22 +71,6 @@ def write(name: str, title: str, measured: Measured, ours: str, note: str) -> No
     taken = f"medians of {rounds} rounds" if rounds > 1 else "one round"
     about = f"{record['date']}, {record['machine']}, torch {_version('torch')}, {taken}. {note}".rstrip()
     (RESULTS / f"{name}.md").write_text(f"### {title}\n\n{about}\n\n{table(measured, ours)}\n")
-
-
-def write_comparison(name: str, title: str, comparison: Any) -> None:
-    """The table of neurenix.transfer.compare, and its figures."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    rows = [dataclasses.asdict(row) for row in comparison.rows]
-    record = {"title": title, "date": datetime.date.today().isoformat(), **_conditions(), "rows": rows}
-    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
-    lines = [f"| | {comparison.metric} | trained | seconds | memory MiB | file MiB |", "|---" * 6 + "|"]
-    for row in comparison.rows:
-        score = f"{row.score:.4f}" + ("" if row.spread is None else f" ± {row.spread:.4f}")
-        costs = f"{row.trained:,} | {row.seconds:.1f} | {row.memory:,.0f} | {row.file:.2f}"
-        lines.append(f"| {'**' + row.name + '**' if row.is_best else row.name} | {score} | {costs} |")
-    about = f"{record['date']}, {record['machine']}, torch {_version('torch')}. In bold: no other one reaches as much "
-    about += "with as few trained parameters."
-    (RESULTS / f"{name}.md").write_text(f"### {title}\n\n{about}\n\n" + "\n".join(lines) + "\n")
 
 
 def begun(name: str, contestants: Sequence[str], rounds: int) -> Measured:
@@ -131,6 +118,8 @@ def _cell(rows: Sequence[Mapping[str, float]], figure: str) -> str:
     if not rows:
         return ""
     values = [row[figure] for row in rows]
+    if figure == "accuracy" and len(values) > 1:
+        return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
     shown = f"{statistics.median(values):.4g}"
     return shown + f" [{min(values):.4g}-{max(values):.4g}]" * (figure == "seconds" and len(values) > 1)
 
