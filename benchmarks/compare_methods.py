@@ -47,9 +47,16 @@ def compared(task: str, label: str, seed: int) -> Mapping[str, float]:
     import_all()
     model, train, test = of_texts() if task == "texts" else of_pictures()
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    methods = {label: METHODS[task][label]}
-    batch_size = 32 if task == "texts" else 16
-    found = compare(model, train, test, methods, epochs=EPOCHS[task], batch_size=batch_size, seeds=[seed]).rows[0]
+    found = compare(
+        model,
+        train,
+        test,
+        {label: METHODS[task][label]},
+        num_classes=len(train.classes),
+        epochs=EPOCHS[task],
+        batch_size=32 if task == "texts" else 16,
+        seeds=[seed],
+    ).rows[0]
     return {
         "seconds": found.seconds,
         "accuracy": found.score,
