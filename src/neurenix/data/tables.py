@@ -1,4 +1,4 @@
-"""Tables (CSV, Parquet, pandas) and Hugging Face datasets with a column of image paths, images or texts."""
+"""Tables (CSV, Parquet, pandas) and Hugging Face datasets with a column of paths, images or texts."""
 
 from __future__ import annotations
 
@@ -24,28 +24,33 @@ from ..packages import require
 from ..storage import inside
 from ._batch import Skipped
 from ._dataset import Dataset, OnBad, check_on_bad, encode_labels, target_at
+from .audio_files import SOUNDS, AudioFiles
 from .csv_rows import read_csv
 from .image_files import EXTENSIONS, ImageFiles, to_rgb
 from .in_memory import TextDataset
 from .manifest import DataManifest
 
 IMAGE_COLUMNS = ("image", "img", "path", "image_path", "file", "filename", "file_name", "file_path")
+SOUND_COLUMNS = ("audio", "sound", "audio_path", "wav")
 TEXT_COLUMNS = ("text", "sentence", "content", "review", "document")
+KINDS = ("image", "sound", "text")
 TARGET_COLUMNS = ("label", "labels", "target", "class", "category", "score", "rating")
 
 
 @final
 class TableDataset(Dataset):
-    """Rows of a table with a path or text column. `dataset[i]` is (PIL image, text or transform's result, target).
+    """Rows of a table with a path or text column. `dataset[i]` is (raw sample or transform's result, target).
+
+    A raw sample is a PIL image, (samples, rate) of a sound, or a text.
 
     table: a .csv or .parquet file, or a pandas frame.
     input, target: column names; guessed where exactly one column has a usual name ("path", "text", "label").
         Several target columns (a list) give several outputs; their names are the classes.
-    root: folder that image paths are relative to; by default the table's own. No path may leave it.
-    kind: "image" or "text"; by default images where the first value ends like an image file.
+    root: folder that paths are relative to; by default the table's own. No path may leave it.
+    kind: "image", "sound" or "text"; by default what the first value ends like a file of, else texts.
     on_bad: "skip" leaves out what cannot be read: rows of a .csv file that are damaged and rows without a target,
-        which left_out lists, and images and texts as they are met.
-    verify: compare the table's file and the images with what write_data_manifest saw.
+        which left_out lists, and images, sounds and texts as they are met.
+    verify: compare the table's file and the files in it with what write_data_manifest saw.
     Targets: names become classes in sorted order, whole numbers are class numbers, reals are regression.
     """
 
@@ -69,7 +74,7 @@ class TableDataset(Dataset):
             table, skip=self.on_bad == "skip", manifest=DataManifest.of(file.parent) if verify and file else None
         )
         self.columns = [str(column) for column in frame.columns]
-        input = _column(frame.columns, input, IMAGE_COLUMNS + TEXT_COLUMNS, "input")
+        input = _column(frame.columns, input, IMAGE_COLUMNS + SOUND_COLUMNS + TEXT_COLUMNS, "input")
         frame, self._numbers, aimless = self._with_targets(frame, _target_columns(frame, target, input), numbers)
         self.left_out = tuple(sorted([*damaged, *aimless], key=lambda row: row.index))
         values = frame[input].tolist()
@@ -96,13 +101,14 @@ class TableDataset(Dataset):
                 frame[column] = frame[column].astype("int64")
         return frame, kept, bad
 
-    def _open(self, values: list[Any], root: Path | None, verify: bool) -> ImageFiles | TextDataset:
+    def _open(self, values: list[Any], root: Path | None, verify: bool) -> Dataset:
         if self.kind == "text":
             return TextDataset(values, on_bad=self.on_bad)
+        files = ImageFiles if self.kind == "image" else AudioFiles
         if root is None:
-            return ImageFiles(_absolute(values), on_bad=self.on_bad, verify=verify)
+            return files(_absolute(values), on_bad=self.on_bad, verify=verify)
         paths = [_row_path(root, value, row) for row, value in zip(self._numbers, values, strict=True)]
-        return ImageFiles(paths, on_bad=self.on_bad, verify=DataManifest.of(root) if verify else False)
+        return files(paths, on_bad=self.on_bad, verify=DataManifest.of(root) if verify else False)
 
     def _warn_of_left_out(self) -> None:
         if self.left_out:
@@ -118,6 +124,11 @@ class TableDataset(Dataset):
     def targets(self) -> np.ndarray | None:
         """Class numbers or values, one per row."""
         return self._targets
+
+    @property
+    def lengths(self) -> np.ndarray | None:
+        """(n,) milliseconds of each sound; None of images and texts."""
+        return self._rows.lengths if isinstance(self._rows, AudioFiles) else None
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -265,9 +276,10 @@ def _values(series: Any) -> Any:
 
 def _kind(kind: str | None, first: Any) -> str:
     if kind is None:
-        return "image" if isinstance(first, str) and first.lower().endswith(EXTENSIONS) else "text"
-    if kind not in ("image", "text"):
-        raise ConfigurationError(f"kind={kind!r}; possible: 'image' (a column of paths), 'text'.")
+        ending = first.lower() if isinstance(first, str) else ""
+        return "image" if ending.endswith(EXTENSIONS) else "sound" if ending.endswith(SOUNDS) else "text"
+    if kind not in KINDS:
+        raise ConfigurationError(f"kind={kind!r}; possible: 'image' and 'sound' (columns of paths), 'text'.")
     return kind
 
 
@@ -287,7 +299,7 @@ def _absolute(values: Sequence[Any]) -> list[str]:
     for value in values:
         if not isinstance(value, str) or not os.path.isabs(value):
             raise ConfigurationError(
-                f"a frame of image paths such as {value!r} needs root=, the folder that they are relative to: "
+                f"a frame of paths such as {value!r} needs root=, the folder that they are relative to: "
                 "TableDataset(frame, root=FOLDER); absolute paths need none."
             )
     return list(values)

@@ -136,7 +136,7 @@ def _kind_of(dataset: Any) -> str | None:
         if isinstance(dataset, kinds):
             return kind
     found: str | None = getattr(dataset, "kind", None)
-    return found if found in ("image", "text") else None
+    return found if found in _DATA else None
 
 
 def _check_labelled(dataset: Any) -> None:
