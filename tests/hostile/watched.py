@@ -2,7 +2,8 @@
 
     python watched.py FOLDER ANSWER KIND
 
-KIND: weights (through read_state_dict and load_pretrained_model), tensors (read_tensors), configs (folders of BERTs).
+KIND: weights (through read_state_dict and load_pretrained_model), tensors (read_tensors), configs (folders of BERTs),
+families (folders whose case.json says which model is loaded of which file in it).
 """
 
 from __future__ import annotations
@@ -69,9 +70,16 @@ def loaders(kind: str) -> list[Callable[[Path], Any]]:
 
     if kind == "configs":
         return [lambda path: load_pretrained_model("bert-base-uncased", weights=path, device="cpu")]
+    if kind == "families":
+        return [lambda path: load_pretrained_model(**case_in(path), device="cpu")]
     from neurenix.models.sources import read_state_dict
 
     return [read_state_dict, lambda path: load_pretrained_model("resnet18", weights=path, device="cpu")]
+
+
+def case_in(folder: Path) -> dict[str, Any]:
+    values = json.loads((folder / "case.json").read_bytes())
+    return {"model_name": values["model"], "weights": folder / values["file"]}
 
 
 def answers_for(folder: Path, kind: str) -> dict[str, list[str]]:

@@ -74,13 +74,12 @@ def load_with_arrays(path: Path) -> Any:
     check_torch_archive(content, str(path))
     try:
         with torch.serialization.safe_globals(list(_STAND_INS)):
-            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            return _plain(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
     except Exception as error:  # the parser of a damaged file may raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         if "GLOBAL" in str(error) or "Unsupported" in str(error):
             raise UnsafeFileError(f"{path} holds more than tensors and arrays, so it is refused: {reason}") from None
         raise DamagedFileError(f"{path} is not a whole torch file ({reason}); fetch or save it again.") from None
-    return _plain(loaded)
 
 
 def _plain(value: Any) -> Any:
