@@ -50,8 +50,8 @@ class Family:
     """One family's smallest member, and how its files look.
 
     wrapper: the key that the published torch file has its tensors under. legacy: it is in torch's form of 2020.
-    rename: beginning of names of ours -> of the file's. alias: beginning of the file's names -> of others for the same
-    layers. config: what config.json says. write: writes the family's whole folder, where it has more files.
+    rename: beginning of names of ours -> of the file's. alias: beginning of the file's names -> of others that are read
+    as the same. config: what config.json says. write: writes the family's whole folder, where it has more files.
     names: of config.json's keys for layers and for the largest sizes. small: few enough numbers to write all of them.
     """
 
@@ -166,7 +166,7 @@ FAMILIES = (
     Family(model="resnet18", file="resnet18.pth"),
     Family(model="efficientnet-b0", file="model.safetensors"),
     Family(model="vit-tiny-patch16-224", file="model.safetensors", config=PICTURES),
-    Family(model="mobilenetv2", file="mobilenet_v2.pth", alias=("conv_stem.", "features.0.0.")),
+    Family(model="mobilenetv2", file="mobilenet_v2.pth"),
     Family(model="yolox-nano", file="yolox_nano.pth", wrapper="model"),
     Family(
         model="yolos-tiny",
@@ -207,7 +207,6 @@ FAMILIES = (
     Family(
         model="roberta-base",
         file="model.safetensors",
-        alias=("roberta.", ""),
         write=lambda folder: write_text_checkpoint(folder, "roberta"),
         names=LAYERS,
     ),
@@ -221,7 +220,6 @@ FAMILIES = (
     Family(
         model="gpt2",
         file="model.safetensors",
-        alias=("wte.", "transformer.wte."),
         write=write_gpt2,
         names=("n_layer", "n_embd", "n_positions", "vocab_size"),
     ),
@@ -248,7 +246,7 @@ FAMILIES = (
         names=("num_hidden_layers", "hidden_size", "num_conv_pos_embeddings", "intermediate_size"),
     ),
     Family(model="vggish", file="vggish.pth", small=False),
-    Family(model="panns-cnn6", file="Cnn6.pth", wrapper="model", alias=("conv_block1.", "backbone.conv_block1.")),
+    Family(model="panns-cnn6", file="Cnn6.pth", wrapper="model"),
     Family(model="jukebox-vqvae", file="vqvae.pth.tar", wrapper="model", legacy=True),
     Family(
         model="jukebox-1b-lyrics",

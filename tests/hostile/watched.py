@@ -119,11 +119,14 @@ def main(folder: Path, answer: Path, kind: str) -> None:
 
     warm = answers_for(folder.parent / "warm", kind) if (folder.parent / "warm").is_dir() else {}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
     SEEN.clear()
     sys.addaudithook(watch)
     found = answers_for(folder, kind)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    answer.write_text(json.dumps({"answers": found, "seen": SEEN, "grown": grown, "warm": warm}))
+    above = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - resident
+    notes = {"seen": SEEN, "grown": grown, "above": above, "warm": warm}
+    answer.write_text(json.dumps({"answers": found, **notes}))
 
 
 if __name__ == "__main__":

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from ..errors import DamagedFileError, NeurenixError, UnsafeFileError, WeightsMismatchError
-from ._records import Architecture, BuildOptions, Parts
+from ._records import Architecture, BuildOptions, Parts, StateDict
 
 _FREE = 1 << 24  # numbers; small networks may be larger than their file
 _LARGEST_HEAD = 4  # times the file: that of a segmenter may be new, and weigh as much as the trunk
@@ -59,6 +59,16 @@ def sketch(architecture: Architecture, options: BuildOptions, minimum: float, fi
             "it is no checkpoint of this network. Load it with include_top=False to leave the head out."
         )
     return parts
+
+
+def check_headless(names: Sequence[str], state: StateDict) -> None:
+    """Raise where a file has parts of the head, by our `names`, and none that says how many outputs it has."""
+    found = [name for name in names if name.startswith("head.") and name in state]
+    if found:
+        raise WeightsMismatchError(
+            f"the file's {found[0]} is {list(state[found[0]].shape)}, and no layer beside it tells how many outputs "
+            "the head has; fetch or save the file again, or load it with include_top=False to leave its head out."
+        )
 
 
 def _numbers_in(module: nn.Module | None) -> int:

@@ -24,7 +24,7 @@ from ..models import (
     Weights,
 )
 from ..models._choice import canonical_domain, check_licence, find_architecture, find_weights
-from ..models._foreign_sizes import naming, sketch
+from ..models._foreign_sizes import check_headless, naming, sketch
 from ..models._inputs import fit_image_input, image_input_in
 from ..models._labels import label_names
 from ..models._loading import check_share, conversions, fill, guessed, named_tensors, qualify, untouched
@@ -222,6 +222,8 @@ def _build(
         if outputs is not None and options.num_classes not in (0, outputs):
             options = replace(options, num_classes=outputs)
             sketch(architecture, options, minimum_pretrained, file)
+        if outputs is None:
+            check_headless(names, state)
     parts = architecture.build(options)
     if outputs is None:
         parts = replace(parts, head=None)
