@@ -43,9 +43,11 @@ def _of_whole_files(family: Family, number: int, everything: bool) -> list[tuple
     """Of the families with large files a fifth alone, another one each time."""
     if not family.small:
         return []
-    found = [*_cut(family), *(_states(family) if family.state else ())]
-    large = len(family.files[family.file]) > 3 << 20
-    return found[number % 5 :: 5] if large and not everything else found
+    few = len(family.files[family.file]) > 3 << 20 and not everything
+    kept = slice(number % 5, None, 5) if few else slice(None)
+    spoilt = list(_states(family))[kept] if family.state else []
+    whole = [(what, ({**family.files, family.file: family.packed(state)}, family.file)) for what, state in spoilt]
+    return [*list(_cut(family))[1 if few else 0 : 2 if few else None], *whole]
 
 
 def _own_pickle(family: Family, command: bytes) -> Case:
@@ -92,14 +94,14 @@ def _cut(family: Family) -> Iterator[tuple[str, Case]]:
         yield f"cut at {percent} %", ({**family.files, family.file: cut}, family.file)
 
 
-def _states(family: Family) -> Iterator[tuple[str, Case]]:
+def _states(family: Family) -> Iterator[tuple[str, State]]:
     """Whole files, of which names and shapes do not belong together."""
     state = family.state
     first = max(state, key=lambda name: state[name].numel())
     wide = [name for name, x in state.items() if x.ndim > 1]
     changed: dict[str, State] = {
         "names exchanged": _exchanged(state),
-        "half of them narrower": {name: x[..., :1].clone() if name in wide[::2] else x for name, x in state.items()},
+        "half of them narrower": {name: x[:1].clone() if name in wide[::2] else x for name, x in state.items()},
         "names of another family": {f"tower.stage{number}.w": x for number, x in enumerate(state.values())},
         "numbers without shapes": {name: torch.zeros((), dtype=torch.uint8) for name in state},
         "float8": {name: x.to(torch.float8_e4m3fn) for name, x in state.items()},
@@ -119,8 +121,7 @@ def _states(family: Family) -> Iterator[tuple[str, Case]]:
         changed["one number repeated"] = {**state, first: byte.expand(BILLION, 64)}
         changed["no storage"] = {**state, first: torch.empty(BILLION, 64, device="meta")}
         changed["sparse"] = {**state, first: torch.zeros(2, 2).to_sparse()}
-    for what, spoilt in changed.items():
-        yield what, ({**family.files, family.file: family.packed(spoilt)}, family.file)
+    yield from changed.items()
 
 
 def _exchanged(state: State) -> State:
