@@ -84,7 +84,7 @@ class Family:
         if self.write is not None:
             found = _read(self.files[self.file], self.file)
             return found if self.wrapper is None else found[self.wrapper]
-        return {self._their_name(name): hollow(tensor) for name, tensor in self._sketch().items()}
+        return {self._their_name(name): hollow(tensor) for name, tensor in self._sketch.items()}
 
     @property
     def is_torch(self) -> bool:
@@ -102,11 +102,12 @@ class Family:
     def head_names(self) -> list[str]:
         """Tensors of the file with one row for each class."""
         outputs = ARCHITECTURES[self.model].outputs
-        ours = {name: tensor for name, tensor in self._sketch().items() if name.startswith("head.")}
+        ours = {name: tensor for name, tensor in self._sketch.items() if name.startswith("head.")}
         return [
             self._their_name(name) for name, x in ours.items() if outputs > 1 and x.ndim > 1 and x.shape[0] == outputs
         ]
 
+    @cached_property
     def _sketch(self) -> State:
         architecture = ARCHITECTURES[self.model]
         size = architecture.input.size if isinstance(architecture.input, ImageInput) else None
