@@ -22,14 +22,14 @@ from neurenix.transfer import load_pretrained_model
 PROVE = bool(os.environ.get("NEURENIX_PROVE"))
 
 
-def load_all(folder: Path, kind: str) -> dict[str, Any]:
+def load_all(folder: Path, kind: str, timeout: float = 150) -> dict[str, Any]:
     """What a process of its own made of every file."""
     answer = folder.parent / "answer.json"
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("watched.py")), str(folder), str(answer), kind],
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=timeout,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -2,13 +2,17 @@
 
     python watched.py FOLDER ANSWER KIND
 
-KIND: weights (through read_state_dict and load_pretrained_model), tensors (read_tensors), configs (folders of BERTs).
+KIND: weights (through read_state_dict and load_pretrained_model), tensors (read_tensors), configs (folders of BERTs),
+families (folders whose case.json says which model is loaded of which file in it).
 """
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import os
+import re
 import resource
 import sys
 import threading
@@ -69,9 +73,16 @@ def loaders(kind: str) -> list[Callable[[Path], Any]]:
 
     if kind == "configs":
         return [lambda path: load_pretrained_model("bert-base-uncased", weights=path, device="cpu")]
+    if kind == "families":
+        return [lambda path: load_pretrained_model(**case_in(path), device="cpu")]
     from neurenix.models.sources import read_state_dict
 
     return [read_state_dict, lambda path: load_pretrained_model("resnet18", weights=path, device="cpu")]
+
+
+def case_in(folder: Path) -> dict[str, Any]:
+    values = json.loads((folder / "case.json").read_bytes())
+    return {"model_name": values["model"], "weights": folder / values["file"]}
 
 
 def answers_for(folder: Path, kind: str) -> dict[str, list[str]]:
@@ -97,6 +108,16 @@ def answers_for(folder: Path, kind: str) -> dict[str, list[str]]:
     return answers
 
 
+def peak(again: bool = False) -> float:
+    """The most MiB that this process had; again: counted from now on, where the system allows it."""
+    if again:
+        gc.collect()
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1]) / 1024 if found else 0.0
+
+
 def main(folder: Path, answer: Path, kind: str) -> None:
     warnings.simplefilter("ignore")
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -111,11 +132,13 @@ def main(folder: Path, answer: Path, kind: str) -> None:
 
     warm = answers_for(folder.parent / "warm", kind) if (folder.parent / "warm").is_dir() else {}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    resident = peak(again=True)
     SEEN.clear()
     sys.addaudithook(watch)
     found = answers_for(folder, kind)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    answer.write_text(json.dumps({"answers": found, "seen": SEEN, "grown": grown, "warm": warm}))
+    notes = {"seen": SEEN, "grown": grown, "above": peak() - resident, "warm": warm}
+    answer.write_text(json.dumps({"answers": found, **notes}))
 
 
 if __name__ == "__main__":

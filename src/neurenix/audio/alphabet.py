@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ class Alphabet:
     space: str = " "
 
     def __post_init__(self) -> None:
-        twice = sorted({symbol for symbol in self.symbols if self.symbols.count(symbol) > 1})
+        twice = sorted(symbol for symbol, count in Counter(self.symbols).items() if count > 1)
         wrong = [symbol for symbol in (*self.symbols, self.space) if not symbol or "\n" in symbol]
         if twice or wrong:
             raise ConfigurationError(f"symbols are different from each other and not empty; wrong are {twice + wrong}.")

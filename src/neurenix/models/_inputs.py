@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 from ..errors import ConfigurationError
 from ..storage import read_json
 from ..vision import DetectionInput, ImageInput, SegmentationInput
+
+_MOST_PIXELS = 8192  # of a side
 
 
 def fit_image_input(expected: ImageInput, input_shape: Sequence[int] | None) -> ImageInput:
@@ -69,7 +72,7 @@ def image_input_in(folder: Path | None, default: ImageInput) -> ImageInput:
         return default
     try:
         return _from_timm(stated, default)
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, LookupError, OverflowError) as error:
         raise ConfigurationError(f"{path} states an image input that cannot be used ({error}).") from None
 
 
@@ -95,10 +98,15 @@ def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]
 
 def _from_timm(stated: Mapping[str, Any], default: ImageInput) -> ImageInput:
     size = stated.get("input_size", (len(default.mean), *default.size))
-    return ImageInput(
+    found = ImageInput(
         size=(int(size[1]), int(size[2])),
         mean=tuple(float(value) for value in stated.get("mean", default.mean)),
         std=tuple(float(value) for value in stated.get("std", default.std)),
         interpolation=str(stated.get("interpolation", default.interpolation)),
         crop=float(stated.get("crop_pct", default.crop)),
     )
+    numbers = (*found.mean, *found.std, found.crop)
+    usable = all(0 < side <= _MOST_PIXELS for side in found.size) and all(map(math.isfinite, numbers))
+    if not usable or not found.mean or len(found.mean) != len(found.std) or min(*found.std, found.crop) <= 0:
+        raise ValueError(f"size {found.size}, mean {found.mean}, std {found.std}, crop_pct {found.crop}")
+    return found

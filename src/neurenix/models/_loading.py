@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from ._load_report import LoadReport, TensorFate
 from ._records import Architecture, Parts, StateDict
 
 Convert = Callable[[StateDict], StateDict]
+_ABSENT = "not in the file"
 
 
 def conversions(state: StateDict, architecture: Architecture) -> list[StateDict]:
@@ -91,7 +93,13 @@ def named_tensors(parts: Parts) -> list[tuple[str, Tensor]]:
 
 
 def check_share(report: LoadReport, minimum: float, architecture: Architecture, file: Path | str) -> None:
-    """Raise WeightsMismatchError, naming the largest misfits, when too little was in the file."""
+    """Raise WeightsMismatchError, naming the largest misfits, when too little was in the file or its head differs."""
+    misfits = [fate for fate in report.tensors if _is_misfit(fate)]
+    if misfits and minimum > 0:
+        raise WeightsMismatchError(
+            f"The head in {file} is not that of {architecture.name}: {misfits[0].name} ({misfits[0].note}). Load "
+            "the file with include_top=False to leave its head out, or under the name of its own architecture."
+        )
     if report.pretrained_share >= minimum:
         return
     missing = _largest(report, "new")
@@ -101,6 +109,10 @@ def check_share(report: LoadReport, minimum: float, architecture: Architecture, 
         f"minimum_pretrained is {minimum:.0%}. The model lacks {missing}; the file has {unused} without a "
         "use. Load the file under the name of its own architecture, or lower minimum_pretrained."
     )
+
+
+def _is_misfit(fate: TensorFate) -> bool:
+    return fate.name.startswith("head.") and fate.fate == "new" and fate.note != _ABSENT
 
 
 def _largest(report: LoadReport, fate: str, count: int = 3) -> str:
@@ -122,7 +134,7 @@ def _ours(state: StateDict, head_name: str) -> StateDict:
 
 def _fill_one(parts: Parts, name: str, target: Tensor, found: Tensor | None, stem: str) -> TensorFate:
     if found is None:
-        return TensorFate(name, "new", target.numel(), "not in the file")
+        return TensorFate(name, "new", target.numel(), _ABSENT)
     if found.shape == target.shape:
         target.copy_(found)
         return TensorFate(name, "matched", target.numel())
@@ -153,7 +165,7 @@ def _adapt(parts: Parts, name: str, target: Tensor, found: Tensor, stem: str) ->
     if name.startswith("trunk.") and fnmatch.fnmatchcase(layer, stem) and found.ndim == 4:
         return _adapt_channels(target, found)
     if name.endswith("pos_embed") and found.ndim == 3 and found.shape[2] == target.shape[2]:
-        return _adapt_positions(parts, found)
+        return _adapt_positions(parts, found, target)
     return None
 
 
@@ -166,9 +178,12 @@ def _adapt_channels(target: Tensor, found: Tensor) -> Tensor | None:
     return adapt_input_conv(target.shape[1], found)
 
 
-def _adapt_positions(parts: Parts, found: Tensor) -> Tensor:
-    """(1, prefix + places, d) -> the same for another grid of places, by bicubic interpolation."""
+def _adapt_positions(parts: Parts, found: Tensor, target: Tensor) -> Tensor | None:
+    """(1, prefix + places, d) -> the same for another grid of places, by bicubic interpolation; None for no square."""
     from timm.layers.pos_embed import resample_abs_pos_embed
 
+    places = found.shape[1] - parts.prefix_tokens
+    if found.shape[0] != target.shape[0] or places < 1 or math.isqrt(places) ** 2 != places:
+        return None
     grid = cast("tuple[int, int]", cast(nn.Module, parts.trunk.patch_embed).grid_size)
-    return cast(Tensor, resample_abs_pos_embed(found, list(grid), num_prefix_tokens=parts.prefix_tokens))
+    return cast(Tensor, resample_abs_pos_embed(found.float(), list(grid), num_prefix_tokens=parts.prefix_tokens))

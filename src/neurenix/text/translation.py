@@ -169,7 +169,7 @@ def _vocabulary(content: bytes) -> dict[str, int]:
     """Token -> number. Raises DamagedFileError where the special ones are missing or numbers are none."""
     try:
         numbers = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedFileError(f"{VOCABULARY} cannot be read ({error}); fetch it again.") from None
     whole = isinstance(numbers, dict) and all(type(number) is int and number >= 0 for number in numbers.values())
     missing = [token for token in (_END, _UNKNOWN, _PADDING) if not whole or token not in numbers]

@@ -24,6 +24,7 @@ from ..models import (
     Weights,
 )
 from ..models._choice import canonical_domain, check_licence, find_architecture, find_weights
+from ..models._foreign_sizes import check_headless, naming, sketch
 from ..models._inputs import fit_image_input, fit_sized_input, image_input_in
 from ..models._labels import label_names
 from ..models._loading import check_share, conversions, fill, guessed, named_tensors, qualify, untouched
@@ -86,8 +87,11 @@ def load_pretrained_model(
     record = find_weights(architecture, weights)
     obtained = None if record is None else _obtain(architecture, record, accept_licence)
     expected = _expected_input(architecture, record, obtained, input_shape)
-    parts, report = _build(architecture, expected, obtained, include_top)
-    if record is not None:
+    if record is None or obtained is None:
+        parts = architecture.build(_options(expected, architecture.outputs if include_top else 0, None))
+        report = untouched(parts)
+    else:
+        parts, report = _build(architecture, expected, obtained, include_top, minimum_pretrained, _where(record))
         check_share(report, minimum_pretrained, architecture, _where(record))
     source = {
         "model_name": architecture.name,
@@ -101,7 +105,8 @@ def load_pretrained_model(
         **_provenance(obtained, expected),
     }
     model = _assembled(architecture, parts, report, source, record)
-    model.preprocess = expected.open(parts.trunk, obtained.folder if obtained else None, max_length)
+    with naming(_where(record) if record else architecture.name):
+        model.preprocess = expected.open(parts.trunk, obtained.folder if obtained else None, max_length)
     model.loaded = None if obtained is None else trunk_digest(parts.trunk)
     return model.to(target).eval()
 
@@ -198,23 +203,33 @@ def _expected_input(
 
 
 def _build(
-    architecture: Architecture, expected: InputSpec, obtained: Obtained | None, include_top: bool
+    architecture: Architecture,
+    expected: InputSpec,
+    obtained: Obtained,
+    include_top: bool,
+    minimum_pretrained: float,
+    file: str,
 ) -> tuple[Parts, LoadReport]:
-    """The network with the file's tensors in it; its head has as many outputs as the file's."""
-    options = _options(expected, architecture.outputs if include_top else 0, None)
-    if obtained is None:
-        parts = architecture.build(options)
-        return parts, untouched(parts)
+    """The network with the file's tensors in it; its head has as many outputs as the file's.
+
+    It is built once, after its names and sizes were found to be those of the file without memory taken for them.
+    """
     folder = str(obtained.folder) if expected.files and obtained.folder else None
-    candidates = conversions(obtained.state, architecture)
-    options = replace(options, folder=folder, state=guessed(candidates))
+    options = replace(_options(expected, architecture.outputs if include_top else 0, None), folder=folder)
+    with naming(file):
+        candidates = conversions(obtained.state, architecture)
+        options = replace(options, state=guessed(candidates))
+        names = [name for name, _ in named_tensors(sketch(architecture, options, minimum_pretrained, file))]
+        state = qualify(candidates, architecture, names)
+        outputs = architecture.count_outputs(state)
+        if outputs is not None and options.num_classes not in (0, outputs):
+            options = replace(options, num_classes=outputs)
+            sketch(architecture, options, minimum_pretrained, file)
+        if outputs is None:
+            check_headless(names, state)
     parts = architecture.build(options)
-    state = qualify(candidates, architecture, (name for name, _ in named_tensors(parts)))
-    outputs = architecture.count_outputs(state)
     if outputs is None:
         parts = replace(parts, head=None)
-    elif parts.head is not None and outputs != options.num_classes:
-        parts = architecture.build(replace(options, num_classes=outputs))
     return parts, fill(parts, state, stem=architecture.roles["stem"])
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -35,7 +36,10 @@ def read_deepspeech(path: Path) -> StateDict:
     Raises UnsafeFileError for what names other things than such files do, DamagedFileError, and WeightsMismatchError
     for files without a state dict and for networks that hear other spectrograms.
     """
-    content = load_with_stand_ins(path, _stand_in)
+    return cast(StateDict, load_with_stand_ins(path, _stand_in, opened=partial(_opened, path)))
+
+
+def _opened(path: Path, content: Any) -> StateDict:
     entries: Mapping[Any, Any] = content if isinstance(content, Mapping) else {}
     inner = entries.get("state_dict", entries)
     state = {str(name): value for name, value in inner.items() if isinstance(value, Tensor)} if _is_map(inner) else {}

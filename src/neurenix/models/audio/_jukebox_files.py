@@ -83,7 +83,7 @@ def sizes_in(state: StateDict, published: PriorSizes) -> tuple[PriorSizes, int]:
 
 def _transformer(shapes: Shapes, prefix: str, published: TransformerSizes) -> tuple[TransformerSizes, int]:
     vocabulary, width = _shape(shapes, f"{prefix}x_emb.weight", 2)
-    context, _ = _shape(shapes, f"{prefix}pos_emb.pos_emb", 2)
+    context, features = _shape(shapes, f"{prefix}pos_emb.pos_emb", 2)
     block = f"{prefix}transformer._attn_mods."
     _, state = _shape(shapes, f"{block}0.attn.c_proj.weight", 2)
     inner, _ = _shape(shapes, f"{block}0.mlp.c_fc.weight", 2)
@@ -91,6 +91,11 @@ def _transformer(shapes: Shapes, prefix: str, published: TransformerSizes) -> tu
         raise WeightsMismatchError(
             f"the file has {state} features of attention and {context} places at {prefix}; this architecture needs a "
             f"multiple of its {published.heads} heads, and of its {published.rows} rows, above {published.lyrics}. "
+            "Load the file under the name of its own architecture."
+        )
+    if features != width:
+        raise WeightsMismatchError(
+            f"the file's symbols at {prefix} have {width} features and its places {features}; it is no such prior's. "
             "Load the file under the name of its own architecture."
         )
     sizes = replace(published, vocabulary=vocabulary, context=context, width=width, state=state, inner=inner)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ...errors import WeightsMismatchError
+from ...errors import ConfigurationError, WeightsMismatchError
 from .._records import StateDict
 from ..sources import read_state_dict, read_tensor_bundle
 from ._music_network import MusicTransformerSizes
@@ -87,16 +87,19 @@ def sizes_in(state: StateDict, published: MusicTransformerSizes) -> MusicTransfo
     head_width = relative.shape[-1] if relative is not None and relative.ndim == 2 else width // published.heads
     lengths = [tensor.shape[0] for tensor in (relative, table) if tensor is not None and tensor.ndim > 1]
     _check_layers(state, len(numbers), width, first.shape[0])
-    return MusicTransformerSizes(
-        vocabulary_size=embedding.shape[0],
-        width=width,
-        layers=len(numbers),
-        heads=width // max(head_width, 1),
-        hidden=first.shape[0],
-        max_length=lengths[0] if lengths else published.max_length,
-        attention="absolute" if relative is None else "relative",
-        layout="tensor2tensor" if table is None else "torch",
-    )
+    try:
+        return MusicTransformerSizes(
+            vocabulary_size=embedding.shape[0],
+            width=width,
+            layers=len(numbers),
+            heads=width // max(head_width, 1),
+            hidden=first.shape[0],
+            max_length=lengths[0] if lengths else published.max_length,
+            attention="absolute" if relative is None else "relative",
+            layout="tensor2tensor" if table is None else "torch",
+        )
+    except ConfigurationError as error:
+        raise WeightsMismatchError(f"the file's tensors are of no such network: {error}") from error
 
 
 def count_events(state: StateDict) -> int | None:

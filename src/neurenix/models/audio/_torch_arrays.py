@@ -59,7 +59,7 @@ def load_with_arrays(path: Path) -> Any:
     Raises UnsafeFileError for a file that holds anything else than tensors, arrays and plain values, DamagedFileError
     for one that is not whole.
     """
-    return _plain(load_with_stand_ins(path, _STAND_INS.get))
+    return load_with_stand_ins(path, _STAND_INS.get, opened=_plain)
 
 
 def _plain(value: Any) -> Any:

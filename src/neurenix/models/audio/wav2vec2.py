@@ -147,13 +147,14 @@ def _symbols(path: Path, count: int) -> tuple[str, ...]:
     content = read_json(path)
     numbers = cast("dict[str, int]", content) if isinstance(content, dict) else {}
     whole = all(isinstance(number, int) and 0 <= number < count for number in numbers.values())
-    if not numbers or not whole or len(set(numbers.values())) != len(numbers) or any("\n" in name for name in numbers):
+    named = {number: name for name, number in numbers.items()} if whole else {}
+    symbols = tuple(named.get(number) or f"<{number}>" for number in range(count))
+    if not named or len(named) != len(numbers) or len(set(symbols)) < count or any("\n" in name for name in numbers):
         raise DamagedFileError(
             f"{path} does not give each symbol a number of its own below {count}, the outputs of the head in the file; "
             "is it the vocabulary of other weights?"
         )
-    names = {number: name for name, number in numbers.items()}
-    return tuple(names.get(number) or f"<{number}>" for number in range(count))
+    return symbols
 
 
 def convert_hub(state: StateDict) -> StateDict:

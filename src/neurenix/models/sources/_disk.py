@@ -31,7 +31,7 @@ def _file_in(folder: Path) -> Path:
     for name in USUAL_NAMES:
         if (folder / name).is_file():
             return folder / name
-    candidates = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+    candidates = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
     if len(candidates) == 1:
         return candidates[0]
     found = (

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from ...errors import DamagedFileError
 from ...storage import check_hash, file_sha256
+from .._foreign_sizes import naming
 from .._records import HubSource, PackageSource, PathSource, StateDict, UrlSource, Weights
 from ._disk import find_on_disk
 from ._fetched import Fetched
 from ._hub import fetch_from_hub
 from ._package import find_in_package
+from ._plain import check_plain
 from ._state_dict import read_state_dict
 from ._url import fetch_from_url
 
@@ -53,12 +55,13 @@ def obtain(weights: Weights, extra_files: Sequence[str] = ()) -> Obtained:
 
 def _read(fetched: Fetched, read: Callable[[Path], StateDict] | None) -> Obtained:
     """What is ours is safetensors always, also for architectures whose published files have a format of their own."""
-    if read is None or fetched.path.suffix == ".safetensors":
-        state, sha256 = read_state_dict(fetched.path, sha256=fetched.sha256)
-    else:
-        sha256 = file_sha256(fetched.path)
-        check_hash(fetched.path, sha256, fetched.sha256)
-        state = read(fetched.path)
+    with naming(str(fetched.path)):
+        if read is None or fetched.path.suffix == ".safetensors":
+            state, sha256 = read_state_dict(fetched.path, sha256=fetched.sha256)
+        else:
+            sha256 = file_sha256(fetched.path)
+            check_hash(fetched.path, sha256, fetched.sha256)
+            state = check_plain(fetched.path, read(fetched.path))
     return Obtained(state=state, folder=fetched.folder, sha256=sha256, revision=fetched.revision)
 
 

@@ -13,7 +13,7 @@ from typing import Any, final
 
 import torch
 
-from ...errors import DamagedFileError, UnsafeFileError
+from ...errors import DamagedFileError, NeurenixError, UnsafeFileError
 from ...tensor_files import check_torch_archive
 
 
@@ -29,10 +29,13 @@ class Noted:
         self.state = state
 
 
-def load_with_stand_ins(path: Path, stand_in: Callable[[str], Any]) -> Any:
+def load_with_stand_ins(
+    path: Path, stand_in: Callable[[str], Any], opened: Callable[[Any], Any] = lambda content: content
+) -> Any:
     """What a torch file holds, with records in the place of foreign objects.
 
     stand_in: a dotted name that torch does not read by itself -> what is called in its place; None to refuse it.
+    opened: what is made of the content, which may be of any shape; what it raises means a damaged file.
     Raises UnsafeFileError for a file that names anything else, DamagedFileError for one that is not whole.
     """
     content = path.read_bytes()
@@ -42,8 +45,8 @@ def load_with_stand_ins(path: Path, stand_in: Callable[[str], Any]) -> Any:
         found = {name: stand_in(name) for name in names}
         _refuse(path, sorted(name for name, standing in found.items() if standing is None))
         with torch.serialization.safe_globals([(standing, name) for name, standing in found.items()]):
-            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except UnsafeFileError:
+            return opened(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+    except NeurenixError:
         raise
     except Exception as error:  # the parser of a damaged file may raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]

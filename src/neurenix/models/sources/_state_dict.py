@@ -15,6 +15,7 @@ from ...errors import DamagedFileError, UnsafeFileError, WeightsMismatchError
 from ...storage import check_hash, file_sha256, read_tensors
 from ...tensor_files import check_torch_archive
 from .._records import StateDict
+from ._plain import check_plain
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 WRAPPERS = ("state_dict", "model", "model_state_dict", "model_state")
@@ -29,12 +30,12 @@ def read_state_dict(path: Path, *, sha256: str | None = None) -> tuple[StateDict
     if path.suffix == ".safetensors":
         found = file_sha256(path) if sha256 is None or len(sha256) < 64 else sha256.lower()
         check_hash(path, found, sha256)
-        return _without_prefixes(read_tensors(path, sha256=found)), found
+        return _without_prefixes(check_plain(path, read_tensors(path, sha256=found))), found
     if path.suffix in TORCH_SUFFIXES:
         content = path.read_bytes()
         found = hashlib.sha256(content).hexdigest()
         check_hash(path, found, sha256)
-        return _without_prefixes(_tensors(path, _load_torch(path, content))), found
+        return _without_prefixes(check_plain(path, _tensors(path, _load_torch(path, content)))), found
     raise WeightsMismatchError(
         f"{path} is no weights file that can be read; its name must end in .safetensors or {', '.join(TORCH_SUFFIXES)}."
     )
@@ -49,7 +50,7 @@ def _load_torch(path: Path, content: bytes) -> Any:
             f"{path} holds more than tensors and would have to run code to be read, so it is refused: "
             f"{_reason(error)} Save its state dict as safetensors where you trust it, and load that."
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # the parser of a damaged file may raise anything
         raise DamagedFileError(
             f"{path} is not a whole torch file ({_reason(error)}); fetch or save it again."
         ) from None
@@ -67,7 +68,9 @@ def _tensors(path: Path, content: Any) -> StateDict:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     tensors = content if isinstance(content, Mapping) else {}
-    state = {str(name): value for name, value in tensors.items() if isinstance(value, torch.Tensor)}
+    state = {
+        name: value for name, value in tensors.items() if isinstance(name, str) and isinstance(value, torch.Tensor)
+    }
     if not state:
         raise WeightsMismatchError(
             f"{path} holds {type(content).__name__} and no named tensors; a state dict is needed, bare or "
