@@ -224,7 +224,7 @@ def test_a_file_of_version_2_loads_whole(tmp_path: Path) -> None:
         file = write_version_2(tmp_path / f"{name}.pth", made)
         model = load_pretrained_model("deepspeech2", weights=file, device="cpu")
         assert {fate.fate for fate in model.load_report.tensors} == {"matched"}
-        assert model.head.symbols == tuple("_abc ") and model.stages[-1] == "fc"
+        assert model.head.symbols == tuple("_abc ") and model.stages[-1] == "fc.0.module.0"
         with torch.inference_mode():
             assert torch.equal(model(sounds()), made(sounds()))
     torch.save(

@@ -91,6 +91,17 @@ def test_augmentation_moves_image_and_mask_together(size: int | tuple[int, int] 
     assert len(seen) > 2
 
 
+def test_images_smaller_than_the_crop_are_not_filled_up_to_it() -> None:
+    """CRAFT's crop of 768 pixels would make training on small images a hundred times as long."""
+    preprocess = SegmentationPreprocess(SegmentationInput(size=None, crop=(768, 56), divisor=16)).for_training()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        inputs, classes = preprocess.together(*Pairs([(60, 90)])[0])
+        assert inputs["image_sizes"].tolist() == [60, 56]
+        assert inputs["images"].shape[1:] == classes.shape == (64, 64)
+        assert preprocess(Pairs([(60, 90)])[0][0])["images"].shape == (3, 64, 64)
+
+
 def test_batches_are_filled_up_and_answers_come_back() -> None:
     preprocess = SegmentationPreprocess(SegmentationInput(size=32))
     loader = DataLoader(prepare(Pairs([(32, 64), (64, 40)]), preprocess, training=False), batch_size=2)

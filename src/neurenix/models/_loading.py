@@ -94,21 +94,19 @@ def named_tensors(parts: Parts) -> list[tuple[str, Tensor]]:
 
 def check_share(report: LoadReport, minimum: float, architecture: Architecture, file: Path | str) -> None:
     """Raise WeightsMismatchError, naming the largest misfits, when too little was in the file or its head differs."""
+    if report.pretrained_share < minimum:
+        missing, unused = _largest(report, "new"), _largest(report, "dropped")
+        raise WeightsMismatchError(
+            f"Only {report.pretrained_share:.1%} of {architecture.name} would be pretrained by {file}, and "
+            f"minimum_pretrained is {minimum:.0%}. The model lacks {missing}; the file has {unused} without a "
+            "use. Load the file under the name of its own architecture, or lower minimum_pretrained."
+        )
     misfits = [fate for fate in report.tensors if _is_misfit(fate)]
     if misfits and minimum > 0:
         raise WeightsMismatchError(
             f"The head in {file} is not that of {architecture.name}: {misfits[0].name} ({misfits[0].note}). Load "
             "the file with include_top=False to leave its head out, or under the name of its own architecture."
         )
-    if report.pretrained_share >= minimum:
-        return
-    missing = _largest(report, "new")
-    unused = _largest(report, "dropped")
-    raise WeightsMismatchError(
-        f"Only {report.pretrained_share:.1%} of {architecture.name} would be pretrained by {file}, and "
-        f"minimum_pretrained is {minimum:.0%}. The model lacks {missing}; the file has {unused} without a "
-        "use. Load the file under the name of its own architecture, or lower minimum_pretrained."
-    )
 
 
 def _is_misfit(fate: TensorFate) -> bool:

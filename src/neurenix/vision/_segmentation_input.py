@@ -18,7 +18,7 @@ class SegmentationInput:
 
     size: what images are resized to: a number for the shorter side, which keeps the proportion; (height, width) in
         pixels, which does not; None for as they are.
-    crop: (height, width) in pixels that training cuts out of images of no fixed size.
+    crop: (height, width) in pixels that training cuts out of images of no fixed size; where size is None, at most.
     divisor: images are filled up at their right and lower edge to a multiple of so many pixels.
     mean, std: per channel, of values in [0, 1]; the network sees (value - mean) / std. None takes each image's own.
     channels: number of colour channels.

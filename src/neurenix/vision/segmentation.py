@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -214,7 +215,15 @@ def _augmentation(spec: SegmentationInput) -> Callable[..., Any]:
     mirror = v2.RandomHorizontalFlip()
     if isinstance(spec.size, tuple):
         return v2.Compose([v2.RandomResizedCrop(spec.size, scale=(0.5, 1.0), interpolation=mode), mirror])
-    cut = v2.RandomCrop(spec.crop, pad_if_needed=True, fill={tv_tensors.Image: 0, tv_tensors.Mask: IGNORED})
     if spec.size is None:
-        return v2.Compose([mirror, cut])
+        return v2.Compose([mirror, functools.partial(_part, spec.crop)])
+    cut = v2.RandomCrop(spec.crop, pad_if_needed=True, fill={tv_tensors.Image: 0, tv_tensors.Mask: IGNORED})
     return v2.Compose([v2.RandomResize(spec.size // 2, spec.size * 2, interpolation=mode), mirror, cut])
+
+
+def _part(crop: tuple[int, int], image: Tensor, *mask: Tensor) -> Any:
+    """A random part of at most that size. What is smaller stays whole: filling it up would only cost time."""
+    from torchvision.transforms import v2
+
+    height, width = (min(side, most) for side, most in zip(image.shape[-2:], crop, strict=True))
+    return v2.RandomCrop((height, width))(image, *mask)

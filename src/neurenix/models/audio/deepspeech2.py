@@ -21,7 +21,7 @@ NAME = "deepspeech2"
 PAPER = "Amodei et al., Deep Speech 2: End-to-End Speech Recognition, ICML 2016, arXiv:1512.02595"
 RELEASES = "https://github.com/SeanNaren/deepspeech.pytorch/releases/download/"
 SYMBOLS = tuple("_'ABCDEFGHIJKLMNOPQRSTUVWXYZ ")
-HEAD = "fc.0.module.1"
+NORM, HEAD = "fc.0.module.0", "fc.0.module.1"
 SOUNDS = AudioInput(sample_rate=SAMPLE_RATE, shortest=SHORTEST)
 FILES = {
     "librispeech-v3": "V3.0/librispeech_pretrained_v3.ckpt",
@@ -32,9 +32,9 @@ FILES = {
 
 
 def stages(sizes: DeepSpeechSizes) -> tuple[str, ...]:
-    """Names of the trunk's parts; those that read one way look ahead before the last norm."""
+    """Names of the trunk's parts; those that read one way look ahead before the last norm, which `fc` begins with."""
     ahead = () if sizes.bidirectional else ("lookahead",)
-    return ("conv", *(f"rnns.{layer}" for layer in range(sizes.layers)), *ahead, "fc")
+    return ("conv", *(f"rnns.{layer}" for layer in range(sizes.layers)), *ahead, NORM)
 
 
 def build(options: BuildOptions) -> Parts:
