@@ -29,6 +29,7 @@ from torch import Tensor
 from neurenix.models import ARCHITECTURES, BuildOptions
 from neurenix.models._loading import named_tensors
 from neurenix.models.audio._jukebox_prior import JukeboxPrior
+from neurenix.models.audio.deepspeech2 import SYMBOLS, DeepSpeechSizes, new_deepspeech2
 from neurenix.vision import ImageInput
 
 State = dict[str, Tensor]
@@ -160,6 +161,13 @@ def _write_music(folder: Path) -> None:
     write_bundle(folder / "music.ckpt", magenta_variables())
 
 
+def _write_speech(folder: Path) -> None:
+    model = new_deepspeech2(DeepSpeechSizes(hidden=16, layers=2))
+    names = [(name.partition(".")[2], tensor) for name, tensor in model.state_dict().items()]
+    state = {name: hollow(tensor) for name, tensor in names if name != "vocabulary"}
+    torch.save({"state_dict": state, "labels": list(SYMBOLS)}, folder / "deepspeech.pth")
+
+
 LAYERS = ("num_hidden_layers", "hidden_size", "max_position_embeddings", "vocab_size")
 BOX = ("backbone.", "trunk.backbone.")
 VECTORS = ("glove", "word2vec", "fasttext")
@@ -246,6 +254,8 @@ FAMILIES = (
         config=SPEECH,
         names=("num_hidden_layers", "hidden_size", "num_conv_pos_embeddings", "intermediate_size"),
     ),
+    Family(model="deepspeech2", file="deepspeech.pth", wrapper="state_dict", write=_write_speech),
+    Family(model="voice-encoder", file="pretrained.pt", wrapper="model_state"),
     Family(model="vggish", file="vggish.pth", small=False),
     Family(model="panns-cnn6", file="Cnn6.pth", wrapper="model"),
     Family(model="jukebox-vqvae", file="vqvae.pth.tar", wrapper="model", legacy=True),
