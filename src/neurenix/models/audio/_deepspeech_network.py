@@ -81,15 +81,21 @@ class FrameNorm(nn.Module):
 
     The published training counts the frames behind the sounds too; what a sound contributes then depends on the batch
     that it comes in. Without training both are the same.
+    module: a norm of (frames of all sounds, width).
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.module = nn.BatchNorm1d(width)
+        self.module = module
 
-    def forward(self, series: Tensor) -> Tensor:
-        """(frames of all sounds, width) -> the same."""
-        return cast(Tensor, self.module(series))
+    def forward(self, series: Tensor, frames: Tensor | None) -> Tensor:
+        """(n, frames, width) -> the same, 0 behind the frames that are real, (n,); None where all are."""
+        if frames is None:
+            return cast(Tensor, self.module(series.flatten(0, 1))).unflatten(0, series.shape[:2])
+        packed = _packed(series, frames)
+        data = self.module(packed.data)
+        found = PackedSequence(data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)
+        return _unpacked(found, series.shape[1])
 
 
 @final
@@ -102,13 +108,13 @@ class BatchRNN(nn.Module):
     def __init__(self, width: int, sizes: DeepSpeechSizes, normalises: bool) -> None:
         super().__init__()
         self.out_features = sizes.hidden
-        self.batch_norm = FrameNorm(width) if normalises else None
+        self.batch_norm = FrameNorm(nn.BatchNorm1d(width)) if normalises else None
         self.rnn = RECURRENT[sizes.kind](width, sizes.hidden, batch_first=True, bidirectional=sizes.bidirectional)
 
     def forward(self, series: Tensor, frames: Tensor | None) -> Tensor:
         """frames: (n,) that are real; those behind are 0 in the answer, and read by no layer."""
         if self.batch_norm is not None:
-            series = normalised(self.batch_norm, series, frames)
+            series = self.batch_norm(series, frames)
         if frames is None:
             found: Tensor = self.rnn(series)[0]
         else:
@@ -154,8 +160,7 @@ class DeepSpeech2(nn.Module):
         self.lookahead = None
         if not sizes.bidirectional:
             self.lookahead = nn.Sequential(Lookahead(sizes.hidden, sizes.context), nn.Hardtanh(0.0, _CEILING))
-        self.fc = nn.Sequential(nn.Module())
-        self.fc[0].add_module("module", nn.Sequential(nn.BatchNorm1d(sizes.hidden)))
+        self.fc = nn.Sequential(FrameNorm(nn.Sequential(nn.BatchNorm1d(sizes.hidden))))
 
     def forward(self, inputs: Tensor | Mapping[str, Tensor]) -> Tensor:
         """See the class; also {"waveform": …, "attention_mask": …}. Frames behind a sound's end are 0."""
@@ -166,7 +171,7 @@ class DeepSpeech2(nn.Module):
             series = layer(series, frames)
         if self.lookahead is not None:
             series = self.lookahead(series)
-        return normalised(self.fc.get_submodule("0.module"), series, frames)
+        return cast(Tensor, self.fc[0](series, frames))
 
     def feature_mask(self, inputs: Tensor | Mapping[str, Tensor]) -> Tensor | None:
         """(n, frames), 1 where a frame is real; None where all are."""
@@ -191,15 +196,6 @@ class DeepSpeech2(nn.Module):
             deviation = (centred.square().sum((1, 2), keepdim=True) / (count - 1)).sqrt()
             found = centred / deviation.clamp(min=torch.finfo(deviation.dtype).tiny)
         return found.transpose(1, 2)[:, None].to(next(self.conv.parameters()).dtype)
-
-
-def normalised(norm: nn.Module, series: Tensor, frames: Tensor | None) -> Tensor:
-    """(n, frames, width) -> the same by a norm of (…, width), which sees the real frames alone; 0 behind them."""
-    if frames is None:
-        return cast(Tensor, norm(series.flatten(0, 1))).unflatten(0, series.shape[:2])
-    packed = _packed(series, frames)
-    found = PackedSequence(norm(packed.data), packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)
-    return _unpacked(found, series.shape[1])
 
 
 def _packed(series: Tensor, frames: Tensor) -> PackedSequence:
