@@ -20,33 +20,16 @@ from tests.families.spoken_words import WORDS, sentences_by, spoken
 from tests.families.word_vector_files import as_word2vec
 
 from neurenix.audio import AudioInput, AudioPreprocess
-from neurenix.models import ARCHITECTURES, BuildOptions, PackageSource, Parts, PretrainedModel
+from neurenix.models import ARCHITECTURES, BuildOptions, PackageSource, new_model
 from neurenix.models.audio._panns_network import PannsSizes
 from neurenix.models.audio.panns import build_panns
 from neurenix.models.sources._package import find_in_package
 from neurenix.models.vision._csp_network import YoloxSizes
 from neurenix.models.vision.yolox import build_yolox
-from neurenix.nn import Pool
 from neurenix.transfer import Finetuner, load_pretrained_model
 from neurenix.vision import DetectionInput, DetectionPreprocess
 
 PROVE = bool(os.environ.get("NEURENIX_PROVE"))
-
-
-def model_of(name: str, parts: Parts, preprocess: object) -> PretrainedModel:
-    """An architecture's network at a size of one's own."""
-    architecture = ARCHITECTURES[name]
-    stages = tuple(parts.stages or architecture.stages)
-    return PretrainedModel(
-        trunk=parts.trunk,
-        pool=Pool("avg"),
-        head=parts.head,
-        feature_size=parts.feature_size,
-        stages=stages,
-        head_name=architecture.head_name,
-        architecture=architecture,
-        preprocess=preprocess,
-    )
 
 
 def test_digits_are_detected_on_photographs() -> None:
@@ -56,7 +39,7 @@ def test_digits_are_detected_on_photographs() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         parts = build_yolox(BuildOptions(num_classes=80), sizes=YoloxSizes(depth=0.33, width=0.125))
-    model = model_of("yolox-nano", parts, DetectionPreprocess(DetectionInput.letterbox(side)))
+    model = new_model(ARCHITECTURES["yolox-nano"], parts, DetectionPreprocess(DetectionInput.letterbox(side)))
     tuner = Finetuner(model, num_classes=len(DIGITS), learning_rate=5e-3, backend="eager")
     test = DigitScenes(side=side, seed=1, unseen=True).with_boxes(40)
     before = tuner.evaluate(test)
@@ -122,7 +105,10 @@ def test_words_are_understood_from_unheard_voices() -> None:
     parts.trunk.spec_augmenter.frames = 8  # words last half a second, of which the published 64 frames hide all
     spec = AudioInput(sample_rate=sizes.sample_rate, shortest=sizes.shortest)
     tuner = Finetuner(
-        model_of("panns-cnn6", parts, AudioPreprocess(spec)), len(WORDS), learning_rate=3e-3, backend="eager"
+        new_model(ARCHITECTURES["panns-cnn6"], parts, AudioPreprocess(spec)),
+        len(WORDS),
+        learning_rate=3e-3,
+        backend="eager",
     )
     before = tuner.evaluate(test)["accuracy"]
     tuner.fit(train, epochs=6, batch_size=16, run=False)

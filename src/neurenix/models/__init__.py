@@ -7,6 +7,7 @@ from ._load_report import LoadReport as LoadReport
 from ._load_report import TensorFate as TensorFate
 from ._pretrained_model import PretrainedModel as PretrainedModel
 from ._pretrained_model import adopt as adopt
+from ._pretrained_model import new_model as new_model
 from ._records import (
     ARCHITECTURES as ARCHITECTURES,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "layer_names",
     "match_layers",
     "match_parameters",
+    "new_model",
     "nlp",
     "vision",
 ]

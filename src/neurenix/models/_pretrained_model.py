@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import ConfigurationError, InputMismatchError
 from ..nn import Pool, UnpooledHead
 from ._load_report import LoadReport
-from ._records import Architecture, Weights
+from ._records import Architecture, Parts, Weights
 
 Inputs = Tensor | Mapping[str, Tensor]
 
@@ -121,6 +121,23 @@ class PretrainedModel(nn.Module):
         like = next(self.trunk.parameters(), None)
         self.head = head if like is None else head.to(device=like.device, dtype=like.dtype)
         self.categories = tuple(categories)
+
+
+def new_model(architecture: Architecture, parts: Parts, preprocess: Any = None) -> PretrainedModel:
+    """An architecture's network of one's own sizes, as load_pretrained_model would put it together.
+
+    preprocess: None is the architecture's own.
+    """
+    return PretrainedModel(
+        trunk=parts.trunk,
+        pool=Pool(architecture.pooling, channels_last=parts.channels_last, prefix_tokens=parts.prefix_tokens),
+        head=parts.head,
+        feature_size=parts.feature_size,
+        stages=parts.stages or architecture.stages,
+        head_name=architecture.head_name,
+        preprocess=preprocess or architecture.input.open(parts.trunk, None, None),
+        architecture=architecture,
+    ).eval()
 
 
 def adopt(module: Any, *, head: str | None = None) -> PretrainedModel:

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 from ...audio import Alphabet, AudioInput
 from ...errors import WeightsMismatchError
-from ...nn import Pool
-from .._pretrained_model import PretrainedModel
+from .._pretrained_model import PretrainedModel, new_model
 from .._records import ARCHITECTURES, Architecture, BuildOptions, Parts, StateDict, UrlSource, Weights
 from ._ctc_head import CTCHead
 from ._deepspeech_files import read_deepspeech, sizes_of
@@ -51,18 +50,8 @@ def new_deepspeech2(
 
     Raises ConfigurationError for symbols that cannot be.
     """
-    parts = _parts(sizes, _head(sizes, Alphabet(symbols=tuple(symbols), blank=blank, space=space)))
-    architecture = ARCHITECTURES[NAME]
-    return PretrainedModel(
-        trunk=parts.trunk,
-        pool=Pool(architecture.pooling, channels_last=True),
-        head=parts.head,
-        feature_size=parts.feature_size,
-        stages=stages(sizes),
-        head_name=architecture.head_name,
-        preprocess=architecture.input.open(parts.trunk, None, None),
-        architecture=architecture,
-    ).eval()
+    head = _head(sizes, Alphabet(symbols=tuple(symbols), blank=blank, space=space))
+    return new_model(ARCHITECTURES[NAME], _parts(sizes, head))
 
 
 def convert(state: StateDict) -> StateDict:

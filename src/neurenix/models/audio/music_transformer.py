@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from ...audio import MidiInput
-from ...nn import Pool
-from .._pretrained_model import PretrainedModel
+from .._pretrained_model import PretrainedModel, new_model
 from .._records import ARCHITECTURES, Architecture, BuildOptions, Parts, UrlSource, Weights
 from ._music_files import convert, count_events, read, sizes_in
 from ._music_generation import generate as generate
@@ -30,17 +29,7 @@ def new_music_transformer(sizes: MusicTransformerSizes) -> PretrainedModel:
 
     Raises ConfigurationError where there is none of that size.
     """
-    parts, architecture = _parts(sizes, True), ARCHITECTURES["music-transformer"]
-    return PretrainedModel(
-        trunk=parts.trunk,
-        pool=Pool(architecture.pooling, channels_last=True, prefix_tokens=parts.prefix_tokens),
-        head=parts.head,
-        feature_size=parts.feature_size,
-        stages=sizes.stages,
-        head_name=architecture.head_name,
-        preprocess=architecture.input.open(parts.trunk, None, None),
-        architecture=architecture,
-    ).eval()
+    return new_model(ARCHITECTURES["music-transformer"], _parts(sizes, True))
 
 
 def _parts(sizes: MusicTransformerSizes, with_head: bool) -> Parts:

@@ -9,10 +9,9 @@ from typing import cast
 
 from ...audio import Alphabet, AudioInput
 from ...errors import ConfigurationError, DamagedFileError, WeightsMismatchError
-from ...nn import Pool
 from ...packages import require
 from ...storage import read_json
-from .._pretrained_model import PretrainedModel
+from .._pretrained_model import PretrainedModel, new_model
 from .._records import ARCHITECTURES, Architecture, BuildOptions, HubSource, Parts, StateDict, Weights
 from ._ctc_head import CTCHead as CTCHead
 from ._wav2vec_network import Wav2Vec2Trunk as Wav2Vec2Trunk
@@ -78,17 +77,7 @@ def new_wav2vec2(
     Raises ConfigurationError for symbols that cannot be.
     """
     head = _head(sizes, Alphabet(symbols=tuple(symbols), blank=blank, space=space))
-    parts, architecture = _parts(sizes, head), ARCHITECTURES["wav2vec2-base"]
-    return PretrainedModel(
-        trunk=parts.trunk,
-        pool=Pool(architecture.pooling, channels_last=True),
-        head=parts.head,
-        feature_size=parts.feature_size,
-        stages=stages(sizes),
-        head_name=architecture.head_name,
-        preprocess=architecture.input.open(parts.trunk, None, None),
-        architecture=architecture,
-    ).eval()
+    return new_model(ARCHITECTURES["wav2vec2-base"], _parts(sizes, head))
 
 
 def new_head(model: PretrainedModel, symbols: Sequence[str], blank: int = 0, space: str = SPACE) -> CTCHead:
