@@ -40,12 +40,12 @@ def cases(canary: Path, everything: bool) -> Iterator[tuple[Family, str, Case]]:
 
 
 def _of_whole_files(family: Family, number: int, everything: bool) -> list[tuple[str, Case]]:
-    """Of the families with large files a fifth alone, another one each time."""
+    """All, or of each family half of them, of the ones with large files a fifth, another part each time."""
     if not family.small:
         return []
     few = len(family.files[family.file]) > 3 << 20 and not everything
-    kept = slice(number % 5, None, 5) if few else slice(None)
-    spoilt = list(_states(family))[kept] if family.state else []
+    parts = 1 if everything else 5 if few else 2
+    spoilt = list(_states(family))[number % parts :: parts] if family.state else []
     whole = [(what, ({**family.files, family.file: family.packed(state)}, family.file)) for what, state in spoilt]
     return [*list(_cut(family))[1 if few else 0 : 2 if few else None], *whole]
 
