@@ -17,7 +17,7 @@ class ScaledShifted(Wrapper):
     Liu et al., Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning, NeurIPS 2022,
     section 3.3 (γ alone); Lian et al., Scaling & Shifting Your Features, NeurIPS 2022 (both).
 
-    width: output features. maps: they are the second dimension, (n, d, height, width), else the last.
+    width: output features. maps: they are the second dimension, (n, d, …), else the last.
     first: those before it are left as they are (queries, in a layer that gives queries, keys and values at once).
     """
 
@@ -32,7 +32,8 @@ class ScaledShifted(Wrapper):
         outputs: Tensor = self.base_layer(*inputs)
         scale, shift = self.whole()
         if self.maps:
-            scale, shift = scale[:, None, None], shift[:, None, None]
+            behind = (1,) * (outputs.ndim - 2)
+            scale, shift = scale.view(-1, *behind), shift.view(-1, *behind)
         return outputs * scale if self.shift is None else outputs * scale + shift
 
     def whole(self) -> tuple[Tensor, Tensor]:

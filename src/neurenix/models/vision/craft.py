@@ -61,6 +61,6 @@ ARCHITECTURES.add(
         default_weights="mlt-25k",
         outputs=2,
         count_outputs=count_scores,
-        roles={"stem": "basenet.slice1.0", "stages": "basenet.slice?"},
+        roles={"stem": "basenet.slice1.0", "stages": "basenet.slice?", "mlp.out": "basenet.slice?"},
     ),
 )

@@ -70,7 +70,7 @@ ARCHITECTURES.add(
         default_weights="brain-mri",
         outputs=1,
         count_outputs=count_brain_classes,
-        roles={"stem": "encoder1.enc1conv1", "stages": "encoder?", "convolution": "*conv?"},
+        roles={"stem": "encoder1.enc1conv1", "stages": "encoder?", "convolution": "*conv?", "mlp.out": "encoder?"},
     ),
     "brain-unet",
 )

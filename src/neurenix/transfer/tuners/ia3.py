@@ -12,7 +12,7 @@ from ...models import PretrainedModel
 from ...nn import ScaledInput, ScaledShifted, wrap
 from .folding import fold_scales
 from .method import TUNERS, BlockSettings, MethodTuner, new_parameters
-from .places import blocks, input_width, layers_of
+from .places import blocks, input_width, layers_of, linear
 
 
 @TUNERS.register("ia3", "(ia)3")
@@ -79,7 +79,7 @@ class IA3Tuner(MethodTuner):
             queries = place.width // 3
             scaled = ScaledShifted(place.module, place.width, shifts=False, maps=False, first=queries)
             wrap(self.model, place.name, scaled)
-        for place in layers_of(self.model, "mlp.out", names):
+        for place in linear(layers_of(self.model, "mlp.out", names)):
             wrap(self.model, place.name, ScaledInput(place.module, input_width(place.module)))
         return new_parameters(self.model, before)
 

@@ -29,7 +29,7 @@ def target_names(
     model: PretrainedModel, targets: Sequence[str] | None, layers: Sequence[str] | str | int | None
 ) -> list[str]:
     """Names, as displayed, of the layers that get updates. targets: roles, names or globs; layers: see blocks."""
-    able = [place.name for place in linear_layers(model) if getattr(place.module, "groups", 1) == 1]
+    able = [place.name for place in linear_layers(model) if _can_be_updated(place.module)]
     roles = model.architecture.roles if model.architecture else {}
     if targets is None:
         usual = [place.name for role in _USUAL for place in layers_of(model, role)]
@@ -39,14 +39,19 @@ def target_names(
         found = [name for name in able if covered(name, found)]
         if not found:
             raise ConfigurationError(
-                f"target_layers={list(targets)!r} holds no linear layer, nor a convolution of one group; roles: "
-                f"{', '.join(roles) or 'none'}."
+                f"target_layers={list(targets)!r} holds no linear layer, nor a convolution of one group without gaps; "
+                f"roles: {', '.join(roles) or 'none'}."
             )
     within, chosen = names_within(model, layers), set(found)
     names = [name for name, _ in model.named_modules() if name in chosen and covered(name, within)]
     if not names:
         raise ConfigurationError(f"layers={layers!r} holds none of the layers that would get an update.")
     return [display_name(model, name) for name in names]
+
+
+def _can_be_updated(layer: nn.Module) -> bool:
+    """Peft's update of a convolution knows groups only in multiples of the rank, and no dilation."""
+    return getattr(layer, "groups", 1) == 1 and set(getattr(layer, "dilation", ())) <= {1}
 
 
 def inject(model: PretrainedModel, names: Sequence[str], settings: LoraSettings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,7 +14,7 @@ from ...models import PretrainedModel, covered, display_name, match_layers
 
 # modules that compute with their layers' weights themselves, so that a wrapper of such a layer would not be called
 _USE_WEIGHTS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer, nn.MultiheadAttention)
-_CONTAINERS = (nn.Sequential, nn.ModuleList)
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -93,6 +94,11 @@ def is_transposed(module: nn.Module) -> bool:
     return (kind.__module__, kind.__name__) == ("transformers.pytorch_utils", "Conv1D")
 
 
+def linear(places: Sequence[Place]) -> list[Place]:
+    """Those of the places that are linear layers; of a block or a convolution no single input is scaled."""
+    return [place for place in places if isinstance(place.module, nn.Linear) or is_transposed(place.module)]
+
+
 def input_width(module: nn.Module) -> int:
     """Features that a linear layer takes."""
     return int(module.nx if is_transposed(module) else module.in_features)  # type: ignore[arg-type]
@@ -105,14 +111,20 @@ def _declared_blocks(model: PretrainedModel) -> list[str]:
 
 
 def _repeated(model: PretrainedModel) -> list[str]:
-    """Names of modules of one class that stand in one container, and of which each holds several layers."""
+    """Names of modules of one class that stand in one container, and of which each holds several layers.
+
+    Others may stand around them, a stem and a last layer for instance, as long as they are fewer.
+    """
     taken: list[str] = []
     for name, container in model.trunk.named_modules(prefix="trunk"):
-        parts = list(container.children())
-        alike = isinstance(container, _CONTAINERS) and len({type(part) for part in parts}) == 1
-        holds_stages = any(isinstance(part, _CONTAINERS) for part in parts)  # whose blocks come later
-        if alike and not holds_stages and not covered(name, taken) and all(_layers_in(part) > 1 for part in parts):
-            taken += [f"{name}.{child}" for child, _ in container.named_children()]
+        parts = dict(container.named_children())
+        holds_stages = any(type(part) in _CONTAINERS for part in parts.values())  # whose blocks come later
+        if not isinstance(container, _CONTAINERS) or holds_stages or covered(name, taken):
+            continue
+        kinds = Counter(type(part) for part in parts.values() if _layers_in(part) > 1)
+        kind, count = kinds.most_common(1)[0] if kinds else (nn.Module, 0)
+        if count == len(parts) or count > max(1, len(parts) // 2):
+            taken += [f"{name}.{child}" for child, part in parts.items() if type(part) is kind]
     return taken
 
 
@@ -140,7 +152,7 @@ def _place(name: str, module: nn.Module) -> Place:
     if not last:
         raise ConfigurationError(f"{name} holds no layer that tells how many features it gives.")
     inner = last[-1]
-    maps = isinstance(inner, (_CONVOLUTIONS, nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.InstanceNorm2d))
+    maps = isinstance(inner, (*_CONVOLUTIONS, nn.GroupNorm, nn.InstanceNorm2d)) or "BatchNorm" in type(inner).__name__
     width = inner.embedding_dim if isinstance(inner, nn.Embedding) else _width(inner)
     return Place(name, module, int(width or 0), maps)
 

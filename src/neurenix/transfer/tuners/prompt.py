@@ -104,7 +104,8 @@ class PromptTuner(MethodTuner):
     def _install(self) -> list[str]:
         before = {id(parameter) for parameter in self.model.parameters()}
         chosen, count = blocks(self.model, None), self.settings.prompt_length
-        if any(place.maps for place in chosen):
+        recurrent = any(isinstance(part, nn.RNNBase) for block in chosen for part in block.module.modules())
+        if recurrent or any(place.maps for place in chosen):
             raise ConfigurationError(f"{self.model.name} has no tokens, so there is no place for prompts.")
         deep, place = self.settings.prompt_type == "deep", self.model.pool.prefix_tokens
         self.own_rate = 1e-2 if deep else 3e-2
