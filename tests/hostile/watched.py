@@ -91,7 +91,7 @@ def answers_for(folder: Path, kind: str) -> dict[str, list[str]]:
     for path in sorted(folder.iterdir()):
         answers[path.name] = []
         for load in loaders(kind):
-            started = time.monotonic()
+            started = time.process_time()  # of this process: the machine may have more to do
             _ON.set()
             try:
                 load(path)
@@ -102,7 +102,7 @@ def answers_for(folder: Path, kind: str) -> dict[str, list[str]]:
                 answer = f"UNNAMED {type(error).__name__}: {error}"
             finally:
                 _ON.clear()
-            if time.monotonic() - started > 5:
+            if time.process_time() - started > 5:
                 answer = f"SLOW {answer}"
             answers[path.name].append(answer)
     return answers
