@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.families.tones import tones
 from torch import Tensor, nn
 
 from neurenix.errors import (
@@ -398,14 +399,6 @@ def test_names_are_left_alone_that_are_ours_already(tmp_path: Path) -> None:
 
 
 # --- tuning -----------------------------------------------------------------------------------------------------------
-
-
-def tones(text: str, rate: int = 16_000) -> np.ndarray:
-    """A tone of 0.1 s for each letter, higher from letter to letter."""
-    time = np.arange(rate // 10) / rate
-    return np.concatenate([np.sin(2 * np.pi * (300 + 400 * "ab ".index(letter)) * time) for letter in text]).astype(
-        "f4"
-    )
 
 
 def test_it_learns_to_write_and_keeps_its_symbols(tmp_path: Path) -> None:

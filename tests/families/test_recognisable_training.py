@@ -6,7 +6,6 @@ Each test prints its figures, which docs/models.md repeats ("Learnt on data one 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from tests.families.dictionary import TOPICS, definitions
 from tests.families.digit_scenes import DIGITS, DigitScenes
 from tests.families.spoken_words import WORDS, sentences_by, spoken
+from tests.families.test_voice_encoder import needs_the_package
 from tests.families.word_vector_files import as_word2vec
 
 from neurenix.audio import AudioInput, AudioPreprocess
@@ -119,12 +119,11 @@ def test_words_are_understood_from_unheard_voices() -> None:
     assert after > 0.8
 
 
+@needs_the_package
 @pytest.mark.real_weights
 def test_speakers_are_told_apart_by_the_voice_encoder() -> None:
     """One sentence of each voice is all that is learnt from; the frozen network has heard thousands of people."""
     pytest.importorskip("espeakng_loader")
-    if importlib.util.find_spec("resemblyzer") is None:  # whose code is not imported
-        pytest.skip("the weights come with Resemblyzer")
     started = time.perf_counter()
     voices = ["m1", "m7", "f2", "f5", "croak", "whisper", "klatt", "steph"]
     train = sentences_by(voices, ["The north wind and the sun disputed which was the stronger."])

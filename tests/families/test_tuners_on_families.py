@@ -14,10 +14,11 @@ from neurenix.models.audio.deepspeech2 import DeepSpeechSizes, new_deepspeech2
 from neurenix.transfer import load_pretrained_model
 from neurenix.transfer.tuners import TUNERS
 
+RANDOM = torch.Generator().manual_seed(0)
 SIZE = torch.tensor([[64, 64]])
-PICTURE = {"images": torch.rand(1, 3, 64, 64), "image_sizes": SIZE, "original_sizes": SIZE}
-SOUND = {"waveform": torch.randn(2, 32_000) * 0.1, "attention_mask": torch.ones(2, 32_000, dtype=torch.int64)}
-SOUND["attention_mask"][1, 20_000:] = 0
+PICTURE = {"images": torch.rand(1, 3, 64, 64, generator=RANDOM), "image_sizes": SIZE, "original_sizes": SIZE}
+WAVEFORM = torch.randn(2, 32_000, generator=RANDOM) * 0.1
+SOUND = {"waveform": WAVEFORM, "attention_mask": (torch.arange(32_000) < torch.tensor([[32_000], [20_000]])).long()}
 BLOCKLESS = {"adapter", "ia3", "prompt"}
 CONVOLUTIONS = {"ia3", "prompt"}  # they scale and extend what transformers' blocks have
 NORMLESS = {"norm"}  # or their norms are frozen for good, as detectors of torchvision have them

@@ -16,7 +16,7 @@ from neurenix.data import DataLoader, _stream
 from neurenix.errors import SkippedSamplesWarning, TooManyBadSamplesError, UnreadableSampleError, WorkerLostError
 
 COUNT = 60
-TIMEOUT = 1.0  # seconds that a worker may spend on a sample
+TIMEOUT = 2.0  # seconds that a worker may spend on a sample, or take to start on a busy machine
 PLACES = random.Random(17).sample(range(COUNT), 20 if os.environ.get("NEURENIX_PROVE") else 2)
 
 
@@ -105,6 +105,22 @@ def test_a_fault_names_its_sample_and_leaves_nothing_behind(fault, place, counte
     if fault in LOSSES:
         assert children().keys() <= before.keys()
     assert len(read(loader.batches(0))) == COUNT  # the fault is gone, and the same loader reads everything
+
+
+def test_workers_are_ended_where_one_dies_while_they_are_started(counter, monkeypatch):
+    """Torch's handler may raise anywhere; here it does when the first samples are asked for."""
+    before = children()
+
+    def raises(self, loader, first_iter=False):
+        raise RuntimeError("DataLoader worker (pid 1) exited unexpectedly with exit code 137.")
+
+    loader = loader_of(Faulty(3, "exception", counter, times=0))
+    with monkeypatch.context() as patched:
+        patched.setattr(_stream._MultiProcessingDataLoaderIter, "_reset", raises)
+        with pytest.raises(WorkerLostError, match="died"):
+            list(loader.batches(0))
+    assert children().keys() <= before.keys()
+    assert len(read(loader.batches(0))) == COUNT
 
 
 @pytest.mark.parametrize("fault", LOSSES)

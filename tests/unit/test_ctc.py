@@ -126,7 +126,8 @@ def test_symbols_that_cannot_be() -> None:
 def head(blank: int = 0, **more: object) -> CTCHead:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return CTCHead(4, ("_", "a", "b"), name="fc.0.module.1", blank=blank, frames=lambda inputs: inputs, **more)
+        alphabet = Alphabet(symbols=("_", "a", "b"), blank=blank)
+        return CTCHead(4, alphabet, name="fc.0.module.1", frames=lambda inputs: inputs, **more)
 
 
 FEATURES = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(1)) * 2
@@ -175,7 +176,7 @@ def test_names_copies_and_states() -> None:
     assert set(own.state_dict()) == {"vocabulary", "fc.0.module.1.weight"}
     twin = copy.deepcopy(own)
     assert twin.symbols == ("_", "a", "b") and torch.equal(twin(FEATURES, LENGTHS), own(FEATURES, LENGTHS))
-    other = CTCHead(4, ("語", "b", "*"), name="fc.0.module.1", blank=2, space="語", bias=False)
+    other = CTCHead(4, Alphabet(symbols=("語", "b", "*"), blank=2, space="語"), name="fc.0.module.1", bias=False)
     own.load_state_dict(other.state_dict())
     assert own.alphabet == other.alphabet and own.blank == 2 and own.num_outputs == 3
 

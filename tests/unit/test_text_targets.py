@@ -6,10 +6,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from tests.families.language_checkpoints import SENTENCES, write_gpt2, write_marian
+from tests.families.tones import tones
 
 from neurenix.errors import LabelMismatchError
 from neurenix.metrics import METRICS, build_metrics
@@ -18,14 +18,6 @@ from neurenix.models.audio.deepspeech2 import DeepSpeechSizes, new_deepspeech2
 from neurenix.transfer import Finetuner, LoraTuner, load_pretrained_model, predict
 
 WORDS = ["ab", "b a", "aab", "bb", "a", "ba ab"]
-
-
-def tones(text: str) -> np.ndarray:
-    """A tone of 0.1 s for each letter, higher from letter to letter."""
-    time = np.arange(1600) / 16_000
-    return np.concatenate([np.sin(2 * np.pi * (300 + 400 * "ab ".index(letter)) * time) for letter in text]).astype(
-        "f4"
-    )
 
 
 def listener() -> PretrainedModel:

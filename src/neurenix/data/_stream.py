@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Sampler
 from torch.utils.data._utils import signal_handling
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from ..devices import free_memory
 from ..errors import WorkerLostError
@@ -42,7 +43,7 @@ class Stream:
         self._timeout, self._look = timeout, min(_LOOK, timeout)
         self._data = KeyedDataset(dataset, collate, seed, workers, deadly)
         self._plan = _Plan()
-        self._torch: TorchDataLoader[Any] = TorchDataLoader(
+        self._torch = _Loader(
             self._data,
             batch_sampler=self._plan,
             num_workers=workers,
@@ -253,6 +254,24 @@ def _drain(queue: Any) -> None:
     with contextlib.suppress(RuntimeError, OSError, EOFError):
         while queue._reader.poll():
             queue.get()
+
+
+@final
+class _Loader(TorchDataLoader[Any]):
+    """Torch's loader, which knows its workers from when they begin to start.
+
+    They read as soon as they are started, and one that dies at once makes torch's signal handler raise before torch has
+    let go of what started them: nobody could end the others.
+    """
+
+    def _get_iterator(self) -> Any:
+        if self.num_workers == 0:
+            return super()._get_iterator()
+        self.check_worker_number_rationality()
+        kind = _MultiProcessingDataLoaderIter
+        self._iterator = kind.__new__(kind)
+        self._iterator.__init__(self)  # type: ignore[misc]
+        return self._iterator
 
 
 @final

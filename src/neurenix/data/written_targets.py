@@ -8,7 +8,7 @@ from typing import Any, final
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ._dataset import innermost, label_names
+from ._dataset import innermost, is_in_memory, label_names
 from .collation import Collate, collate
 from .preparation import Prepared, pair
 
@@ -21,7 +21,7 @@ class SequenceTargets(Prepared):
     def __init__(self, dataset: Any) -> None:
         super().__init__(dataset)
         self.classes: list[str] = []
-        self.lengths = innermost(dataset, "lengths")
+        self.lengths, self.in_memory = innermost(dataset, "lengths"), is_in_memory(dataset)
         self._collate: Collate = innermost(dataset, "collate") or collate
 
     @property

@@ -22,7 +22,7 @@ class CTCHead(UnpooledHead):
     Graves et al., Connectionist Temporal Classification, ICML 2006. A network that is trained in this way needs no
     marks of when something is said: targets are (n, characters) symbol numbers, padded with -1, see encode.
 
-    width: of the features. symbols: see Alphabet, as are blank (its number) and space.
+    width: of the features. alphabet: the symbols that it tells apart.
     name: of the layer in published files, with dots for parts ("lm_head", "fc.0.module.1"). bias: it has one.
     dropout: before the layer. frames: inputs -> (n,) frames that are real of each sample, or None for all; without it
     all count. It may not hold a module, so that the head can be copied alone.
@@ -37,11 +37,9 @@ class CTCHead(UnpooledHead):
     def __init__(
         self,
         width: int,
-        symbols: Sequence[str],
+        alphabet: Alphabet,
         *,
         name: str,
-        blank: int = 0,
-        space: str = " ",
         bias: bool = True,
         dropout: float = 0.0,
         frames: Callable[[Any], Tensor | None] | None = None,
@@ -52,9 +50,9 @@ class CTCHead(UnpooledHead):
         for part in parts:
             place.add_module(part, nn.Module())
             place = place.get_submodule(part)
-        place.add_module(last, nn.Linear(width, len(symbols), bias=bias))
+        place.add_module(last, nn.Linear(width, len(alphabet.symbols), bias=bias))
         self.vocabulary: Tensor
-        self.register_buffer("vocabulary", Alphabet(symbols=tuple(symbols), blank=blank, space=space).to_tensor())
+        self.register_buffer("vocabulary", alphabet.to_tensor())
         self.layer_name, self.dropout, self.frames = name, nn.Dropout(dropout), frames
         self.beam_width = 1
 
@@ -124,16 +122,7 @@ class CTCHead(UnpooledHead):
 
         Raises ConfigurationError for symbols that cannot be.
         """
-        return CTCHead(
-            self._layer.in_features,
-            symbols,
-            name=self.layer_name,
-            blank=blank,
-            space=space,
-            bias=self._layer.bias is not None,
-            dropout=self.dropout.p,
-            frames=self.frames,
-        ).to(self._layer.weight)
+        return self._for_alphabet(Alphabet(symbols=tuple(symbols), blank=blank, space=space))
 
     def for_classes(self, num_outputs: int) -> Self:
         """Raises ConfigurationError: what is heard is written in the symbols that there are."""
@@ -148,8 +137,17 @@ class CTCHead(UnpooledHead):
         written = state.get("vocabulary")
         if written is None or torch.equal(written.cpu(), self.vocabulary.cpu()):
             return self
-        alphabet = Alphabet.from_tensor(written)
-        return self.for_symbols(alphabet.symbols, blank=alphabet.blank, space=alphabet.space)
+        return self._for_alphabet(Alphabet.from_tensor(written))
+
+    def _for_alphabet(self, alphabet: Alphabet) -> CTCHead:
+        return CTCHead(
+            self._layer.in_features,
+            alphabet,
+            name=self.layer_name,
+            bias=self._layer.bias is not None,
+            dropout=self.dropout.p,
+            frames=self.frames,
+        ).to(self._layer.weight)
 
     @property
     def _layer(self) -> nn.Linear:

@@ -72,15 +72,7 @@ def _parts(sizes: DeepSpeechSizes, head: CTCHead | None) -> Parts:
 
 
 def _head(sizes: DeepSpeechSizes, alphabet: Alphabet) -> CTCHead:
-    return CTCHead(
-        sizes.hidden,
-        alphabet.symbols,
-        name=HEAD,
-        blank=alphabet.blank,
-        space=alphabet.space,
-        bias=False,
-        frames=SoundFrames(),
-    )
+    return CTCHead(sizes.hidden, alphabet, name=HEAD, bias=False, frames=SoundFrames())
 
 
 def _alphabet(state: StateDict) -> Alphabet:

@@ -84,9 +84,8 @@ def new_head(model: PretrainedModel, symbols: Sequence[str], blank: int = 0, spa
     """A head for symbols of one's own, for `model.replace_head`. Raises ConfigurationError for other architectures."""
     if not isinstance(model.trunk, Wav2Vec2Trunk):
         raise ConfigurationError(f"{model.name} is no Wav2Vec 2.0, so its frames cannot be counted in this way.")
-    return CTCHead(
-        model.feature_size, symbols, name=HEAD, blank=blank, space=space, dropout=0.1, frames=model.trunk.frames
-    )
+    alphabet = Alphabet(symbols=tuple(symbols), blank=blank, space=space)
+    return CTCHead(model.feature_size, alphabet, name=HEAD, dropout=0.1, frames=model.trunk.frames)
 
 
 def _parts(sizes: Wav2Vec2Sizes, head: CTCHead | None) -> Parts:
@@ -102,15 +101,7 @@ def _parts(sizes: Wav2Vec2Sizes, head: CTCHead | None) -> Parts:
 
 
 def _head(sizes: Wav2Vec2Sizes, alphabet: Alphabet) -> CTCHead:
-    return CTCHead(
-        sizes.hidden_size,
-        alphabet.symbols,
-        name=HEAD,
-        blank=alphabet.blank,
-        space=alphabet.space,
-        dropout=sizes.final_dropout,
-        frames=sizes.frames,
-    )
+    return CTCHead(sizes.hidden_size, alphabet, name=HEAD, dropout=sizes.final_dropout, frames=sizes.frames)
 
 
 def _alphabet(options: BuildOptions, sizes: Wav2Vec2Sizes) -> Alphabet:

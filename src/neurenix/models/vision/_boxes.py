@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,8 +12,38 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import LabelMismatchError
+from ...nn import UnpooledHead
 from .._records import StateDict
 from ._dense import images_of
+
+
+class ThresholdedHead(UnpooledHead):
+    """A head of torchvision's detectors, whose answers pass two thresholds; a user may set them."""
+
+    options = ("score_threshold", "overlap_threshold")
+
+    @property
+    @abc.abstractmethod
+    def thresholds(self) -> Any:
+        """What has them, as `score_thresh` and `nms_thresh`."""
+
+    @property
+    def score_threshold(self) -> float:
+        """Least chance of a class."""
+        return float(self.thresholds.score_thresh)
+
+    @score_threshold.setter
+    def score_threshold(self, value: float) -> None:
+        self.thresholds.score_thresh = value
+
+    @property
+    def overlap_threshold(self) -> float:
+        """IoU above which of two boxes of a class only the better stays."""
+        return float(self.thresholds.nms_thresh)
+
+    @overlap_threshold.setter
+    def overlap_threshold(self, value: float) -> None:
+        self.thresholds.nms_thresh = value
 
 
 def image_sizes(inputs: Any) -> list[tuple[int, int]]:

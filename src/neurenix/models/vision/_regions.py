@@ -8,17 +8,16 @@ from typing import Any, Self, cast, final
 from torch import Tensor, nn
 
 from ...errors import LabelMismatchError
-from ...nn import UnpooledHead
 from ...packages import require
 from .._records import BuildOptions, Parts, StateDict
-from ._boxes import freeze_norms, full_precision, image_sizes, training_mode, unpadded
+from ._boxes import ThresholdedHead, freeze_norms, full_precision, image_sizes, training_mode, unpadded
 from ._dense import MapsTrunk, checked_classes, images_of
 
 STRIDE = 64  # pixels between two places of the smallest map
 
 
 @final
-class RegionHead(UnpooledHead):
+class RegionHead(ThresholdedHead):
     """Proposes regions, and classifies and refines each: Ren et al., 2015; with masks He et al., 2017.
 
     forward gives for each image {"boxes": (k, 4) x1 y1 x2 y2, "scores": (k,), "labels": (k,)[, "masks":
@@ -28,7 +27,6 @@ class RegionHead(UnpooledHead):
     """
 
     task = "detection"
-    options = ("score_threshold", "overlap_threshold")
 
     def __init__(self, rpn: nn.Module, roi_heads: nn.Module, first_class: int = 0) -> None:
         super().__init__()
@@ -37,22 +35,9 @@ class RegionHead(UnpooledHead):
         self.first_class = first_class
 
     @property
-    def score_threshold(self) -> float:
-        """Least chance of a class."""
-        return float(self.roi_heads.score_thresh)
-
-    @score_threshold.setter
-    def score_threshold(self, value: float) -> None:
-        self.roi_heads.score_thresh = value
-
-    @property
-    def overlap_threshold(self) -> float:
-        """IoU above which of two boxes of a class only the better stays."""
-        return float(self.roi_heads.nms_thresh)
-
-    @overlap_threshold.setter
-    def overlap_threshold(self, value: float) -> None:
-        self.roi_heads.nms_thresh = value
+    def thresholds(self) -> Any:
+        """What torchvision has them in."""
+        return self.roi_heads
 
     @property
     def num_outputs(self) -> int:

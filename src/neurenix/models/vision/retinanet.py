@@ -12,11 +12,10 @@ from typing import Any, Self, cast, final
 
 from torch import Tensor, nn
 
-from ...nn import UnpooledHead
 from ...packages import require
 from ...vision import DetectionInput
 from .._records import ARCHITECTURES, BuildOptions, Parts, StateDict
-from ._boxes import convert, freeze_norms, full_precision, image_sizes, unpadded
+from ._boxes import ThresholdedHead, convert, freeze_norms, full_precision, image_sizes, unpadded
 from ._dense import MapsTrunk, checked_classes, images_of
 from ._torchvision import trained_on_coco
 
@@ -41,11 +40,10 @@ PUBLISHED: dict[str, tuple[str, float | None, str]] = {
 
 
 @final
-class RetinaHead(UnpooledHead):
+class RetinaHead(ThresholdedHead):
     """Classifies and refines nine anchors at each place of five maps."""
 
     task = "detection"
-    options = ("score_threshold", "overlap_threshold")
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -53,22 +51,9 @@ class RetinaHead(UnpooledHead):
         self._network = [network]  # in a list, so that it is not registered: only its methods are used
 
     @property
-    def score_threshold(self) -> float:
-        """Least chance of a class."""
-        return float(self._network[0].score_thresh)
-
-    @score_threshold.setter
-    def score_threshold(self, value: float) -> None:
-        self._network[0].score_thresh = value
-
-    @property
-    def overlap_threshold(self) -> float:
-        """IoU above which of two boxes of a class only the better stays."""
-        return float(self._network[0].nms_thresh)
-
-    @overlap_threshold.setter
-    def overlap_threshold(self, value: float) -> None:
-        self._network[0].nms_thresh = value
+    def thresholds(self) -> Any:
+        """What torchvision has them in."""
+        return self._network[0]
 
     @property
     def num_outputs(self) -> int:
