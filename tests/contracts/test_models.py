@@ -25,7 +25,7 @@ from neurenix.models import (
     match_layers,
 )
 from neurenix.models.nlp._encoder import build_encoder
-from neurenix.nn import Pool, UnpooledHead
+from neurenix.nn import Pool, TaskHead
 from neurenix.transfer import load_pretrained_model
 from neurenix.vision import ImageInput
 
@@ -85,7 +85,7 @@ def test_roles_name_real_layers(skeleton: PretrainedModel) -> None:
 
 def test_feature_size_fits_the_head(skeleton: PretrainedModel) -> None:
     assert skeleton.feature_size > 0
-    if isinstance(skeleton.head, UnpooledHead):
+    if isinstance(skeleton.head, TaskHead):
         assert skeleton.head.task in skeleton.architecture.tasks
         assert skeleton.head.num_outputs > 0
         return

@@ -22,7 +22,7 @@ from neurenix.errors import (
     WeightsMismatchError,
 )
 from neurenix.models import ARCHITECTURES, BuildOptions, PretrainedModel, display_name, match_layers
-from neurenix.nn import UnpooledHead
+from neurenix.nn import TaskHead
 from neurenix.transfer import Finetuner, LoraTuner, load_pretrained_model
 
 NAMES = [name for name, architecture in ARCHITECTURES.items() if "segmentation" in architecture.tasks]
@@ -332,7 +332,7 @@ def test_smp_encoder_weights_pretrain_the_trunk_alone(smp_model: tuple[str, nn.M
     model = load_pretrained_model(name, weights=tmp_path, device="cpu")
     assert model.load_report.pretrained_share == 1
     assert {x.split(".")[0] for x in model.load_report.names("new")} == {"head"}
-    assert isinstance(model.head, UnpooledHead) and model.head.num_outputs == 1
+    assert isinstance(model.head, TaskHead) and model.head.num_outputs == 1
     assert torch.equal(model.features(images())[-1], library.encoder(images())[-1])
     bare = load_pretrained_model(name, weights=tmp_path, include_top=False, device="cpu")
     assert bare(images()).shape == (2, bare.feature_size)

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from neurenix.errors import ConfigurationError, LabelMismatchError
 from neurenix.models import PretrainedModel
-from neurenix.nn import Pool, UnpooledHead
+from neurenix.nn import Pool, TaskHead
 from neurenix.transfer import BiasTuner, Finetuner, predict
 
 SIDE, CLASSES = 12, 3
 
 
-class PixelHead(UnpooledHead):
+class PixelHead(TaskHead):
     """One class for each pixel."""
 
     task: ClassVar[str] = "segmentation"
@@ -40,7 +40,7 @@ class PixelHead(UnpooledHead):
         return type(self)(num_outputs)
 
 
-class BoxHead(UnpooledHead):
+class BoxHead(TaskHead):
     """One box around what is bright, of the class of its colour; its targets are a mapping."""
 
     task: ClassVar[str] = "detection"
@@ -73,7 +73,7 @@ class BoxHead(UnpooledHead):
         return type(self)(num_outputs)
 
 
-def model_with(head: UnpooledHead | None) -> PretrainedModel:
+def model_with(head: TaskHead | None) -> PretrainedModel:
     trunk = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())
     return PretrainedModel(trunk=trunk, pool=Pool("avg"), head=head, feature_size=8, stages=("trunk.0", "trunk.2"))
 
@@ -109,7 +109,7 @@ class Boxes:
         return self.images[index], {"boxes": box[None], "labels": self.masks[index].max()[None] - 1}
 
 
-def tuner_of(head: UnpooledHead, num_classes: int = CLASSES, **options: Any) -> Finetuner:
+def tuner_of(head: TaskHead, num_classes: int = CLASSES, **options: Any) -> Finetuner:
     torch.manual_seed(0)
     return Finetuner(model_with(head), num_classes=num_classes, learning_rate=0.02, **options)
 

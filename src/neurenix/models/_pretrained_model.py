@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigurationError, InputMismatchError
-from ..nn import Pool, UnpooledHead
+from ..nn import Pool, TaskHead
 from ._load_report import LoadReport
+from ._reading import outputs_of_layers
 from ._records import Architecture, Parts, Weights
 
 Inputs = Tensor | Mapping[str, Tensor]
@@ -21,8 +22,8 @@ class PretrainedModel(nn.Module):
     """`head(pool(trunk(inputs)))`, with everything that belongs to its weights attached.
 
     inputs: a tensor (images (n, channels, height, width)) or a mapping of tensors (tokens with their mask).
-    trunk: inputs -> unpooled features; `pool`: -> (n, feature_size); `head`: -> (n, outputs), Identity if none. An
-        UnpooledHead stands on the trunk itself: head(trunk(inputs), inputs).
+    trunk: inputs -> unpooled features; `pool`: -> (n, feature_size); `head`: -> (n, outputs), Identity if none. A
+        TaskHead says itself what it reads: head(read(inputs), inputs).
     stages: names of the trunk's parts from input to output, accepted wherever layers are named.
     preprocess: one raw sample (image, text) -> what the trunk reads; belongs to the weights and is saved with them.
     categories: names of the head's outputs, in order; empty when there is no head or no names are known.
@@ -82,7 +83,7 @@ class PretrainedModel(nn.Module):
         return self.trunk(inputs)
 
     def embed(self, inputs: Inputs) -> Tensor:
-        """Pooled features, (n, feature_size); the input of a head that is no UnpooledHead."""
+        """Pooled features, (n, feature_size); what a head reads that is no TaskHead, or one that reads a vector."""
         mask = self._mask(inputs)
         features = self.trunk(inputs)
         features = features[-1] if isinstance(features, tuple) else features
@@ -92,14 +93,23 @@ class PretrainedModel(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             return self.pool(features.to(like.dtype), mask)
 
+    def read(self, inputs: Inputs) -> Any:
+        """What the head reads: pooled features; of a TaskHead, what it asks for.
+
+        Raises ConfigurationError where a layer that it reads is not run, or run twice.
+        """
+        if not isinstance(self.head, TaskHead) or self.head.reads == "vector":
+            return self.embed(inputs)
+        return outputs_of_layers(self.trunk, self.head.layers, inputs) if self.head.layers else self.trunk(inputs)
+
     def forward(self, inputs: Inputs, targets: Any = None) -> Any:
         """Logits or values (n, outputs) with a head; pooled features (n, feature_size) without one.
 
-        An UnpooledHead answers with what its own docstring says, or, where there are targets, with its losses. Autocast
+        A TaskHead answers with what its own docstring says, or, where there are targets, with its losses. Autocast
         ends at the trunk: bfloat16 has three digits, so a value such as 1003.7 could not come out of a head.
         """
-        if isinstance(self.head, UnpooledHead):
-            features = self.trunk(inputs)
+        if isinstance(self.head, TaskHead):
+            features = self.read(inputs)
             return self.head(features, inputs) if targets is None else self.head.losses(features, inputs, targets)
         features = self.embed(inputs)
         with torch.autocast(features.device.type, enabled=False):

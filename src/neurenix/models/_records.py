@@ -131,7 +131,7 @@ class Parts:
     trunk: inputs -> unpooled features, (n, c, h, w) or (n, tokens, c), or a tuple of maps, from the largest to the
         smallest, of which the last one is pooled. A trunk whose tokens are fewer than its inputs' has a method
         feature_mask(inputs) -> (n, tokens), 1 where a token is real.
-    head: pooled features (n, feature_size) -> logits, or an UnpooledHead; None when the architecture has none.
+    head: pooled features (n, feature_size) -> logits, or a TaskHead; None when the architecture has none.
     stages: the trunk's stages where a fetched configuration decides them; None for the architecture's.
     """
 

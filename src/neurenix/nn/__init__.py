@@ -14,7 +14,7 @@ from .pooling import Pool as Pool
 from .prompts import Prompted as Prompted
 from .scale_shift import ScaledInput as ScaledInput
 from .scale_shift import ScaledShifted as ScaledShifted
-from .unpooled import UnpooledHead as UnpooledHead
+from .task_head import TaskHead as TaskHead
 from .wrapping import BASE_LAYER as BASE_LAYER
 from .wrapping import Wrapper as Wrapper
 from .wrapping import unwrap as unwrap
@@ -34,7 +34,7 @@ __all__ = [
     "Prompted",
     "ScaledInput",
     "ScaledShifted",
-    "UnpooledHead",
+    "TaskHead",
     "Wrapper",
     "build_head",
     "evaluating",

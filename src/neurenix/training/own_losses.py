@@ -1,4 +1,4 @@
-"""What a head that reads unpooled features is asked: its own losses, of boxes, masks, symbols or next tokens."""
+"""What a head that brings its task is asked: its own losses, of boxes, masks, symbols, next tokens or grades."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from .objective import StepResult, labelled
 
 @final
 class OwnLosses:
-    """The sum of the losses that a model's UnpooledHead computes; its answers, while the model is not trained.
+    """The sum of the losses that a model's TaskHead computes; its answers, while the model is not trained.
 
     num_outputs: of the head; larger class numbers are refused before anything is computed.
+    reads_vector: the head reads one vector per sample and nothing else.
     """
 
-    def __init__(self, task: str, num_outputs: int) -> None:
-        self.task, self.num_outputs = task, num_outputs
+    def __init__(self, task: str, num_outputs: int, *, reads_vector: bool = False) -> None:
+        self.task, self.num_outputs, self.reads_vector = task, num_outputs, reads_vector
 
     def reads_inputs(self, training: bool) -> str | None:
         """Sizes and lengths belong to the inputs."""
+        if self.reads_vector:
+            return None
         return f"a head for {self.task} reads more than what enters it from the frozen layers"
 
     def __call__(self, model: nn.Module, batch: Batch) -> StepResult:
@@ -33,7 +36,7 @@ class OwnLosses:
             parts = model(batch.inputs, targets)
             return StepResult(sum(parts.values()), parts=parts)
         whole: Any = model
-        features = whole.trunk(batch.inputs)
+        features = whole.read(batch.inputs)
         parts = whole.head.losses(features, batch.inputs, targets)
         return StepResult(sum(parts.values()), whole.head.assessed(features, batch.inputs, targets), parts)
 

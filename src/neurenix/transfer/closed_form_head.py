@@ -12,7 +12,7 @@ from ..devices import resolve_precision
 from ..errors import ConfigurationError, NonFiniteError
 from ..metrics import TaskKind
 from ..models import PretrainedModel
-from ..nn import UnpooledHead, evaluating
+from ..nn import TaskHead, evaluating
 from ..training import (
     FEATURES,
     Embedding,
@@ -54,7 +54,7 @@ def solve_head(model: PretrainedModel, features_of: Callable[[], Features], task
 def the_linear_layer(head: nn.Module) -> nn.Linear | None:
     """The head's linear layer when it has exactly one, and reads one vector per sample."""
     linear = (
-        [] if isinstance(head, UnpooledHead) else [module for module in head.modules() if isinstance(module, nn.Linear)]
+        [] if isinstance(head, TaskHead) else [module for module in head.modules() if isinstance(module, nn.Linear)]
     )
     return linear[0] if len(linear) == 1 else None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self, get_args, get_origin, get_type_hints
+from typing import Any, Self, cast, get_args, get_origin, get_type_hints
 
 import torch
 from torch import nn
@@ -12,7 +12,7 @@ from torch import nn
 from ..data import all_targets
 from ..devices import Precision
 from ..errors import ConfigurationError
-from ..nn import UnpooledHead
+from ..nn import TaskHead
 from ..training import LOSSES, LoopSettings, LossOptions, OwnLosses, ReuseOptions, Supervised, balanced_class_weights
 from .arguments import as_list, check_types, plain
 
@@ -64,10 +64,10 @@ class FitSettings:
 
     def for_head(self, head: nn.Module) -> Self:
         """The same with what None stands for, where it depends on the head that a model was loaded with."""
-        own = isinstance(head, UnpooledHead) and (self.num_classes is None or head.has_classes)
+        own = isinstance(head, TaskHead) and (self.num_classes is None or head.has_classes)
         loss = self.loss or (OWN if own else _CLASSIFYING)
         if loss == OWN:
-            if not isinstance(head, UnpooledHead):
+            if not isinstance(head, TaskHead):
                 raise ConfigurationError(
                     f"loss={OWN!r} is for models loaded with a head that brings its losses (a detector's, a "
                     f"segmenter's); possible here: {', '.join(LOSSES)}."
@@ -126,10 +126,10 @@ class FitSettings:
         trained = ["loss"] if self.mixup_alpha or self.loss == OWN else ["loss", *metrics]
         return [*trained, *(f"val_{name}" for name in ("loss", *metrics) if validated), "seconds"]
 
-    def objective(self, task: str, num_outputs: int, dataset: Any) -> Supervised | OwnLosses:
-        """What is asked of the model. dataset: whose targets balance the classes; None for evaluation."""
+    def objective(self, task: str, num_outputs: int, dataset: Any, head: nn.Module) -> Supervised | OwnLosses:
+        """What is asked of a model with this head. dataset: whose targets balance the classes; None for evaluation."""
         if self.loss == OWN:
-            return OwnLosses(task, num_outputs)
+            return OwnLosses(task, num_outputs, reads_vector=cast(TaskHead, head).reads == "vector")
         weights: Any = self.class_weights
         if weights == "balanced":
             weights = None if dataset is None else balanced_class_weights(all_targets(dataset), num_outputs)

@@ -12,7 +12,7 @@ from ..data import DataLoader, all_targets, as_dataset, label_names
 from ..errors import ConfigurationError
 from ..metrics import TaskKind
 from ..models import PretrainedModel
-from ..nn import UnpooledHead, build_head
+from ..nn import TaskHead, build_head
 from ..training import LOSSES
 from .fit_settings import OWN, FitSettings
 
@@ -20,13 +20,13 @@ from .fit_settings import OWN, FitSettings
 def task_of(head: nn.Module, settings: FitSettings) -> TaskKind:
     """What a model with this head is asked under these settings, whose loss is known."""
     if settings.loss == OWN:
-        return cast(TaskKind, cast(UnpooledHead, head).task)
+        return cast(TaskKind, cast(TaskHead, head).task)
     return LOSSES[str(settings.loss)].task
 
 
 def has_head(model: PretrainedModel, settings: FitSettings) -> bool:
     """Whether the model has a head that can stay: for its own losses, or one that answers once for a sample."""
-    if isinstance(model.head, UnpooledHead):
+    if isinstance(model.head, TaskHead):
         return settings.loss == OWN
     return any(isinstance(module, nn.Linear) for module in model.head.modules())
 
@@ -57,7 +57,7 @@ def install_head(model: PretrainedModel, settings: FitSettings) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         if settings.loss == OWN:
-            model.replace_head(cast(UnpooledHead, model.head).for_classes(settings.num_classes))
+            model.replace_head(cast(TaskHead, model.head).for_classes(settings.num_classes))
             return
         head = build_head(
             model.feature_size,

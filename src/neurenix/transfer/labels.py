@@ -11,7 +11,7 @@ from torch import Tensor
 from ..data import ReadTargets, SequenceTargets, WrittenTargets, known_targets, label_names, relabelled
 from ..errors import LabelMismatchError
 from ..models import PretrainedModel
-from ..nn import UnpooledHead
+from ..nn import TaskHead
 
 
 def with_known_labels(dataset: Any, categories: Sequence[str], num_outputs: int, training: bool) -> Any:
@@ -51,7 +51,7 @@ def sequence_targets(model: PretrainedModel, dataset: Any) -> Callable[[Any], Se
     Raises LabelMismatchError for texts beside the samples of such a head.
     """
     head, texts = model.head, label_names(dataset)
-    if not isinstance(head, UnpooledHead):
+    if not isinstance(head, TaskHead):
         return None
     if head.task == "generation" and texts:
         raise LabelMismatchError(

@@ -31,7 +31,7 @@ from ..models._loading import check_share, conversions, fill, guessed, named_ten
 from ..models._records import InputSpec, PathSource, StateDict
 from ..models.fingerprint import trunk_digest
 from ..models.sources import CONFIGURATION, Obtained, obtain
-from ..nn import Pool, UnpooledHead
+from ..nn import Pool, TaskHead
 from ..storage import read_json, write_json
 from ..vision import DetectionInput, ImageInput, SegmentationInput
 
@@ -63,7 +63,7 @@ def load_pretrained_model(
             adapted to another size or number of channels. Images arrive in the network as (n, channels,
             height, width). Detectors and segmenters: the size that images are brought to.
         include_top: Whether to keep the published head: a classifier, or what reads unpooled features (boxes, masks,
-            the next token; see UnpooledHead). Without one the model answers with its pooled features,
+            the next token; see TaskHead). Without one the model answers with its pooled features,
             (n, feature_size).
         pooling: `"avg"`, `"max"`, `"cls"`, `"gem"` or `"none"`. None is the pooling that the architecture was
             published with, also without the top: `model.features(x)` gives the unpooled map at any time, and
@@ -275,7 +275,7 @@ def _categories(parts: Parts, record: Weights | None) -> tuple[str, ...]:
     if record is None or parts.head is None:
         return ()
     names = label_names(record.labels)
-    if isinstance(parts.head, UnpooledHead):
+    if isinstance(parts.head, TaskHead):
         outputs = parts.head.num_outputs
     else:
         outputs = [parameter.shape[0] for parameter in parts.head.parameters()][-1]

@@ -12,7 +12,7 @@ from ..devices import Precision, autocast, resolve_precision
 from ..errors import ConfigurationError
 from ..metrics import TaskKind
 from ..models import PretrainedModel
-from ..nn import UnpooledHead, evaluating
+from ..nn import TaskHead, evaluating
 from ..training.faults import in_fitting_parts
 from .loaders import first_batch, loader_for
 from .predictions import decide, finite_outputs
@@ -43,7 +43,7 @@ def predict(
         num_workers=num_workers,
         seed=0,
     )
-    if isinstance(model.head, UnpooledHead):
+    if isinstance(model.head, TaskHead):
         return dense_answers(model, loader, precision)
     task: TaskKind = "multi_label" if model.architecture and "tagging" in model.architecture.tasks else "multi_class"
     return decide(finite_outputs(model, loader, precision, "auto"), task, model.categories)
@@ -51,7 +51,7 @@ def predict(
 
 @torch.no_grad()
 def dense_answers(model: PretrainedModel, loader: DataLoader, precision: Precision) -> list[Any]:
-    """The answers of an UnpooledHead, one for each sample of a loader, in the dataset's order, on the CPU.
+    """The answers of a TaskHead, one for each sample of a loader, in the dataset's order, on the CPU.
 
     detection: {"boxes": (k, 4) x1 y1 x2 y2, "scores": (k,), "labels": (k,)[, "masks": (k, height, width)]}.
     segmentation: (height, width) int64. Both in the pixels of the image as it came, where the model's preprocessing can
@@ -59,12 +59,12 @@ def dense_answers(model: PretrainedModel, loader: DataLoader, precision: Precisi
     transcription, translation: a text. generation: (tokens, vocabulary) logits of the next one.
     """
     first_batch(loader, model)
-    device, head = next(model.parameters()).device, cast(UnpooledHead, model.head)
+    device, head = next(model.parameters()).device, cast(TaskHead, model.head)
     answers: dict[int, Any] = {}
 
     def compute(part: Any) -> list[Any]:
         with autocast(device, resolve_precision(precision, device)):
-            outputs = head.answers(model.trunk(part.inputs), part.inputs)
+            outputs = head.answers(model.read(part.inputs), part.inputs)
         restore = getattr(model.preprocess, "restore", None)
         return list(restore(outputs, part.inputs) if restore else outputs)
 

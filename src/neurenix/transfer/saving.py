@@ -21,7 +21,7 @@ from ..data import PREPROCESSES
 from ..errors import ConfigurationError, DamagedFileError, WeightsMismatchError
 from ..models import PretrainedModel, adopt
 from ..models.fingerprint import key
-from ..nn import BASE_LAYER, UnpooledHead
+from ..nn import BASE_LAYER, TaskHead
 from ..storage import (
     check_hash,
     file_sha256,
@@ -57,7 +57,7 @@ class SavedTuning:
 
     def put_into(self, model: PretrainedModel) -> None:
         """Give `model` (the base with the tuner's head on it) the saved tensors and label names."""
-        if isinstance(model.head, UnpooledHead):
+        if isinstance(model.head, TaskHead):
             own = {name.removeprefix("head."): part for name, part in self.tensors.items() if name.startswith("head.")}
             model.replace_head(model.head.for_saved(own))
             _set_options(model.head, self.options)
@@ -153,11 +153,11 @@ def _naming_places(folder: Path) -> Iterator[None]:
 
 def _options(head: nn.Module) -> dict[str, Any]:
     """The settings of a head that its user may have changed."""
-    names = head.options if isinstance(head, UnpooledHead) else ()
+    names = head.options if isinstance(head, TaskHead) else ()
     return {name: getattr(head, name) for name in names}
 
 
-def _set_options(head: UnpooledHead, values: Mapping[str, Any]) -> None:
+def _set_options(head: TaskHead, values: Mapping[str, Any]) -> None:
     """What _options gave; names that the head has no setting of, in files of another version, are passed over."""
     for name in set(head.options) & set(values):
         setattr(head, name, values[name])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import ConfigurationError
 from ..models import PretrainedModel, covered, display_name, match_layers
-from ..nn import UnpooledHead
+from ..nn import TaskHead
 from ..registry import Registry
 from ..training import FreezeSchedule, Phase, constant_schedule, progressive_schedule
 from .closed_form_head import the_linear_layer
@@ -88,7 +88,7 @@ def lp_ft(job: Job) -> Plan:
 
     Kumar et al., Fine-Tuning can Distort Pretrained Features, ICLR 2022, section 3.4.
     """
-    if isinstance(job.model.head, UnpooledHead):
+    if isinstance(job.model.head, TaskHead):
         raise ConfigurationError(
             f"strategy='lp_ft' solves a linear head in closed form, and this model's head does {job.model.head.task}; "
             "take 'progressive', 'partial' or 'full'."

@@ -20,7 +20,7 @@ from ..data import Batch, DataLoader, label_names
 from ..errors import ConfigurationError
 from ..metrics import POOLED, build_metrics
 from ..models import adopt
-from ..nn import UnpooledHead
+from ..nn import TaskHead
 from ..training import (
     Features,
     History,
@@ -278,7 +278,7 @@ class Tuner(abc.ABC):
                 f"{self.model.name} has no head yet: fit makes one for the classes of its data, or give num_classes."
             )
         if self.task not in POOLED:
-            return int(cast(UnpooledHead, self.model.head).num_outputs)
+            return int(cast(TaskHead, self.model.head).num_outputs)
         return [module for module in self.model.head.modules() if isinstance(module, nn.Linear)][-1].out_features
 
     def _check_ready(self) -> None:  # noqa: B027  (most have nothing to refuse)
@@ -337,7 +337,7 @@ class Tuner(abc.ABC):
         apply_phase(self.model, self._plan(samples=0, epochs=1).freezing.phase(0))
 
     def _objective(self, dataset: Any) -> Supervised | OwnLosses:
-        return self.settings.objective(self.task, self.num_outputs, dataset)
+        return self.settings.objective(self.task, self.num_outputs, dataset, self.model.head)
 
     def _loop(
         self,

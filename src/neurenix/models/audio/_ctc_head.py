@@ -12,11 +12,11 @@ from torch.nn import functional
 from ...audio import Alphabet
 from ...audio.ctc import beam_decode, greedy_decode
 from ...errors import ConfigurationError, LabelMismatchError
-from ...nn import UnpooledHead
+from ...nn import TaskHead
 
 
 @final
-class CTCHead(UnpooledHead):
+class CTCHead(TaskHead):
     """Logits of the symbols in each frame, (n, frames, symbols), by one linear layer.
 
     Graves et al., Connectionist Temporal Classification, ICML 2006. A network that is trained in this way needs no

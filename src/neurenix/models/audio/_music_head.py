@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import ConfigurationError, InputMismatchError
-from ...nn import UnpooledHead
+from ...nn import TaskHead
 
 
 @final
-class NextEventHead(UnpooledHead):
+class NextEventHead(TaskHead):
     """Logits of the next event at each place, (n, t, vocabulary), by the trunk's embedding or a layer of its own.
 
     embedding: of the trunk, whose weights are the head's too; None for weights of its own.

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigurationError, InputMismatchError
-from ...nn import UnpooledHead, evaluating
+from ...nn import TaskHead, evaluating
 from ._generation import GenerationSettings, generation_config, no_classes
 from ._tokens import borrow, shifted_right, target_tokens, token_inputs, token_loss
 
 
-class DecoderHead(UnpooledHead):
+class DecoderHead(TaskHead):
     """The library's decoder stack and what follows it: scores of the next target token at every place.
 
     The decoder reads the trunk's embedding, and gives scores by the same weights unless `lm_head` has its own.

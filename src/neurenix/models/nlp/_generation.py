@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from ...errors import ConfigurationError
-from ...nn import Prompted, UnpooledHead
+from ...nn import Prompted, TaskHead
 from ...packages import require
 from .._pretrained_model import PretrainedModel
 
@@ -118,7 +118,7 @@ def generation_config(settings: GenerationSettings, **tokens: Any) -> Any:
     )
 
 
-def no_classes(head: UnpooledHead) -> ConfigurationError:
+def no_classes(head: TaskHead) -> ConfigurationError:
     """The error for a language head that is asked for classes."""
     return ConfigurationError(
         f"{type(head).__name__} answers in {head.num_outputs} tokens, and there is no such head for classes of your "

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import ConfigurationError
-from ...nn import UnpooledHead, evaluating
+from ...nn import TaskHead, evaluating
 from ...packages import require
 from ...text import TextInput
 from .._records import ARCHITECTURES, Architecture, BuildOptions, HubSource, Parts, StateDict, Weights
@@ -125,7 +125,7 @@ class GPT2Trunk(nn.Module):
 
 
 @final
-class GPT2Head(UnpooledHead):
+class GPT2Head(TaskHead):
     """Scores of the next token at every place: (n, t, d) -> (n, t, vocabulary).
 
     The weights are those of the trunk's embedding; `own` where a file has others.

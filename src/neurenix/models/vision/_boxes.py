@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import LabelMismatchError
-from ...nn import UnpooledHead
+from ...nn import TaskHead
 from .._records import StateDict
 from ._dense import images_of
 
 
-class ThresholdedHead(UnpooledHead):
+class ThresholdedHead(TaskHead):
     """A head of torchvision's detectors, whose answers pass two thresholds; a user may set them."""
 
     options = ("score_threshold", "overlap_threshold")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...nn import UnpooledHead
+from ...nn import TaskHead
 from ...vision.masks import IGNORED
 from .._records import BuildOptions, Parts
 from ._dense import checked_classes, checked_masks, divisible_images, pixel_loss, place_mask, with_outputs
@@ -49,7 +49,7 @@ class BrainUNetTrunk(nn.Module):
 
 
 @final
-class BrainUNetHead(UnpooledHead):
+class BrainUNetHead(TaskHead):
     """The expanding side, which reads every map of the contracting one, and a convolution to the classes."""
 
     task = "segmentation"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...nn import UnpooledHead
+from ...nn import TaskHead
 from .._records import BuildOptions, Parts
 from ._dense import checked_classes, images_of, masks_of, pixel_loss, place_mask, with_outputs
 
@@ -58,7 +58,7 @@ class CraftTrunk(nn.Module):
 
 
 @final
-class CraftHead(UnpooledHead):
+class CraftHead(TaskHead):
     """Joins the maps from the smallest to the largest and scores each pixel.
 
     As published it has two outputs, in [0, 1] by training: how near a pixel is to the middle of a character, and to

@@ -15,7 +15,7 @@ from typing import Any, Self, cast, final
 from torch import Tensor, nn
 
 from ...errors import DamagedFileError, WeightsMismatchError
-from ...nn import UnpooledHead
+from ...nn import TaskHead
 from ...packages import require
 from ...storage import read_json
 from ...vision import SegmentationInput
@@ -84,7 +84,7 @@ class EncoderTrunk(nn.Module):
 
 
 @final
-class DecoderHead(UnpooledHead):
+class DecoderHead(TaskHead):
     """The library's decoder and its last convolution. An activation that a model was saved with is left out."""
 
     task = "segmentation"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...nn import UnpooledHead
+from ...nn import TaskHead
 from ._boxes import full_precision, unpadded
 from ._csp_network import STRIDES, ConvUnit, YoloxSizes, unit
 from ._dense import checked_classes, with_outputs
@@ -22,7 +22,7 @@ BOX_SHARE = 5.0  # weight of the IoU loss in the published training
 
 
 @final
-class YoloxHead(UnpooledHead):
+class YoloxHead(TaskHead):
     """Answers {"boxes": (k, 4) x1 y1 x2 y2 in pixels of the input, "scores": (k,), "labels": (k,)} for each image.
 
     score_threshold: least product of the chances of an object and of its class. overlap_threshold: IoU above which of

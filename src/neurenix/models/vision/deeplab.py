@@ -14,7 +14,7 @@ from typing import Any, Self, cast, final
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...nn import UnpooledHead
+from ...nn import TaskHead
 from ...packages import require
 from ...vision import SegmentationInput
 from .._records import ARCHITECTURES, BuildOptions, Parts, StateDict
@@ -47,7 +47,7 @@ PUBLISHED = {
 
 
 @final
-class DeepLabHead(UnpooledHead):
+class DeepLabHead(TaskHead):
     """Atrous pyramid and classifier on the last map; a second classifier on an earlier one helps in training."""
 
     task = "segmentation"

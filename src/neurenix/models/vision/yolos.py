@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import DamagedFileError
-from ...nn import UnpooledHead
+from ...nn import TaskHead
 from ...packages import require
 from ...storage import read_json
 from ...vision import DetectionInput
@@ -119,7 +119,7 @@ class YolosTrunk(nn.Module):
 
 
 @final
-class YolosHead(UnpooledHead):
+class YolosHead(TaskHead):
     """A class, or none, and a box for each detection token.
 
     score_threshold: least chance of a class. The published evaluation takes every answer, and so it is 0.

@@ -1,27 +1,33 @@
-"""Published heads that read more than one vector per sample: maps, tokens, a pyramid of maps."""
+"""Heads that bring their task with them: what they read of a model, their losses, and what a user is told."""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
 
-class UnpooledHead(nn.Module, abc.ABC):
-    """What stands on a trunk's unpooled features: boxes, masks, symbols per frame, the next token.
+class TaskHead(nn.Module, abc.ABC):
+    """A head for boxes, masks, symbols per frame, the next token, ordered grades, values with their spread.
 
     It brings what else its task needs: its losses and the same head for other classes. A model with such a head
-    answers with head(trunk(inputs), inputs); its pooled features are still there, for another head.
+    answers with head(model.read(inputs), inputs); its pooled features are still there, for another head.
 
-    task: one of the architecture's tasks, e.g. "detection".
+    task: one of metrics.TaskKind, e.g. "detection".
+    reads: "features", what the trunk gives, or "vector", what is pooled of it, (n, feature_size). A head that reads a
+        vector has no use for the inputs, and frozen layers below it run once for each sample.
+    layers: of which layers of the trunk it reads the outputs, as a tuple and in this order, by their names below the
+        trunk; none for what the trunk gives.
     has_classes: whether for_classes makes sense; of a language model's next tokens it does not.
     options: names of its settings that a user may change, numbers and yes or no; they are saved with a tuning.
     writes: whether its targets are texts that it has to write.
     """
 
     task: ClassVar[str]
+    reads: ClassVar[Literal["features", "vector"]] = "features"
+    layers: Sequence[str] = ()
     has_classes: ClassVar[bool] = True
     options: ClassVar[tuple[str, ...]] = ()
     writes: ClassVar[bool] = False
@@ -33,7 +39,7 @@ class UnpooledHead(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def forward(self, features: Any, inputs: Any) -> Any:
-        """features: what the trunk gives for `inputs`. Gives what the architecture's docstring says."""
+        """features: what model.read gives for `inputs`. Gives what the head's or architecture's docstring says."""
 
     def answers(self, features: Any, inputs: Any) -> Any:
         """What a user is told, one for each sample, in the terms of `inputs`; by default what forward gives."""
@@ -57,7 +63,7 @@ class UnpooledHead(nn.Module, abc.ABC):
         Raises ConfigurationError where the task has no classes of the user's own.
         """
 
-    def for_saved(self, state: Mapping[str, Tensor]) -> UnpooledHead:
+    def for_saved(self, state: Mapping[str, Tensor]) -> TaskHead:
         """The same head as it was when its tensors were saved, where they tell more than the number of classes.
 
         state: the head's own tensors. By default itself.
