@@ -136,6 +136,10 @@ class InvariantError(TrainingError):
     """Something frozen moved, or something trainable is not in the optimizer."""
 
 
+class EditError(NeurenixError, ValueError):
+    """A change to a model's layers would not work; the message says where, and the model is as it was."""
+
+
 class MergeError(NeurenixError):
     """A merged model would not give what the tuned one gives."""
 

@@ -21,7 +21,7 @@ from neurenix.errors import ConfigurationError, UnknownNameError
 from neurenix.models import adopt
 from neurenix.storage import tensor_digest
 from neurenix.transfer import AdapterTuner, LoraTuner, PromptTuner, load_pretrained_model
-from neurenix.transfer.saving import base_name
+from neurenix.transfer.base_state import base_name
 from neurenix.transfer.tuners import TUNERS
 from neurenix.transfer.tuners.method import MethodTuner
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigurationError, InputMismatchError
 from ..nn import Pool, TaskHead
+from ._edit_log import EditLog
 from ._load_report import LoadReport
 from ._reading import outputs_of_layers
 from ._records import Architecture, Parts, Weights
@@ -30,7 +31,10 @@ class PretrainedModel(nn.Module):
     source: how load_pretrained_model made this model, so that a saved tuning can find its base again; None for
         a module of the user's own.
     loaded: digest of the trunk as it was loaded; one that was trained since cannot be had again from its source.
+    edits: what transfer.surgery and input adaptation did to it since; saved with it and done again by loading.
     """
+
+    edits: EditLog | None = None
 
     def __init__(
         self,

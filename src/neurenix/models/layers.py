@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from torch import nn
 
 from ..errors import ConfigurationError, UnknownNameError
+from ..nn import BASE_LAYER, Extended
 from ._pretrained_model import PretrainedModel
 
 
@@ -60,7 +61,11 @@ def covered(name: str, layers: Iterable[str]) -> bool:
 
 
 def display_name(model: nn.Module, qualified: str) -> str:
-    """A qualified name as users write it: without `trunk.`, and with the library's name for the head."""
+    """A qualified name as users write it: without `trunk.`, and with the library's name for the head.
+
+    Layers that others were added to (nn.Extended) keep the names that they had.
+    """
+    qualified = _without_extensions(model, qualified)
     if not isinstance(model, PretrainedModel):
         return qualified
     first, _, rest = qualified.partition(".")
@@ -81,9 +86,29 @@ def get_layer(model: nn.Module, name: str) -> nn.Module:
     return modules[found[0]]
 
 
+def _without_extensions(model: nn.Module, qualified: str) -> str:
+    """The name without the steps into layers that stand within an nn.Extended."""
+    if BASE_LAYER not in qualified:
+        return qualified
+    kept: list[str] = []
+    module: nn.Module | None = model
+    for part in qualified.split("."):
+        if not (part == BASE_LAYER and isinstance(module, Extended)):
+            kept.append(part)
+        module = None if module is None else module._modules.get(part)
+    return ".".join(kept)
+
+
+def _is_extended(model: nn.Module, name: str) -> bool:
+    """Whether a name is that of the layer within an nn.Extended, which answers to the name of the whole."""
+    path, _, last = name.rpartition(".")
+    return last == BASE_LAYER and isinstance(model.get_submodule(path), Extended)
+
+
 def _qualified_names(model: nn.Module) -> dict[str, str]:
     """Displayed name -> qualified name, in model order; the alias `head` comes last."""
-    qualified = [name for name, _ in model.named_modules() if name not in ("", "trunk", "trunk.module")]
+    inner = ("", "trunk", "trunk.module")
+    qualified = [name for name, _ in model.named_modules() if name not in inner and not _is_extended(model, name)]
     qualified += [
         name for name, _ in model.named_parameters() if name.removeprefix(_trunk_prefix(model)).count(".") == 0
     ]

@@ -6,6 +6,10 @@ from .bottleneck import AdaptedJoin as AdaptedJoin
 from .bottleneck import AdaptedNorm as AdaptedNorm
 from .bottleneck import AdaptedOutput as AdaptedOutput
 from .bottleneck import Bottleneck as Bottleneck
+from .extended import Extended as Extended
+from .extended import Residual as Residual
+from .extended import Skip as Skip
+from .fixed_norm import FixedNorm as FixedNorm
 from .heads import ACTIVATIONS as ACTIVATIONS
 from .heads import build_head as build_head
 from .modes import evaluating as evaluating
@@ -29,11 +33,15 @@ __all__ = [
     "AdaptedOutput",
     "BASE_LAYER",
     "Bottleneck",
+    "Extended",
+    "FixedNorm",
     "POOLINGS",
     "Pool",
     "Prompted",
+    "Residual",
     "ScaledInput",
     "ScaledShifted",
+    "Skip",
     "TaskHead",
     "Wrapper",
     "build_head",

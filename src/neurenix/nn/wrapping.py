@@ -9,11 +9,10 @@ from torch import nn
 BASE_LAYER = "base_layer"  # peft's name for it too
 
 
-class Wrapper(nn.Module):
-    """A layer with something beside it. What is asked of it and it has not, the wrapped layer answers.
+class Around(nn.Module):
+    """A layer with something around it. What is asked of it and it has not, the layer within answers.
 
-    Models ask their layers for a weight's type, or for a width. One that takes the weight and computes with it itself
-    would pass the wrapper by: see transfer.tuners.places, which leaves the layers of such modules alone.
+    Models ask their layers for a weight's type, or for a width.
     """
 
     def __init__(self, base_layer: nn.Module) -> None:
@@ -27,6 +26,14 @@ class Wrapper(nn.Module):
             if name == BASE_LAYER:
                 raise
             return getattr(super().__getattr__(BASE_LAYER), name)
+
+
+class Wrapper(Around):
+    """A layer with something of a tuning beside it, until `unwrap`.
+
+    A model that takes a layer's weight and computes with it itself would pass the wrapper by: see
+    transfer.tuners.places, which leaves the layers of such modules alone.
+    """
 
 
 def tensor_of(outputs: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,6 +55,20 @@ class TextPreprocess:
     def vocabulary_size(self) -> int:
         """Number of tokens; ids are smaller than this."""
         return int(self._tokenizer.get_vocab_size())
+
+    def token_number(self, token: str) -> int | None:
+        """The number of a token; None where there is none of that name."""
+        number = self._tokenizer.token_to_id(token)
+        return None if number is None else int(number)
+
+    def with_tokens(self, tokens: Sequence[str]) -> TextPreprocess:
+        """The same with further tokens, numbered behind those that there are."""
+        from tokenizers import Tokenizer
+
+        grown = copy.copy(self)
+        grown._tokenizer = Tokenizer.from_str(_serialized(self._tokenizer).decode())
+        grown._tokenizer.add_tokens(list(tokens))
+        return grown
 
     def __call__(self, raw: Text) -> dict[str, Tensor]:
         """The token numbers of one text."""

@@ -11,6 +11,18 @@ from .pretrained import list_models as list_models
 from .pretrained import list_weights as list_weights
 from .pretrained import load_pretrained_model as load_pretrained_model
 from .published import predict as predict
+from .surgery import add_layer as add_layer
+from .surgery import block_influence as block_influence
+from .surgery import list_edits as list_edits
+from .surgery import prune_depth as prune_depth
+from .surgery import register_layer as register_layer
+from .surgery import remove_layer as remove_layer
+from .surgery import replace_layer as replace_layer
+from .surgery import replay_edits as replay_edits
+from .surgery import resize_vocabulary as resize_vocabulary
+from .surgery import swap_activations as swap_activations
+from .surgery import swap_norms as swap_norms
+from .surgery import undo_edit as undo_edit
 from .tuners import AdapterTuner as AdapterTuner
 from .tuners import BiasTuner as BiasTuner
 from .tuners import IA3Tuner as IA3Tuner
@@ -32,12 +44,24 @@ __all__ = [
     "PromptTuner",
     "ScaleShiftTuner",
     "Tunings",
+    "add_layer",
+    "block_influence",
     "compare",
     "find_label_errors",
     "generate",
     "layer_names",
+    "list_edits",
     "list_models",
     "list_weights",
     "load_pretrained_model",
     "predict",
+    "prune_depth",
+    "register_layer",
+    "remove_layer",
+    "replace_layer",
+    "replay_edits",
+    "resize_vocabulary",
+    "swap_activations",
+    "swap_norms",
+    "undo_edit",
 ]

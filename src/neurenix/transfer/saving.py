@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .._version import __version__
 from ..data import PREPROCESSES
 from ..errors import ConfigurationError, DamagedFileError, WeightsMismatchError
 from ..models import PretrainedModel, adopt
-from ..models.fingerprint import key
-from ..nn import BASE_LAYER, TaskHead
+from ..nn import TaskHead
 from ..storage import (
     check_hash,
     file_sha256,
@@ -34,7 +34,9 @@ from ..storage import (
     write_tensors,
 )
 from ..training import MODEL_FOLDER, RUN_FILE
+from .base_state import base_name
 from .pretrained import load_pretrained_model, rebuild_model
+from .surgery import list_edits, restore_edits
 
 MANIFEST = "neurenix.json"
 _FORMAT = 1
@@ -75,22 +77,6 @@ class SavedTuning:
         model.categories = self.categories
 
 
-def base_digests(model: PretrainedModel) -> dict[str, str]:
-    """Digest of every tensor of a model's state, to find later what changed."""
-    return {name: tensor_digest(tensor) for name, tensor in model.state_dict().items()}
-
-
-def is_as_loaded(model: PretrainedModel, digests: Mapping[str, str]) -> bool:
-    """Whether the model's trunk is still what its source gives. digests: as base_digests gives them."""
-    own = {name.removeprefix("trunk."): digest for name, digest in digests.items() if name.startswith("trunk.")}
-    return model.loaded is not None and key(own) == model.loaded
-
-
-def base_name(name: str) -> str:
-    """The name that a tensor had in the base, before methods put layers of their own around those of the model."""
-    return ".".join(part for part in name.split(".") if part != BASE_LAYER)
-
-
 def save_tuning(
     folder: Path,
     model: PretrainedModel,
@@ -123,6 +109,7 @@ def save_tuning(
         "neurenix": __version__,
         "kind": kind,
         "base": dict(model.source) if model.source else None,
+        "edits": _edits(model, whole),
         "licence": model.weights_info.licence if model.weights_info else None,
         "categories": list(model.categories),
         "head": _options(model.head),
@@ -149,6 +136,14 @@ def _naming_places(folder: Path) -> Iterator[None]:
             f"nothing can be saved to {folder}: {os.strerror(error.errno or 0)} ({error.filename}). Give a folder that "
             "can be written, new or one that save() wrote."
         ) from error
+
+
+def _edits(model: PretrainedModel, whole: bool) -> dict[str, Any] | None:
+    """What loading has to do again to the base, and the sizes that it is built by where no file tells them."""
+    if model.edits is None:
+        return None
+    shapes = {name: list(shape) for name, shape in model.edits.before.shapes.items()} if whole else {}
+    return {"records": list_edits(model), "shapes": shapes}
 
 
 def _options(head: nn.Module) -> dict[str, Any]:
@@ -206,6 +201,7 @@ def load_tuning(folder: Path, kind: str, *, module: nn.Module | None, device: st
     manifest = read_manifest(folder, kind)
     tensors = _saved_tensors(inside(folder, manifest["tensors"]["file"]), manifest["tensors"]["sha256"])
     base = _rebuild_base(manifest, tensors, module, device)
+    restore_edits(base, (manifest.get("edits") or {}).get("records", []))
     if manifest["preprocess"] is not None:
         base.preprocess = _rebuild_preprocess(manifest["preprocess"], folder)
     return SavedTuning(
@@ -240,6 +236,10 @@ def _rebuild_base(
             )
         return adopt(module)
     if manifest["tensors"]["complete"]:
+        edits = manifest.get("edits")
+        if edits:
+            sized = {name: torch.zeros(()).expand(shape) for name, shape in edits["shapes"].items()}
+            return rebuild_model(base, sized, keeps_head=True, device=device)
         plain = {base_name(name): tensor for name, tensor in tensors.items()}
         return rebuild_model(base, plain, keeps_head=manifest["settings"]["num_classes"] is None, device=device)
     wanted = base["weights_sha256"]

@@ -35,6 +35,7 @@ from ..training import (
     fit_in_run,
 )
 from .arguments import check_types, checked_callbacks
+from .base_state import base_digests, base_name, is_as_loaded
 from .closed_form_head import head_features, solve_head
 from .fit_settings import FitSettings
 from .heads import has_head, install_head, outputs_needed, task_of
@@ -44,7 +45,7 @@ from .loaders import Use, check_is_no_pair, first_batch, loader_for
 from .predictions import decide, finite_outputs, probabilities
 from .published import dense_answers
 from .resume_check import ResumeCheck, check_resume
-from .saving import base_digests, base_name, is_as_loaded, load_tuning, save_tuning
+from .saving import load_tuning, save_tuning
 from .strategies import Plan
 from .summary import Summary, summarise
 
@@ -61,8 +62,9 @@ class Tuner(abc.ABC):
         self.settings = settings.for_head(self.model.head)
         self.task = task_of(self.model.head, self.settings)
         self.history = History()
-        before = base_digests(self.model)
-        self._base_is_as_loaded = is_as_loaded(self.model, before)
+        edits = self.model.edits
+        before = base_digests(self.model) if edits is None else edits.before.digests
+        self._base_is_as_loaded = is_as_loaded(self.model, before) if edits is None else edits.before.as_loaded
         self._waits_for_head = settings.num_classes is None and not has_head(self.model, self.settings)
         self._head_is_ready = self.task not in POOLED or (settings.num_classes is None and not self._waits_for_head)
         if not self._waits_for_head:

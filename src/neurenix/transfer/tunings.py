@@ -15,7 +15,8 @@ from ..data import Subset, as_dataset
 from ..errors import ConfigurationError, UnknownNameError, WeightsMismatchError
 from ..models import PretrainedModel, adopt
 from ..storage import tensor_digest
-from .saving import base_name, read_manifest, saved_folder
+from .base_state import base_name
+from .saving import read_manifest, saved_folder
 from .tuner import Tuner
 from .tuners import TUNERS
 from .tuners.method import MethodTuner

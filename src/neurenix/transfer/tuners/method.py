@@ -17,9 +17,9 @@ from ...models import PretrainedModel, covered
 from ...nn import unwrap
 from ...registry import Registry
 from ...training import Rates, above, check_rate, constant_schedule
+from ..base_state import base_name
 from ..closed_form_head import the_linear_layer
 from ..fit_settings import FitSettings
-from ..saving import base_name
 from ..strategies import Plan
 from ..tuner import Tuner
 from .certificate import MergeCertificate, certify
