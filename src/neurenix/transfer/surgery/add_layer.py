@@ -133,8 +133,8 @@ def _zeroed(layer: nn.Module, shape: tuple[int, ...] | None) -> nn.Module:
                 f"residual=True adds what the layer gives to what it is given, and it makes {tuple(outputs.shape)} of "
                 f"{tuple(shape)}; the two have to be of one shape. The model is as it was."
             )
-        outputs.sum().backward()
-    moved = any(parameter.grad is not None and bool(parameter.grad.any()) for parameter in trial.parameters())
+        learnt = torch.autograd.grad(outputs.sum(), list(trial.parameters()), allow_unused=True)
+    moved = any(gradient is not None and bool(gradient.any()) for gradient in learnt)
     if bool(outputs.any()) or not moved:
         raise EditError(
             "residual=True needs a layer that gives zeros when its last weights are zero, and can learn from there; "
