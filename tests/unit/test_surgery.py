@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from tests.contracts.test_edits import FAMILIES, OWN_INPUTS, fingerprint
+from tests.contracts.test_tuners import random_weights
 from torch import Tensor, nn
 
 from neurenix.errors import ConfigurationError, EditError, NeurenixError, UnknownNameError
@@ -61,7 +62,7 @@ class Strange(nn.Module):
 
 @pytest.fixture(scope="module")
 def resnet() -> PretrainedModel:
-    return FAMILIES["resnet"]()
+    return random_weights("resnet18")()
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +280,7 @@ def test_new_layers_are_of_the_type_and_mode_of_their_neighbours(resnet: Pretrai
     assert all(part.training for part in model.modules())
 
 
-@pytest.mark.parametrize("family", ["resnet", "vit", "own network"])
+@pytest.mark.parametrize("family", ["mobilenet", "vit", "own network"])
 def test_shapes_are_looked_at_without_computing(family: str) -> None:
     model = FAMILIES[family]()
     inputs = OWN_INPUTS if family == "own network" else None
