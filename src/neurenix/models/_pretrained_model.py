@@ -30,6 +30,8 @@ class PretrainedModel(nn.Module):
     source: how load_pretrained_model made this model, so that a saved tuning can find its base again; None for
         a module of the user's own.
     loaded: digest of the trunk as it was loaded; one that was trained since cannot be had again from its source.
+    head_record: kind and settings of a head that was attached, as JSON values, by which it can be built again; None for
+        one that was loaded, or is a plain network of linear layers.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class PretrainedModel(nn.Module):
         self.load_report = load_report
         self.source = source
         self.loaded = loaded
+        self.head_record: Mapping[str, Any] | None = None
 
     @property
     def domain(self) -> str:
@@ -121,9 +124,12 @@ class PretrainedModel(nn.Module):
             return cast(Any, self.trunk).feature_mask(inputs)
         return inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
 
-    def replace_head(self, head: nn.Module, categories: Sequence[str] = ()) -> None:
-        """Put another head in place, on the device and in the dtype of the old parameters."""
-        if self.pool.mode == "none" and self.architecture is not None:
+    def replace_head(
+        self, head: nn.Module, categories: Sequence[str] = (), record: Mapping[str, Any] | None = None
+    ) -> None:
+        """Put another head in place, on the device and in the dtype of the old parameters. record: see head_record."""
+        reads_vector = not isinstance(head, TaskHead) or head.reads == "vector"
+        if self.pool.mode == "none" and self.architecture is not None and reads_vector:
             raise ConfigurationError(
                 "this model was loaded with pooling='none', so it gives feature maps and a head cannot follow; "
                 f"load it with pooling={self.architecture.pooling!r}."
@@ -131,6 +137,7 @@ class PretrainedModel(nn.Module):
         like = next(self.trunk.parameters(), None)
         self.head = head if like is None else head.to(device=like.device, dtype=like.dtype)
         self.categories = tuple(categories)
+        self.head_record = record
 
 
 def new_model(architecture: Architecture, parts: Parts, preprocess: Any = None) -> PretrainedModel:

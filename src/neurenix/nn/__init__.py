@@ -15,6 +15,8 @@ from .prompts import Prompted as Prompted
 from .scale_shift import ScaledInput as ScaledInput
 from .scale_shift import ScaledShifted as ScaledShifted
 from .task_head import TaskHead as TaskHead
+from .vector_head import Solvable as Solvable
+from .vector_head import VectorHead as VectorHead
 from .wrapping import BASE_LAYER as BASE_LAYER
 from .wrapping import Wrapper as Wrapper
 from .wrapping import unwrap as unwrap
@@ -34,7 +36,9 @@ __all__ = [
     "Prompted",
     "ScaledInput",
     "ScaledShifted",
+    "Solvable",
     "TaskHead",
+    "VectorHead",
     "Wrapper",
     "build_head",
     "evaluating",

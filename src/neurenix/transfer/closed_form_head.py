@@ -12,7 +12,7 @@ from ..devices import resolve_precision
 from ..errors import ConfigurationError, NonFiniteError
 from ..metrics import TaskKind
 from ..models import PretrainedModel
-from ..nn import TaskHead, evaluating
+from ..nn import Solvable, TaskHead, VectorHead, evaluating
 from ..training import (
     FEATURES,
     Embedding,
@@ -28,10 +28,14 @@ from ..training import (
 
 
 def solve_head(model: PretrainedModel, features_of: Callable[[], Features], task: TaskKind) -> None:
-    """Set weight and bias of the head's one linear layer; dropout before it stays.
+    """Set weight and bias of the head's one linear layer; dropout before it stays. Other heads do it themselves.
 
     Raises ConfigurationError for heads with hidden layers, which have no closed form.
     """
+    if isinstance(model.head, Solvable):
+        known = features_of()
+        model.head.solve(known.features, known.targets)
+        return
     linear = the_linear_layer(model.head)
     if linear is None:
         raise ConfigurationError(
@@ -51,10 +55,17 @@ def solve_head(model: PretrainedModel, features_of: Callable[[], Features], task
         linear.bias.copy_(solved.bias)
 
 
+def is_solvable(head: nn.Module) -> bool:
+    """Whether a head has a closed form."""
+    return isinstance(head, Solvable) or the_linear_layer(head) is not None
+
+
 def the_linear_layer(head: nn.Module) -> nn.Linear | None:
     """The head's linear layer when it has exactly one, and reads one vector per sample."""
     linear = (
-        [] if isinstance(head, TaskHead) else [module for module in head.modules() if isinstance(module, nn.Linear)]
+        []
+        if isinstance(head, (TaskHead, VectorHead))
+        else [module for module in head.modules() if isinstance(module, nn.Linear)]
     )
     return linear[0] if len(linear) == 1 else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import numpy
 import torch
 from torch import nn
 
@@ -14,6 +15,7 @@ from ..metrics import TaskKind
 from ..models import PretrainedModel
 from ..nn import TaskHead, evaluating
 from ..training.faults import in_fitting_parts
+from .heads._choice import chosen_class
 from .loaders import first_batch, loader_for
 from .predictions import decide, finite_outputs
 
@@ -44,9 +46,26 @@ def predict(
         seed=0,
     )
     if isinstance(model.head, TaskHead):
-        return dense_answers(model, loader, precision)
-    task: TaskKind = "multi_label" if model.architecture and "tagging" in model.architecture.tasks else "multi_class"
-    return decide(finite_outputs(model, loader, precision, "auto"), task, model.categories)
+        return task_answers(model, loader, precision)
+    return decide(finite_outputs(model, loader, precision, "auto"), _task_of(model), model.categories)
+
+
+def task_answers(model: PretrainedModel, loader: DataLoader, precision: Precision) -> Any:
+    """The answers of a TaskHead: as dense_answers gives them; of one that reads a vector as one array, or names."""
+    answers = dense_answers(model, loader, precision)
+    head = cast(TaskHead, model.head)
+    if head.reads != "vector":
+        return answers
+    values = torch.stack(answers).numpy()
+    return numpy.asarray(model.categories)[values] if head.task == "ordinal" and model.categories else values
+
+
+def _task_of(model: PretrainedModel) -> TaskKind:
+    """What a model answers whose head gives logits or values."""
+    attached = chosen_class(model.head_record)
+    if attached is not None and attached.task is not None:
+        return attached.task
+    return "multi_label" if model.architecture and "tagging" in model.architecture.tasks else "multi_class"
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from ..data import PREPROCESSES
 from ..errors import ConfigurationError, DamagedFileError, WeightsMismatchError
 from ..models import PretrainedModel, adopt
 from ..models.fingerprint import key
-from ..nn import BASE_LAYER, TaskHead
+from ..nn import BASE_LAYER, TaskHead, VectorHead
 from ..storage import (
     check_hash,
     file_sha256,
@@ -34,6 +34,8 @@ from ..storage import (
     write_tensors,
 )
 from ..training import MODEL_FOLDER, RUN_FILE
+from .heads._attach import put_on
+from .heads._kind import begun, kind_from
 from .pretrained import load_pretrained_model, rebuild_model
 
 MANIFEST = "neurenix.json"
@@ -51,15 +53,17 @@ class SavedTuning:
     settings: dict[str, Any]
     tensors: dict[str, Tensor]
     options: dict[str, Any]
+    head_record: dict[str, Any] | None
     categories: tuple[str, ...]
     history: list[dict[str, Any]]
     complete: bool
 
     def put_into(self, model: PretrainedModel) -> None:
         """Give `model` (the base with the tuner's head on it) the saved tensors and label names."""
-        if isinstance(model.head, TaskHead):
+        if isinstance(model.head, (TaskHead, VectorHead)):
             own = {name.removeprefix("head."): part for name, part in self.tensors.items() if name.startswith("head.")}
             model.replace_head(model.head.for_saved(own))
+        if isinstance(model.head, TaskHead):
             _set_options(model.head, self.options)
         try:
             missing, unexpected = model.load_state_dict(self.tensors, strict=False)
@@ -73,6 +77,7 @@ class SavedTuning:
                 f"{list(unexpected)[:3]}, and it needs {lost[:3]}, which were not saved."
             )
         model.categories = self.categories
+        model.head_record = begun(self.head_record) if self.history else self.head_record
 
 
 def base_digests(model: PretrainedModel) -> dict[str, str]:
@@ -126,6 +131,7 @@ def save_tuning(
         "licence": model.weights_info.licence if model.weights_info else None,
         "categories": list(model.categories),
         "head": _options(model.head),
+        "head_record": None if model.head_record is None else dict(model.head_record),
         "preprocess": model.preprocess.to_json() if model.preprocess is not None else None,
         "tokenizer": tokenizer,
         "tensors": {"file": file, "sha256": sha256, "complete": whole, "changed": sorted(tensors)},
@@ -208,11 +214,14 @@ def load_tuning(folder: Path, kind: str, *, module: nn.Module | None, device: st
     base = _rebuild_base(manifest, tensors, module, device)
     if manifest["preprocess"] is not None:
         base.preprocess = _rebuild_preprocess(manifest["preprocess"], folder)
+    if manifest.get("head_record") is not None and manifest["settings"].get("head") is None:
+        put_on(base, kind_from(manifest["head_record"]), seed=0)  # attached before it was tuned
     return SavedTuning(
         base=base,
         settings=manifest["settings"],
         tensors=tensors,
         options=manifest.get("head", {}),
+        head_record=manifest.get("head_record"),
         categories=tuple(manifest["categories"]),
         history=manifest["history"],
         complete=manifest["tensors"]["complete"],
@@ -241,7 +250,7 @@ def _rebuild_base(
         return adopt(module)
     if manifest["tensors"]["complete"]:
         plain = {base_name(name): tensor for name, tensor in tensors.items()}
-        return rebuild_model(base, plain, keeps_head=manifest["settings"]["num_classes"] is None, device=device)
+        return rebuild_model(base, plain, keeps_head=_keeps_head(manifest), device=device)
     wanted = base["weights_sha256"]
     model = load_pretrained_model(
         model_name=base["model_name"],
@@ -261,6 +270,11 @@ def _rebuild_base(
             f"{base['model_name']} now has {found}. Provide the original weights, or save with standalone=True."
         )
     return model
+
+
+def _keeps_head(manifest: Mapping[str, Any]) -> bool:
+    """Whether the saved head is the one that the base was loaded with."""
+    return manifest["settings"]["num_classes"] is None and manifest.get("head_record") is None
 
 
 def _rebuild_preprocess(values: Mapping[str, Any], folder: Path) -> Any:

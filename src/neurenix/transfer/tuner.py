@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 import numpy
 import torch
@@ -18,9 +18,8 @@ from torch import nn
 from ..callbacks._base import Callback
 from ..data import Batch, DataLoader, label_names
 from ..errors import ConfigurationError
-from ..metrics import POOLED, build_metrics
+from ..metrics import build_metrics
 from ..models import adopt
-from ..nn import TaskHead
 from ..training import (
     Features,
     History,
@@ -37,12 +36,14 @@ from ..training import (
 from .arguments import check_types, checked_callbacks
 from .closed_form_head import head_features, solve_head
 from .fit_settings import FitSettings
-from .heads import has_head, install_head, outputs_needed, task_of
+from .heads._begin import FormerHead, is_solved, learn_units
+from .heads._install import gets_new_head, install_head, outputs_needed, outputs_of, task_of, waits_for_head
+from .heads._kind import OWN, begun
 from .job import describe_data, describe_fit
 from .learning_rate_curve import LearningRateCurve, check_range, try_rates
 from .loaders import Use, check_is_no_pair, first_batch, loader_for
 from .predictions import decide, finite_outputs, probabilities
-from .published import dense_answers
+from .published import task_answers
 from .resume_check import ResumeCheck, check_resume
 from .saving import base_digests, base_name, is_as_loaded, load_tuning, save_tuning
 from .strategies import Plan
@@ -58,13 +59,14 @@ class Tuner(abc.ABC):
 
     def __init__(self, model: nn.Module, settings: FitSettings) -> None:
         self.model = adopt(copy.deepcopy(model))
-        self.settings = settings.for_head(self.model.head)
+        self.settings = settings.for_head(self.model.head, self.model.head_record)
         self.task = task_of(self.model.head, self.settings)
         self.history = History()
         before = base_digests(self.model)
         self._base_is_as_loaded = is_as_loaded(self.model, before)
-        self._waits_for_head = settings.num_classes is None and not has_head(self.model, self.settings)
-        self._head_is_ready = self.task not in POOLED or (settings.num_classes is None and not self._waits_for_head)
+        self._waits_for_head = waits_for_head(self.model, self.settings)
+        self._head_is_ready = not (gets_new_head(settings) or self._waits_for_head)
+        self._former = FormerHead(self.model, settings.new_head())
         if not self._waits_for_head:
             install_head(self.model, self.settings)
         self._frozen = self._prepare()
@@ -143,6 +145,8 @@ class Tuner(abc.ABC):
         names = self.model.categories or tuple(label_names(train.dataset))
         validation = None if val_dataset is None else self._loader(val_dataset, batch_size, num_workers, names=names)
         first = [self._checked(loader) for loader in (train, validation)]
+        self._former.give_rows(self.model, names)
+        learn_units(self.model, lambda: train.dataset)
         self.model.categories = names
         callbacks = checked_callbacks(callbacks, self.settings.logged(self._metrics.names, validation is not None))
         plan = self._plan(samples=len(train.dataset), epochs=epochs)
@@ -154,11 +158,12 @@ class Tuner(abc.ABC):
             loader = self._loader(train_dataset, batch_size, num_workers)
             return head_features(self.model, loader, self._objective(None), self._loop_settings(keep=keep), train.note)
 
-        solves_head, keep = plan.closed_form and not self._head_is_ready, run is not False
+        solves_head, keep = is_solved(self.model, plan.closed_form, not self._head_is_ready), run is not False
 
         def prepare() -> None:
             if solves_head:
                 solve_head(self.model, features, self.task)
+            self.model.head_record = begun(self.model.head_record)
 
         def job() -> dict[str, Any]:
             data = {**describe_data("training", train, first[0]), **describe_data("validation", validation, first[1])}
@@ -167,7 +172,7 @@ class Tuner(abc.ABC):
         known = features if solves_head else None
         loop = self._loop(plan, self._objective(train.dataset), callbacks, features=known, keep=keep)
         fit_in_run(loop, train, validation, epochs, job=job, options=options, prepare=prepare)
-        self._head_is_ready = True
+        self._head_is_ready, self.model.head_record = True, begun(self.model.head_record)
         return self.history
 
     def resume_check(
@@ -218,14 +223,14 @@ class Tuner(abc.ABC):
         of a segmenter a list of masks (height, width) of its size; see dense_answers.
         data: whatever fit takes, with or without targets; also one batch as a tensor.
         """
-        if self.task not in POOLED:
+        if self.settings.loss == OWN:
             loader = self._loader(data, batch_size, num_workers, "prediction")
-            return dense_answers(self.model, loader, self.settings.precision)
+            return task_answers(self.model, loader, self.settings.precision)
         return decide(self._outputs(data, batch_size, num_workers), self.task, self.model.categories)
 
     def predict_proba(self, data: Any, batch_size: int = 32, num_workers: int = 0) -> numpy.ndarray:
         """Probabilities (n, classes), columns in the order of `model.categories`."""
-        if self.task not in POOLED:
+        if self.settings.loss == OWN:
             raise ConfigurationError(
                 f"predict_proba is for classification, and this model does {self.task}; see predict."
             )
@@ -277,9 +282,7 @@ class Tuner(abc.ABC):
             raise ConfigurationError(
                 f"{self.model.name} has no head yet: fit makes one for the classes of its data, or give num_classes."
             )
-        if self.task not in POOLED:
-            return int(cast(TaskHead, self.model.head).num_outputs)
-        return [module for module in self.model.head.modules() if isinstance(module, nn.Linear)][-1].out_features
+        return outputs_of(self.model.head)
 
     def _check_ready(self) -> None:  # noqa: B027  (most have nothing to refuse)
         """Raise ConfigurationError where the model cannot be trained or saved as it is."""

@@ -17,7 +17,7 @@ from ...models import PretrainedModel, covered
 from ...nn import unwrap
 from ...registry import Registry
 from ...training import Rates, above, check_rate, constant_schedule
-from ..closed_form_head import the_linear_layer
+from ..closed_form_head import is_solvable
 from ..fit_settings import FitSettings
 from ..saving import base_name
 from ..strategies import Plan
@@ -149,7 +149,7 @@ class MethodTuner(Tuner):
     def _plan(self, samples: int, epochs: int) -> Plan:
         return Plan(
             freezing=constant_schedule(self._frozen),
-            closed_form=self.settings.solve_head and the_linear_layer(self.model.head) is not None,
+            closed_form=self.settings.solve_head and is_solvable(self.model.head),
             reason="the base is frozen, the method's own parameters and the head learn",
         )
 
