@@ -56,6 +56,9 @@ class TaskHead(nn.Module, abc.ABC):
         targets: a tensor, or a mapping of tensors with the batch first, padded: labels by -1 or -100, boxes by 0.
         """
 
+    def check_targets(self, targets: Any) -> None:  # noqa: B027  (most are content with what their data give)
+        """Raise LabelMismatchError for a batch's targets that it cannot learn from."""
+
     @abc.abstractmethod
     def for_classes(self, num_outputs: int) -> Self:
         """The same head for other classes: what depends on them is new, the rest is kept.

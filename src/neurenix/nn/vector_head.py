@@ -39,6 +39,10 @@ class VectorHead(nn.Module, abc.ABC):
         """Parameters (num_outputs, …) of which each row belongs to one output; none where there are no such."""
         return ()
 
+    def target_sd(self) -> Tensor | None:
+        """The unit that losses of values compare in, (num_outputs,) in the targets' own; None for just these."""
+        return None
+
     def for_saved(self, state: Mapping[str, Tensor]) -> Self:
         """The same head with room for its saved tensors, where they are not of the size that it begins with."""
         return self

@@ -12,7 +12,7 @@ from torch import nn
 from ..data import all_targets
 from ..devices import Precision
 from ..errors import ConfigurationError
-from ..nn import TaskHead
+from ..nn import TaskHead, VectorHead
 from ..training import LOSSES, LoopSettings, LossOptions, OwnLosses, ReuseOptions, Supervised, balanced_class_weights
 from .arguments import as_list, check_types, plain
 from .heads._choice import as_given, chosen_class, chosen_head
@@ -26,6 +26,9 @@ _DEFAULT_METRICS: dict[str, list[str]] = {
     "detection": ["mean_average_precision", "mean_average_precision_50"],
     "segmentation": ["mean_iou"],
     "transcription": ["word_error_rate", "character_error_rate"],
+    "ordinal": ["mae", "accuracy"],
+    "token_tagging": ["accuracy", "f1_score"],
+    "span_answering": ["exact_match", "token_f1"],
 }
 
 
@@ -178,12 +181,15 @@ class FitSettings:
     def objective(self, task: str, num_outputs: int, dataset: Any, head: nn.Module) -> Supervised | OwnLosses:
         """What is asked of a model with this head. dataset: whose targets balance the classes; None for evaluation."""
         if self.loss == OWN:
-            return OwnLosses(task, num_outputs, reads_vector=cast(TaskHead, head).reads == "vector")
+            own = cast(TaskHead, head)
+            vector = own.reads == "vector"
+            return OwnLosses(task, num_outputs, reads_vector=vector, check_targets=own.check_targets)
         weights: Any = self.class_weights
         if weights == "balanced":
             weights = None if dataset is None else balanced_class_weights(all_targets(dataset), num_outputs)
         options = LossOptions(
             label_smoothing=self.label_smoothing,
             class_weights=None if weights is None else torch.as_tensor(weights, dtype=torch.float32),
+            target_sd=head.target_sd() if isinstance(head, VectorHead) else None,
         )
         return Supervised(LOSSES[str(self.loss)], num_outputs, options=options, mixup_alpha=self.mixup_alpha)

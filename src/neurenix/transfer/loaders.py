@@ -153,7 +153,7 @@ def _try(model: PretrainedModel, batch: Batch) -> None:
     one = batch.parts(1)[0].to(next(model.parameters()).device)
     try:
         with evaluating(model), torch.random.fork_rng(devices=[]):
-            model(one.inputs)
+            model.read(one.inputs)
     except (RuntimeError, IndexError) as error:
         if isinstance(error, NeurenixError) or is_out_of_memory(error):
             raise

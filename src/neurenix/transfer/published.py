@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy
@@ -52,12 +53,19 @@ def predict(
 
 def task_answers(model: PretrainedModel, loader: DataLoader, precision: Precision) -> Any:
     """The answers of a TaskHead: as dense_answers gives them; of one that reads a vector as one array, or names."""
-    answers = dense_answers(model, loader, precision)
     head = cast(TaskHead, model.head)
     if head.reads != "vector":
-        return answers
-    values = torch.stack(answers).numpy()
+        return dense_answers(model, loader, precision)
+    values = vector_answers(model, loader, precision, head.answers)
     return numpy.asarray(model.categories)[values] if head.task == "ordinal" and model.categories else values
+
+
+def vector_answers(
+    model: PretrainedModel, loader: DataLoader, precision: Precision, ask: Callable[[Any, Any], Any]
+) -> numpy.ndarray:
+    """What a method of a TaskHead that reads a vector gives, as one array with the samples first."""
+    stacked: numpy.ndarray = torch.stack(dense_answers(model, loader, precision, ask)).numpy()
+    return stacked
 
 
 def _task_of(model: PretrainedModel) -> TaskKind:
@@ -69,21 +77,26 @@ def _task_of(model: PretrainedModel) -> TaskKind:
 
 
 @torch.no_grad()
-def dense_answers(model: PretrainedModel, loader: DataLoader, precision: Precision) -> list[Any]:
+def dense_answers(
+    model: PretrainedModel, loader: DataLoader, precision: Precision, ask: Callable[[Any, Any], Any] | None = None
+) -> list[Any]:
     """The answers of a TaskHead, one for each sample of a loader, in the dataset's order, on the CPU.
+
+    ask: a method of the head; None is `answers`.
 
     detection: {"boxes": (k, 4) x1 y1 x2 y2, "scores": (k,), "labels": (k,)[, "masks": (k, height, width)]}.
     segmentation: (height, width) int64. Both in the pixels of the image as it came, where the model's preprocessing can
     tell (its method `restore`); else in those of the network's input.
+    token_tagging: (tokens,) class numbers of the tokens that are no padding. span_answering: see heads.SpanAnswering.
     transcription, translation: a text. generation: (tokens, vocabulary) logits of the next one.
     """
     first_batch(loader, model)
-    device, head = next(model.parameters()).device, cast(TaskHead, model.head)
+    device, ask = next(model.parameters()).device, ask or cast(TaskHead, model.head).answers
     answers: dict[int, Any] = {}
 
     def compute(part: Any) -> list[Any]:
         with autocast(device, resolve_precision(precision, device)):
-            outputs = head.answers(model.read(part.inputs), part.inputs)
+            outputs = ask(model.read(part.inputs), part.inputs)
         restore = getattr(model.preprocess, "restore", None)
         return list(restore(outputs, part.inputs) if restore else outputs)
 

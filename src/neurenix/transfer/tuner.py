@@ -36,14 +36,15 @@ from ..training import (
 from .arguments import check_types, checked_callbacks
 from .closed_form_head import head_features, solve_head
 from .fit_settings import FitSettings
-from .heads._begin import FormerHead, is_solved, learn_units
+from .heads._begin import FormerHead, is_solved, learn_units, learns
 from .heads._install import gets_new_head, install_head, outputs_needed, outputs_of, task_of, waits_for_head
 from .heads._kind import OWN, begun
 from .job import describe_data, describe_fit
 from .learning_rate_curve import LearningRateCurve, check_range, try_rates
 from .loaders import Use, check_is_no_pair, first_batch, loader_for
 from .predictions import decide, finite_outputs, probabilities
-from .published import task_answers
+from .published import task_answers, vector_answers
+from .remembering import remember
 from .resume_check import ResumeCheck, check_resume
 from .saving import base_digests, base_name, is_as_loaded, load_tuning, save_tuning
 from .strategies import Plan
@@ -145,20 +146,22 @@ class Tuner(abc.ABC):
         names = self.model.categories or tuple(label_names(train.dataset))
         validation = None if val_dataset is None else self._loader(val_dataset, batch_size, num_workers, names=names)
         first = [self._checked(loader) for loader in (train, validation)]
-        self._former.give_rows(self.model, names)
-        learn_units(self.model, lambda: train.dataset)
-        self.model.categories = names
+        self._begin_head(train, names)
         callbacks = checked_callbacks(callbacks, self.settings.logged(self._metrics.names, validation is not None))
-        plan = self._plan(samples=len(train.dataset), epochs=epochs)
-        if plan.is_news:
-            print(f"neurenix: {plan.reason}")
+        keep = run is not False
 
         @functools.cache
         def features() -> Features:
             loader = self._loader(train_dataset, batch_size, num_workers)
             return head_features(self.model, loader, self._objective(None), self._loop_settings(keep=keep), train.note)
 
-        solves_head, keep = is_solved(self.model, plan.closed_form, not self._head_is_ready), run is not False
+        if not learns(self.model.head):
+            validate = functools.partial(self.evaluate, val_dataset, batch_size, num_workers)
+            return remember(self.model, features, None if val_dataset is None else validate, options, self.history)
+        plan = self._plan(samples=len(train.dataset), epochs=epochs)
+        if plan.is_news:
+            print(f"neurenix: {plan.reason}")
+        solves_head = is_solved(self.model, plan.closed_form, not self._head_is_ready)
 
         def prepare() -> None:
             if solves_head:
@@ -231,10 +234,12 @@ class Tuner(abc.ABC):
     def predict_proba(self, data: Any, batch_size: int = 32, num_workers: int = 0) -> numpy.ndarray:
         """Probabilities (n, classes), columns in the order of `model.categories`."""
         if self.settings.loss == OWN:
-            raise ConfigurationError(
-                f"predict_proba is for classification, and this model does {self.task}; see predict."
-            )
+            return self._ask("probabilities", "predict_proba is for classification", data, batch_size, num_workers)
         return probabilities(self._outputs(data, batch_size, num_workers), self.task)
+
+    def predict_sd(self, data: Any, batch_size: int = 32, num_workers: int = 0) -> numpy.ndarray:
+        """Standard deviations of what predict says, in the targets' units; of a head that has them (heads.Gaussian)."""
+        return self._ask("sd", "predict_sd is for a Gaussian head", data, batch_size, num_workers)
 
     def summary(self) -> Summary:
         """Layer by layer: parameters, trainable, learning rate, in the optimizer. Print it."""
@@ -294,6 +299,12 @@ class Tuner(abc.ABC):
         self._objective(None)
         self._show_frozen()
 
+    def _begin_head(self, train: DataLoader, names: tuple[str, ...]) -> None:
+        """What a new head takes from the training data before any step: names, units, known rows."""
+        self._former.give_rows(self.model, names)
+        learn_units(self.model, lambda: train.dataset)
+        self.model.categories = names
+
     def _build_missing_head(self, data: Any) -> None:
         if self._waits_for_head:
             self.settings = replace(self.settings, num_classes=outputs_needed(data, self.task))
@@ -337,6 +348,9 @@ class Tuner(abc.ABC):
 
     def _show_frozen(self) -> None:
         """Set requires_grad to what the next fit begins with, so that summary() tells the truth before it."""
+        if not learns(self.model.head):
+            self.model.requires_grad_(False)
+            return
         apply_phase(self.model, self._plan(samples=0, epochs=1).freezing.phase(0))
 
     def _objective(self, dataset: Any) -> Supervised | OwnLosses:
@@ -364,6 +378,14 @@ class Tuner(abc.ABC):
             base=self._base,
             features=features,
         )
+
+    def _ask(self, method: str, called: str, data: Any, batch_size: int, num_workers: int) -> numpy.ndarray:
+        """What a method of the head gives for each sample. called: what the user called, and what for."""
+        ask = getattr(self.model.head, method, None)
+        if ask is None:
+            raise ConfigurationError(f"{called}, and this model does {self.task}; see predict.")
+        loader = self._loader(data, batch_size, num_workers, "prediction")
+        return vector_answers(self.model, loader, self.settings.precision, ask)
 
     def _outputs(self, data: Any, batch_size: int, num_workers: int) -> torch.Tensor:
         loader = self._loader(data, batch_size, num_workers, "prediction")

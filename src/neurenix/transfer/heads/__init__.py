@@ -6,18 +6,30 @@ from ._backbone import Backbone as Backbone
 from ._kind import HEADS as HEADS
 from ._kind import HeadKind as HeadKind
 from .cosine import Cosine as Cosine
+from .gaussian import Gaussian as Gaussian
 from .linear import Linear as Linear
 from .mlp import MLP as MLP
 from .multi_label import MultiLabel as MultiLabel
+from .nearest_neighbours import NearestNeighbours as NearestNeighbours
+from .ordinal import Ordinal as Ordinal
+from .prototype import Prototype as Prototype
+from .quantile import Quantile as Quantile
+from .regression import Regression as Regression
 
 __all__ = [
     "HEADS",
     "MLP",
     "Backbone",
     "Cosine",
+    "Gaussian",
     "HeadKind",
     "Linear",
     "MultiLabel",
+    "NearestNeighbours",
+    "Ordinal",
+    "Prototype",
+    "Quantile",
+    "Regression",
     "attach_head",
     "list_heads",
 ]

@@ -10,6 +10,7 @@ from torch import nn
 from ...data import all_targets
 from ...errors import ConfigurationError, LabelMismatchError
 from ...models import PretrainedModel
+from ...nn import VectorHead
 from ._kind import HeadKind, start_of
 from ._scaling import TargetScaling
 from ._starts import class_rows, copy_rows
@@ -58,3 +59,8 @@ def learn_units(model: PretrainedModel, dataset: Callable[[], Any]) -> None:
         targets = all_targets(dataset())
         for part in waiting:
             part.learn(targets)
+
+
+def learns(head: nn.Module) -> bool:
+    """Whether a head has anything to train; a memory has not."""
+    return not isinstance(head, VectorHead) or head.learns

@@ -28,11 +28,13 @@ class HeadKind(abc.ABC):
 
     task: what a model with this head is asked; None where the loss says it.
     loss: the loss where a tuner is given none, a name in training.LOSSES or "own".
+    learns: whether there is anything to train; a memory is filled.
     starts: how its weights may begin; those of a kind without a field `start` begin as build leaves them.
     """
 
     task: ClassVar[TaskKind | None]
     loss: ClassVar[str]
+    learns: ClassVar[bool] = True
     starts: ClassVar[tuple[str, ...]] = ("default",)
 
     @abc.abstractmethod

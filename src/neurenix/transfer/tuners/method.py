@@ -19,6 +19,7 @@ from ...registry import Registry
 from ...training import Rates, above, check_rate, constant_schedule
 from ..closed_form_head import is_solvable
 from ..fit_settings import FitSettings
+from ..heads._choice import chosen_class
 from ..saving import base_name
 from ..strategies import Plan
 from ..tuner import Tuner
@@ -131,6 +132,12 @@ class MethodTuner(Tuner):
     @final
     def _prepare(self) -> tuple[str, ...]:
         self._tuned = None
+        kind = self.settings.head_class() or chosen_class(self.model.head_record)
+        if kind is not None and not kind.learns:
+            raise ConfigurationError(
+                f"the head {kind.__name__} has nothing to train, so {type(self).__name__} would learn from nothing; "
+                "use it with a Finetuner, which fills it."
+            )
         state = self.model.trunk.state_dict(prefix="trunk.")
         device = next(self.model.parameters()).device
         before = {name: tensor.clone() for name, tensor in state.items()} if self._rewrites_base() else {}
