@@ -38,6 +38,12 @@ class Plan:
     reason: str = ""
     is_news: bool = False
 
+    def announced(self) -> Plan:
+        """Itself, the reason printed where it is news."""
+        if self.is_news:
+            print(f"neurenix: {self.reason}")
+        return self
+
 
 STRATEGIES: Registry[Callable[[Job], Plan]] = Registry("strategy")
 

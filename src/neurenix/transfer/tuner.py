@@ -148,19 +148,18 @@ class Tuner(abc.ABC):
         first = [self._checked(loader) for loader in (train, validation)]
         self._begin_head(train, names)
         callbacks = checked_callbacks(callbacks, self.settings.logged(self._metrics.names, validation is not None))
-        keep = run is not False
 
         @functools.cache
         def features() -> Features:
             loader = self._loader(train_dataset, batch_size, num_workers)
-            return head_features(self.model, loader, self._objective(None), self._loop_settings(keep=keep), train.note)
+            return head_features(
+                self.model, loader, self._objective(None), self._loop_settings(keep=options.keeps), train.note
+            )
 
         if not learns(self.model.head):
             validate = functools.partial(self.evaluate, val_dataset, batch_size, num_workers)
             return remember(self.model, features, None if val_dataset is None else validate, options, self.history)
-        plan = self._plan(samples=len(train.dataset), epochs=epochs)
-        if plan.is_news:
-            print(f"neurenix: {plan.reason}")
+        plan = self._plan(samples=len(train.dataset), epochs=epochs).announced()
         solves_head = is_solved(self.model, plan.closed_form, not self._head_is_ready)
 
         def prepare() -> None:
@@ -173,7 +172,7 @@ class Tuner(abc.ABC):
             return describe_fit(self.model, self.optimizer, self._stored_settings(), data, epochs)
 
         known = features if solves_head else None
-        loop = self._loop(plan, self._objective(train.dataset), callbacks, features=known, keep=keep)
+        loop = self._loop(plan, self._objective(train.dataset), callbacks, features=known, keep=options.keeps)
         fit_in_run(loop, train, validation, epochs, job=job, options=options, prepare=prepare)
         self._head_is_ready, self.model.head_record = True, begun(self.model.head_record)
         return self.history

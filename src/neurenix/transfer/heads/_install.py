@@ -64,7 +64,7 @@ def outputs_needed(data: Any, task: str) -> int:
     targets = all_targets(dataset)
     if targets.ndim > 1:
         return int(targets[0].size)
-    if task != "multi_class":
+    if task not in ("multi_class", "ordinal"):
         return 1
     if targets.dtype.kind not in "iu" or not len(targets):
         raise ConfigurationError(
