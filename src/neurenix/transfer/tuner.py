@@ -160,18 +160,17 @@ class Tuner(abc.ABC):
             validate = functools.partial(self.evaluate, val_dataset, batch_size, num_workers)
             return remember(self.model, features, None if val_dataset is None else validate, options, self.history)
         plan = self._plan(samples=len(train.dataset), epochs=epochs).announced()
-        solves_head = is_solved(self.model, plan.closed_form, not self._head_is_ready)
+        known = features if is_solved(self.model, plan.closed_form, not self._head_is_ready) else None
 
         def prepare() -> None:
-            if solves_head:
-                solve_head(self.model, features, self.task)
+            if known is not None:
+                solve_head(self.model, known, self.task)
             self.model.head_record = begun(self.model.head_record)
 
         def job() -> dict[str, Any]:
             data = {**describe_data("training", train, first[0]), **describe_data("validation", validation, first[1])}
             return describe_fit(self.model, self.optimizer, self._stored_settings(), data, epochs)
 
-        known = features if solves_head else None
         loop = self._loop(plan, self._objective(train.dataset), callbacks, features=known, keep=options.keeps)
         fit_in_run(loop, train, validation, epochs, job=job, options=options, prepare=prepare)
         self._head_is_ready, self.model.head_record = True, begun(self.model.head_record)
