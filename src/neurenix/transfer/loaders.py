@@ -24,6 +24,7 @@ from ..data import (
     prepare,
 )
 from ..errors import ConfigurationError, InputMismatchError, LabelMismatchError, NeurenixError
+from ..metrics import TaskKind
 from ..models import PretrainedModel
 from ..nn import evaluating
 from ..training import Objective
@@ -95,8 +96,10 @@ def first_batch(loader: DataLoader, model: PretrainedModel, objective: Objective
     return batch
 
 
-def check_is_no_pair(train: Any, validation: Any) -> None:
+def check_is_no_pair(train: Any, validation: Any, task: TaskKind) -> None:
     """Raise ConfigurationError for fit(X, y): targets where the validation data belong."""
+    if task == "generation":  # whose data are texts alone
+        return
     if not hasattr(train, "__len__") or not isinstance(validation, Sequence) and not hasattr(validation, "ndim"):
         return
     if isinstance(validation, (str, tuple)) or len(train) != len(validation):

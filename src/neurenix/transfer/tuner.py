@@ -139,8 +139,7 @@ class Tuner(abc.ABC):
         )
         self._check_ready()
         check_types({"epochs": epochs}, {"epochs": int})
-        if self.task != "generation":  # whose data are texts alone
-            check_is_no_pair(train_dataset, val_dataset)
+        check_is_no_pair(train_dataset, val_dataset, self.task)
         self._build_missing_head(train_dataset)
         train = self._loader(train_dataset, batch_size, num_workers, "training")
         names = self.model.categories or tuple(label_names(train.dataset))
