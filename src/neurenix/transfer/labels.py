@@ -8,7 +8,16 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from ..data import ReadTargets, SequenceTargets, WrittenTargets, known_targets, label_names, relabelled
+from ..data import (
+    ReadTargets,
+    SequenceTargets,
+    TokenTargets,
+    WrittenTargets,
+    has_tagged_words,
+    known_targets,
+    label_names,
+    relabelled,
+)
 from ..errors import LabelMismatchError
 from ..models import PretrainedModel
 from ..nn import TaskHead
@@ -53,6 +62,8 @@ def sequence_targets(model: PretrainedModel, dataset: Any) -> Callable[[Any], Se
     head, texts = model.head, label_names(dataset)
     if not isinstance(head, TaskHead):
         return None
+    if head.task == "token_tagging":
+        return _token_targets(model, dataset)
     if head.task == "generation" and texts:
         raise LabelMismatchError(
             f"this model learns to go on with the texts that it reads, and the data has targets beside them "
@@ -64,6 +75,17 @@ def sequence_targets(model: PretrainedModel, dataset: Any) -> Callable[[Any], Se
         return None
     encode = getattr(head, "encode", None) or partial(_encoded, model.preprocess)
     return partial(WrittenTargets, encode=encode)
+
+
+def _token_targets(model: PretrainedModel, dataset: Any) -> Callable[[Any], SequenceTargets] | None:
+    if not has_tagged_words(dataset):
+        return None
+    if not hasattr(model.preprocess, "word_places"):
+        raise LabelMismatchError(
+            f"these texts have a tag for each word, and {model.name} has no tokenizer that tells where words begin; "
+            "give ready tokens with targets (n, tokens)."
+        )
+    return partial(TokenTargets, places=model.preprocess.word_places)
 
 
 def _encoded(preprocess: Any, text: str) -> Tensor:

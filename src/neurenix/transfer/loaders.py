@@ -20,8 +20,10 @@ from ..data import (
     TableDataset,
     TextDataset,
     as_dataset,
+    has_tagged_words,
     innermost,
     prepare,
+    texts_of,
 )
 from ..errors import ConfigurationError, InputMismatchError, LabelMismatchError, NeurenixError
 from ..metrics import TaskKind
@@ -66,8 +68,10 @@ def loader_for(
     if use != "prediction":
         _check_kind(dataset, model.preprocess)
         _check_labelled(dataset)
+    elif _tags_words(model) and has_tagged_words(dataset):
+        dataset = TextDataset(texts_of(dataset))
     sequences = None if use == "prediction" else sequence_targets(model, dataset)
-    if use != "prediction" and sequences is None:
+    if use != "prediction" and (sequences is None or _tags_words(model)):
         dataset = with_known_labels(dataset, categories, num_outputs, use == "training")
     prepared = prepare(dataset, model.preprocess, use == "training")
     prepared = prepared if sequences is None else sequences(prepared)
@@ -79,6 +83,10 @@ def loader_for(
         views=views if use == "training" else None,
         **{"batch_size": batch_size, "num_workers": num_workers, **own},
     )
+
+
+def _tags_words(model: PretrainedModel) -> bool:
+    return getattr(model.head, "task", None) == "token_tagging"
 
 
 def first_batch(loader: DataLoader, model: PretrainedModel, objective: Objective | None = None) -> Batch:

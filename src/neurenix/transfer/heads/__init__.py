@@ -15,6 +15,7 @@ from .ordinal import Ordinal as Ordinal
 from .prototype import Prototype as Prototype
 from .quantile import Quantile as Quantile
 from .regression import Regression as Regression
+from .token_tagging import TokenTagging as TokenTagging
 
 __all__ = [
     "HEADS",
@@ -30,6 +31,7 @@ __all__ = [
     "Prototype",
     "Quantile",
     "Regression",
+    "TokenTagging",
     "attach_head",
     "list_heads",
 ]
