@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -19,7 +21,7 @@ from neurenix.errors import ConfigurationError, DamagedFileError, LabelMismatchE
 from neurenix.models import adopt
 from neurenix.training import discriminant_head
 from neurenix.training.discriminant import ledoit_wolf
-from neurenix.transfer import Finetuner, attach_head, heads
+from neurenix.transfer import Finetuner, attach_head, heads, predict
 from neurenix.transfer.heads._class_means import class_means
 from neurenix.transfer.heads._kind import kind_from
 from neurenix.transfer.heads.cosine import cosine_logits
@@ -28,6 +30,7 @@ from neurenix.transfer.heads.nearest_neighbours import neighbour_votes
 from neurenix.transfer.heads.ordinal import corn_loss, decoded_grades, grade_probabilities
 from neurenix.transfer.heads.prototype import negative_squared_distances
 from neurenix.transfer.heads.quantile import ordered, pinball_loss
+from neurenix.transfer.labels import contract_of
 
 CLASSES, SIZE = 4, 6
 
@@ -323,3 +326,47 @@ def test_a_refused_head_leaves_the_model_as_it_was() -> None:
         attach_head(model, heads.Linear(num_outputs=3), ["a"])
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert model.head_record is None
+
+
+# --- what answers mean ----------------------------------------------------------------------------------------------
+
+
+class InUnits(torch.utils.data.TensorDataset):
+    """Values that say what they are measured in."""
+
+    def __init__(self, *tensors: Tensor, units: list[str]) -> None:
+        super().__init__(*tensors)
+        self.units = units
+
+
+def test_units_are_part_of_the_contract(tmp_path: Path, generator: torch.Generator) -> None:
+    features = torch.randn(8, SIZE, generator=generator)
+    tuner = Finetuner(Identity(), head=heads.Regression(num_outputs=1, units=["mm"]))
+    with pytest.raises(LabelMismatchError, match="are in cm, and the model answers in mm"):
+        tuner.fit(InUnits(features, features[:, 0], units=["cm"]), run=False)
+    tuner.fit(InUnits(features, features[:, 0], units=["mm"]), epochs=1, run=False)
+    tuner.save(tmp_path)
+    loaded = Finetuner.load(tmp_path, model=Identity())
+    assert contract_of(loaded.model).units == ("mm",)
+    with pytest.raises(LabelMismatchError, match="convert"):
+        loaded.evaluate(InUnits(features, features[:, 0], units=["cm"]))
+
+
+def test_a_changed_contract_is_found_when_it_is_loaded(tmp_path: Path, generator: torch.Generator) -> None:
+    names = ["fox", "hen"] * 4
+    tuner = Finetuner(Identity(), head="linear", num_classes=2)
+    tuner.fit((torch.randn(8, SIZE, generator=generator), names), epochs=1, run=False)
+    tuner.save(tmp_path)
+    manifest = json.loads((tmp_path / "neurenix.json").read_text())
+    assert manifest["labels"] == {"names": ["fox", "hen"], "units": [], "ignore_index": None, "background": None}
+    manifest["categories"] = ["hen", "fox"]
+    (tmp_path / "neurenix.json").write_text(json.dumps(manifest))
+    with pytest.raises(DamagedFileError, match="manifest was changed"):
+        Finetuner.load(tmp_path, model=Identity())
+
+
+def test_names_for_other_outputs_are_found_at_predict() -> None:
+    model = attach_head(Identity(), heads.Linear(num_outputs=3))
+    model.categories = ("a", "b")
+    with pytest.raises(LabelMismatchError, match="name each output"):
+        predict(model, torch.zeros(2, SIZE))

@@ -32,7 +32,7 @@ from ..nn import evaluating
 from ..training import Objective
 from ..training.faults import is_out_of_memory
 from .arguments import check_types
-from .labels import sequence_targets, with_known_labels
+from .labels import check_contract, sequence_targets, with_known_labels
 from .one_or_many import many
 
 _MODELS = {"image": "an image", "text": "a text", "sound": "an audio", "music": "a music"}
@@ -65,6 +65,7 @@ def loader_for(
     if use == "prediction":
         data = many(data, model.preprocess)
     dataset = ArrayDataset(data) if isinstance(data, torch.Tensor) else as_dataset(data)
+    check_contract(model, None if use == "prediction" else dataset)
     if use != "prediction":
         _check_kind(dataset, model.preprocess)
         _check_labelled(dataset)
