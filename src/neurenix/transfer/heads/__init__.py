@@ -15,6 +15,7 @@ from .ordinal import Ordinal as Ordinal
 from .prototype import Prototype as Prototype
 from .quantile import Quantile as Quantile
 from .regression import Regression as Regression
+from .span_answering import SpanAnswering as SpanAnswering
 from .token_tagging import TokenTagging as TokenTagging
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Prototype",
     "Quantile",
     "Regression",
+    "SpanAnswering",
     "TokenTagging",
     "attach_head",
     "list_heads",
