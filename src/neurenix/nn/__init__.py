@@ -15,10 +15,13 @@ from .heads import build_head as build_head
 from .modes import evaluating as evaluating
 from .pooling import POOLINGS as POOLINGS
 from .pooling import Pool as Pool
+from .pooling import as_tokens as as_tokens
 from .prompts import Prompted as Prompted
 from .scale_shift import ScaledInput as ScaledInput
 from .scale_shift import ScaledShifted as ScaledShifted
 from .task_head import TaskHead as TaskHead
+from .vector_head import Solvable as Solvable
+from .vector_head import VectorHead as VectorHead
 from .wrapping import BASE_LAYER as BASE_LAYER
 from .wrapping import Wrapper as Wrapper
 from .wrapping import unwrap as unwrap
@@ -42,8 +45,11 @@ __all__ = [
     "ScaledInput",
     "ScaledShifted",
     "Skip",
+    "Solvable",
     "TaskHead",
+    "VectorHead",
     "Wrapper",
+    "as_tokens",
     "build_head",
     "evaluating",
     "unwrap",

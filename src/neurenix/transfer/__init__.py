@@ -2,10 +2,13 @@
 
 from ..models import layer_names as layer_names
 from ..models.nlp import generate as generate
+from . import heads as heads
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .features import FeatureExtractor as FeatureExtractor
 from .finetune import Finetuner as Finetuner
+from .heads import attach_head as attach_head
+from .heads import list_heads as list_heads
 from .label_errors import find_label_errors as find_label_errors
 from .pretrained import list_models as list_models
 from .pretrained import list_weights as list_weights
@@ -45,12 +48,15 @@ __all__ = [
     "ScaleShiftTuner",
     "Tunings",
     "add_layer",
+    "attach_head",
     "block_influence",
     "compare",
     "find_label_errors",
     "generate",
+    "heads",
     "layer_names",
     "list_edits",
+    "list_heads",
     "list_models",
     "list_weights",
     "load_pretrained_model",
