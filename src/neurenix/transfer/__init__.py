@@ -6,6 +6,8 @@ from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .features import FeatureExtractor as FeatureExtractor
 from .finetune import Finetuner as Finetuner
+from .inputs import adapt_channels as adapt_channels
+from .inputs import adapt_resolution as adapt_resolution
 from .label_errors import find_label_errors as find_label_errors
 from .pretrained import list_models as list_models
 from .pretrained import list_weights as list_weights
@@ -44,6 +46,8 @@ __all__ = [
     "PromptTuner",
     "ScaleShiftTuner",
     "Tunings",
+    "adapt_channels",
+    "adapt_resolution",
     "add_layer",
     "block_influence",
     "compare",

@@ -10,6 +10,7 @@ from .boxed import BoxedDataset as BoxedDataset
 from .boxes import boxes_in_original as boxes_in_original
 from .boxes import detections_in_original as detections_in_original
 from .boxes import pad_images as pad_images
+from .channels import CHANNEL_MAPS as CHANNEL_MAPS
 from .detection import DETECTION_AUGMENTATIONS as DETECTION_AUGMENTATIONS
 from .detection import DetectionPreprocess as DetectionPreprocess
 from .guard import check_images as check_images
@@ -22,6 +23,7 @@ from .segmentation import original_scores as original_scores
 __all__ = [
     "AUGMENTATIONS",
     "BoxedDataset",
+    "CHANNEL_MAPS",
     "DETECTION_AUGMENTATIONS",
     "DetectionInput",
     "DetectionPreprocess",

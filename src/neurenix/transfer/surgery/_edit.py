@@ -38,6 +38,14 @@ class Edit(abc.ABC):
         """What is done, in words, as a message goes on after "after …"."""
 
 
+class InputEdit(Edit):
+    """An edit after which the model reads other inputs than before."""
+
+    @abc.abstractmethod
+    def inputs_after(self, model: nn.Module, inputs: Any) -> Any:
+        """A batch that the edited model reads, to try it out with. inputs: one that it read before."""
+
+
 EDITS: Registry[type[Any]] = Registry("edit")
 
 
@@ -88,7 +96,8 @@ def perform(
     slots = _slots(trial.twin)
     edit.apply(trial.twin, Changes(tensors))
     _check_ties(slots, trial.twin, edit)
-    check_flow(trial.twin, trial.inputs, trial.before, edit.describe())
+    inputs = edit.inputs_after(trial.twin, trial.inputs) if isinstance(edit, InputEdit) else trial.inputs
+    check_flow(trial.twin, inputs, trial.before, edit.describe())
     log = edit_log(model)
     if log is None:
         log = EditLog(_before_edits(model))
