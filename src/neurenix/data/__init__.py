@@ -47,8 +47,10 @@ from .relabelled import Relabelled as Relabelled
 from .relabelled import relabelled as relabelled
 from .sampling import epoch_order as epoch_order
 from .sampling import sample_seed as sample_seed
+from .series import SeriesPreprocess as SeriesPreprocess
 from .subset import Subset as Subset
 from .subset import split as split
+from .table_rows import TablePreprocess as TablePreprocess
 from .tables import HuggingFaceDataset as HuggingFaceDataset
 from .tables import TableDataset as TableDataset
 from .voc import VocDataset as VocDataset
@@ -80,9 +82,11 @@ __all__ = [
     "Relabelled",
     "SOUNDS",
     "SequenceTargets",
+    "SeriesPreprocess",
     "Skipped",
     "Subset",
     "TableDataset",
+    "TablePreprocess",
     "TextDataset",
     "VocDataset",
     "WrittenTargets",

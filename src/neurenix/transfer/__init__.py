@@ -8,6 +8,10 @@ from .features import FeatureExtractor as FeatureExtractor
 from .finetune import Finetuner as Finetuner
 from .inputs import adapt_channels as adapt_channels
 from .inputs import adapt_resolution as adapt_resolution
+from .inputs import adapt_to_series as adapt_to_series
+from .inputs import adapt_to_sounds as adapt_to_sounds
+from .inputs import adapt_to_tables as adapt_to_tables
+from .inputs import adapt_to_video as adapt_to_video
 from .label_errors import find_label_errors as find_label_errors
 from .pretrained import list_models as list_models
 from .pretrained import list_weights as list_weights
@@ -48,6 +52,10 @@ __all__ = [
     "Tunings",
     "adapt_channels",
     "adapt_resolution",
+    "adapt_to_series",
+    "adapt_to_sounds",
+    "adapt_to_tables",
+    "adapt_to_video",
     "add_layer",
     "block_influence",
     "compare",

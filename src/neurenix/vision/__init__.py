@@ -19,6 +19,7 @@ from .preprocess import ImagePreprocess as ImagePreprocess
 from .segmentation import SegmentationDataset as SegmentationDataset
 from .segmentation import SegmentationPreprocess as SegmentationPreprocess
 from .segmentation import original_scores as original_scores
+from .video import VideoPreprocess as VideoPreprocess
 
 __all__ = [
     "AUGMENTATIONS",
@@ -32,6 +33,7 @@ __all__ = [
     "SegmentationDataset",
     "SegmentationInput",
     "SegmentationPreprocess",
+    "VideoPreprocess",
     "boxes_in_original",
     "check_images",
     "detections_in_original",

@@ -23,8 +23,8 @@ CHANNEL_MAPS: Registry[Callable[[int, int], Tensor]] = Registry("way to map chan
 def summed(new: int, old: int) -> Tensor:
     """Each new channel is read by 1 / new of the sum of all old filters.
 
-    An image whose channels are all equal gives what one with equal old channels gave: a grey one what its copies in red,
-    green and blue gave. -> (new, old) float64
+    An image whose channels are all equal gives what one with equal old channels gave: a grey one what its copies in
+    red, green and blue gave. -> (new, old) float64
     """
     return torch.full((new, old), 1 / new, dtype=torch.float64)
 
@@ -65,14 +65,15 @@ def band_map(bands: Bands, from_bands: Sequence[str]) -> Tensor:
 
 
 def convert_channels(weight: Tensor, matrix: Tensor) -> Tensor:
-    """The weight W' with W'[:, i] = sum over c of M[i, c] W[:, c]. weight: (o, old, …), matrix: (new, old) -> (o, new, …)
+    """The weight W' with W'[:, i] = sum over c of M[i, c] W[:, c]. weight: (o, old, …), matrix: (new, old) -> (o,
+    new, …)
 
     Raises ConfigurationError for a matrix of another width.
     """
     if matrix.ndim != 2 or matrix.shape[1] != weight.shape[1]:
         raise ConfigurationError(
-            f"a map of channels has a row for each new channel and {weight.shape[1]} columns, one for each channel that "
-            f"the weights read; this one has the shape {tuple(matrix.shape)}."
+            f"a map of channels has a row for each new channel and {weight.shape[1]} columns, one for each channel "
+            f"that the weights read; this one has the shape {tuple(matrix.shape)}."
         )
     values = weight.to(torch.promote_types(weight.dtype, torch.float32))
     shares = matrix.to(values).reshape(1, *matrix.shape, *[1] * (weight.ndim - 2))

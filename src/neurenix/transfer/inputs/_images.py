@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from torch import Tensor, nn
 
@@ -35,8 +35,8 @@ def check_images(model: PretrainedModel, *, classifies: bool = False) -> None:
     reads = getattr(model.preprocess, "reads", None)
     if reads != "image" and (reads is not None or model.domain not in ("vision", "custom")):
         raise EditError(
-            f"{model.name} reads {_WORDS.get(str(reads), 'no images')}, and this adapts a model of images. The model is "
-            "as it was."
+            f"{model.name} reads {_WORDS.get(str(reads), 'no images')}, and this adapts a model of images. The model "
+            "is as it was."
         )
     if classifies and not isinstance(model.preprocess, ImagePreprocess):
         raise EditError(
@@ -72,13 +72,13 @@ def stem_of(model: PretrainedModel, flow: Flow) -> str:
 def channels_read(model: PretrainedModel, stem: str, inputs: Any) -> int:
     """Channels of the images that the model reads. Raises EditError where its first layer reads another number."""
     images = inputs["images"] if isinstance(inputs, Mapping) and "images" in inputs else inputs
-    reads = int(model.get_submodule(stem).in_channels)
+    reads = cast(nn.Conv2d, model.get_submodule(stem)).in_channels
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != reads:
         shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise EditError(
-            f"layer {stem.removeprefix('trunk.')!r} reads {reads} channels, and the model {shape}: what stands in front of "
-            "it, space to depth for instance, mixes places and channels, so no filter belongs to one of them. The model "
-            "is as it was."
+            f"layer {stem.removeprefix('trunk.')!r} reads {reads} channels, and the model {shape}: what stands in "
+            "front of it, space to depth for instance, mixes places and channels, so no filter belongs to one of "
+            "them. The model is as it was."
         )
     return reads
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast, final
 
 import torch
 from torch import Tensor, nn
 
+from ...data import DataLoader
 from ...errors import ConfigurationError, EditError
 from ...models import PretrainedModel
 from ...vision import ImagePreprocess, SegmentationPreprocess
@@ -102,8 +103,8 @@ class AdaptChannels(InputEdit):
     """layer: qualified name of the first convolution. matrix: (new, old) shares. mean, std: that images are scaled by;
     None where the model has no preprocessing.
 
-    scale, shift: a factor of each filter and what its bias gets beside it; norm, norm_mean: the batch norm behind and its
-    new running mean. None where nothing was measured.
+    scale, shift: a factor of each filter and what its bias gets beside it; norm, norm_mean: the batch norm behind and
+    its new running mean. None where nothing was measured.
     """
 
     layer: str
@@ -176,8 +177,8 @@ def _matrix(how: Any, new: int, old: int, bands: Bands | None, from_bands: Seque
         matrix = torch.zeros(0)
     if tuple(matrix.shape) != (new, old) or not bool(matrix.isfinite().all()):
         raise ConfigurationError(
-            f"how= takes auto, {', '.join(CHANNEL_MAPS)}, bands or a matrix of {new} rows and {old} columns of numbers; this "
-            f"is {str(how)[:80]}."
+            f"how= takes auto, {', '.join(CHANNEL_MAPS)}, bands or a matrix of {new} rows and {old} columns of "
+            f"numbers; this is {str(how)[:80]}."
         )
     return matrix
 
@@ -185,18 +186,18 @@ def _matrix(how: Any, new: int, old: int, bands: Bands | None, from_bands: Seque
 def _band_matrix(how: Any, new: int, old: int, bands: Bands | None, from_bands: Sequence[str]) -> Tensor:
     if bands is None or how not in ("auto", "bands"):
         raise ConfigurationError(
-            f"how={how!r} and bands={bands!r}; bands={{new band: old band, …}} goes with how='bands', and how='bands' needs "
-            "them."
+            f"how={how!r} and bands={bands!r}; bands={{new band: old band, …}} goes with how='bands', and how='bands' "
+            "needs them."
         )
     if len(bands) != new:
         raise ConfigurationError(
-            f"the images have {new} channels and bands names {len(bands)} ({', '.join(bands)}); name each band, in the order "
-            "of the channels."
+            f"the images have {new} channels and bands names {len(bands)} ({', '.join(bands)}); name each band, in "
+            "the order of the channels."
         )
     if len(from_bands) != old or len(set(from_bands)) != old:
         raise ConfigurationError(
-            f"the model reads {old} channels and from_bands names {len(set(from_bands))} ({', '.join(from_bands)}); name "
-            "each of them once, in their order."
+            f"the model reads {old} channels and from_bands names {len(set(from_bands))} ({', '.join(from_bands)}); "
+            "name each of them once, in their order."
         )
     return band_map(bands, from_bands)
 
@@ -224,45 +225,62 @@ def _named(names: Sequence[str], places: list[int]) -> Sequence[str]:
 
 
 def _matched(trial: Trial, edit: AdaptChannels, data: Any, known: list[int]) -> AdaptChannels:
-    """The edit with what it takes for the first layer to give, on these data, what it was trained to give."""
+    """The edit with the scaling of these images, and what it takes for the first layer to give what it gave."""
     model = cast(PretrainedModel, trial.model)
     if not isinstance(model.preprocess, ImagePreprocess):
-        raise EditError("data= is for models of plain images, with a mean and deviation of their own. Leave it out.")
-    new = len(edit.matrix)
-    unscaled = cast(ImagePreprocess, with_scaling(model.preprocess, (0.0,) * new, (1.0,) * new))
-    batches = batches_of(data, unscaled)
+        raise EditError(
+            "data= is for models of plain images, whose preprocessing has a mean and a deviation; leave it out. The "
+            "model is as it was."
+        )
+    new, spec = len(edit.matrix), model.preprocess.spec
+    batches = batches_of(data, with_scaling(model.preprocess, (0.0,) * new, (1.0,) * new))
     pixels = Moments()
     for batch in batches.batches(0):
         pixels.add(cast(Tensor, batch.inputs))
     mean, std = pixels.mean, pixels.variance.sqrt().clamp(min=_LEAST_STD)
-    edit = replace(edit, mean=mean.tolist(), std=std.tolist())
-    twin = structure_of(model)
-    edit.apply(twin, Changes({}))
-    given = layer_moments(twin, edit.layer, batches, lambda planes: _scaled(planes, mean, std))
-    norm = norm_behind(model, edit.layer, trial.inputs)
-    wanted_mean, wanted_variance = _trained_to_give(model, edit.layer, norm, batches, known)
-    scale = (wanted_variance / given.variance).sqrt()
-    scale = torch.where(scale.isfinite() & (scale > 0), scale, torch.ones_like(scale))
-    has_bias = model.get_submodule(edit.layer).bias is not None
-    return replace(
-        edit,
-        scale=scale.tolist(),
-        shift=(wanted_mean - scale * given.mean).tolist() if has_bias else None,
-        norm=norm if not has_bias else None,
-        norm_mean=(scale * given.mean).tolist() if norm is not None and not has_bias else None,
+    old_mean, old_std = torch.tensor(spec.mean), torch.tensor(spec.std)
+    return matched_to(
+        trial,
+        replace(edit, mean=mean.tolist(), std=std.tolist()),
+        batches,
+        made=lambda planes: _scaled(planes, mean, std),
+        reference=lambda planes: _scaled(planes[:, known], old_mean, old_std),
     )
 
 
-def _trained_to_give(
-    model: PretrainedModel, layer: str, norm: str | None, batches: Any, known: list[int]
-) -> tuple[Tensor, Tensor]:
-    """Mean and variance (outputs,) of the first layer's outputs on images as the weights know them."""
-    if norm is not None:
-        batch_norm = model.get_submodule(norm)
-        return batch_norm.get_buffer("running_mean").double().cpu(), batch_norm.get_buffer("running_var").double().cpu()
-    mean, std = (torch.tensor(values) for values in (model.preprocess.spec.mean, model.preprocess.spec.std))
-    moments = layer_moments(model, layer, batches, lambda planes: _scaled(planes[:, known], mean, std))
-    return moments.mean, moments.variance
+def matched_to(
+    trial: Trial,
+    edit: AdaptChannels,
+    batches: DataLoader,
+    *,
+    made: Callable[[Any], Any],
+    reference: Callable[[Any], Any],
+) -> AdaptChannels:
+    """The edit with what it takes for the first layer to give, on these data, what it was trained to give.
+
+    Of each output, with mean m and variance v on the data, and M and V wanted: the filter times sqrt(V / v), and the
+    bias, or the running mean of the batch norm behind, so that the mean is M as the rest of the network sees it.
+    made: inputs of a batch -> what the adapted model reads; reference: -> what the model reads now.
+    """
+    model = trial.model
+    twin = structure_of(model)
+    edit.apply(twin, Changes({}))
+    given = layer_moments(twin, edit.layer, batches, made)
+    norm = norm_behind(model, edit.layer, trial.inputs)
+    if norm is None:
+        wanted = layer_moments(model, edit.layer, batches, reference)
+        mean, variance = wanted.mean, wanted.variance
+    else:
+        statistics = model.get_submodule(norm)
+        mean, variance = (
+            statistics.get_buffer(name).detach().double().cpu() for name in ("running_mean", "running_var")
+        )
+    scale = (variance / given.variance).sqrt()
+    scale = torch.where(scale.isfinite() & (scale > 0), scale, torch.ones_like(scale))
+    if model.get_submodule(edit.layer).bias is not None:
+        return replace(edit, scale=scale.tolist(), shift=(mean - scale * given.mean).tolist())
+    moved = None if norm is None else (scale * given.mean).tolist()
+    return replace(edit, scale=scale.tolist(), norm=norm, norm_mean=moved)
 
 
 def _scaled(planes: Tensor, mean: Tensor, std: Tensor) -> Tensor:

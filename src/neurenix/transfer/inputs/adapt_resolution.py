@@ -162,7 +162,8 @@ def _check_patches(
             raise ConfigurationError(f"{model.name} has no {name} that could be changed; leave it out.")
     patches: Any = patch or getattr(getattr(sized, "patch_embed", None), "patch_size", None)
     if patches is not None and any(side % part for side, part in zip(size, patches, strict=True)):
+        near = [max(1, round(side / part)) * part for side, part in zip(size, patches, strict=True)]
         raise ConfigurationError(
-            f"{model.name} cuts images into patches of {patches[0]} x {patches[1]} pixels, which do not divide {size[0]} x "
-            f"{size[1]}; nearest is {' x '.join(str(max(1, round(s / p)) * p) for s, p in zip(size, patches, strict=True))}."
+            f"{model.name} cuts images into patches of {patches[0]} x {patches[1]} pixels, which do not divide "
+            f"{size[0]} x {size[1]}; {near[0]} x {near[1]} is near."
         )
