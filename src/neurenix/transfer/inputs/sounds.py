@@ -17,7 +17,7 @@ from ..surgery._edit import EDITS, InputEdit, Trial, perform
 from ..surgery._trial import example_inputs
 from ._images import channels_read, check_images, check_is_model, stem_of
 from ._stem_statistics import Moments, batches_of
-from .adapt_channels import AdaptChannels, matched_to
+from .channels import AdaptChannels, matched_to
 
 
 def adapt_to_sounds(
