@@ -33,7 +33,7 @@ def pictures(tmp_path: Path) -> Path:
 @pytest.mark.real_weights
 def test_the_demo_at_a_small_budget(tmp_path, capsys):
     command = "fit --data clipart --strategy head --epochs 1 --batch_size 32 --baselines random pixels"
-    assert main([*command.split(), "--output", str(tmp_path)]) == 0
+    assert main([*command.split(), "--input-shape", "128,128,3", "--output", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     accuracy = {
         line.split("│")[1].split()[0]: float(line.split("│")[2]) for line in printed.splitlines() if "│" in line

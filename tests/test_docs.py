@@ -32,6 +32,7 @@ from neurenix.transfer.strategies import STRATEGIES
 SPEC_SHA256 = "18d4dd795e465af68e02ca9a462533dc92ca24f18327b137d3b7a3084efb236d"
 FLOWERS = ("daisy", "iris", "poppy", "rose", "tulip", "violet")
 Serve = Callable[..., LocalHub]
+pytestmark = pytest.mark.filterwarnings("ignore:the images are 96 x 96")  # small, so that the blocks are quick
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +71,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def images(count: int, *, seed: int = 0) -> torch.Tensor:
-    """(count, 3, 224, 224) as ImageNet's normalisation leaves uint8 noise."""
+    """(count, 3, 96, 96) as ImageNet's normalisation leaves uint8 noise; ResNets read images of any size."""
     random = numpy.random.default_rng(seed)
-    pixels = torch.from_numpy(random.integers(0, 256, (count, 3, 224, 224))).float() / 255
+    pixels = torch.from_numpy(random.integers(0, 256, (count, 3, 96, 96))).float() / 255
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     return (pixels - mean[:, None, None]) / std[:, None, None]
 

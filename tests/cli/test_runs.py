@@ -36,7 +36,9 @@ def text(process: subprocess.Popen[str]) -> str:
     return process.communicate(timeout=120)[0]
 
 
-def test_killed_resumed_evaluated_used_and_verified(fit: list[str], pictures: Path, tmp_path: Path) -> None:
+def test_killed_resumed_evaluated_used_and_verified(
+    fit: list[str], pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = tmp_path / "runs" / "resnet18-data"
     process = shell(*fit, "--checkpoint_every", "1", folder=tmp_path, wait=False)
     while not list(run.glob("checkpoints/step-0000000[3-9]*")):
@@ -53,19 +55,16 @@ def test_killed_resumed_evaluated_used_and_verified(fit: list[str], pictures: Pa
     weights = [next((folder / "model").glob("*.safetensors")).name for folder in (run, whole)]
     assert weights[0] == weights[1]  # named by their content
 
-    assert "accuracy: " in text(
-        shell("evaluate", "--model", str(run), "--data", str(pictures / "test"), folder=tmp_path)
-    )
-    picture = str(next((pictures / "test" / "red").iterdir()))
-    assert text(shell("predict", "--model", str(run), picture, folder=tmp_path)).split("\t")[1] in ("red", "blue")
-    checked = shell("verify", str(run), folder=tmp_path)
-    assert checked.returncode == 0 and " 0 of them wrong" in text(checked)
+    assert main(["evaluate", "--model", str(run), "--data", str(pictures / "test")]) == 0
+    assert "accuracy: " in capsys.readouterr().out
+    assert main(["predict", "--model", str(run), str(next((pictures / "test" / "red").iterdir()))]) == 0
+    assert capsys.readouterr().out.split("\t")[1] in ("red", "blue")
+    assert main(["verify", str(run)]) == 0 and " 0 of them wrong" in capsys.readouterr().out
     file = run / "model" / weights[0]
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    checked = shell("verify", str(run), folder=tmp_path)
-    assert checked.returncode == 3 and file.name in text(checked)
+    assert main(["verify", str(run)]) == 3 and file.name in "".join(capsys.readouterr())
 
 
 def test_the_same_command_goes_on_and_another_one_is_refused(

@@ -54,6 +54,7 @@ def test_digits_are_detected_on_photographs() -> None:
 
 
 @pytest.mark.real_weights
+@pytest.mark.skipif(not PROVE, reason="two minutes; examples/dense_heads.py trains a segmenter in every run")
 def test_craft_segments_digits_that_random_weights_do_not(tmp_path: Path) -> None:
     """The weights know text, and only the joining part learns; random weights learn in all layers, as many steps."""
     pytest.importorskip("easyocr_en_models")
@@ -61,9 +62,7 @@ def test_craft_segments_digits_that_random_weights_do_not(tmp_path: Path) -> Non
     train = DigitScenes(side=64, seed=0).with_masks(24, tmp_path / "train")
     test = DigitScenes(side=64, seed=1, unseen=True).with_masks(20, tmp_path / "test")
     found = {}
-    ways: list[tuple[str, str | None, list[str]]] = [("pretrained", "default", ["basenet"])]
-    if PROVE:  # a minute
-        ways.append(("random", None, []))
+    ways: list[tuple[str, str | None, list[str]]] = [("pretrained", "default", ["basenet"]), ("random", None, [])]
     for kind, weights, frozen in ways:
         with torch.random.fork_rng():
             torch.manual_seed(0)
@@ -78,7 +77,7 @@ def test_craft_segments_digits_that_random_weights_do_not(tmp_path: Path) -> Non
     assert found["before"] < 0.2
     assert found["pretrained"] > 0.68
     # of random weights .44 was measured, which is what calling every pixel ground gives
-    assert found["pretrained"] > found.get("random", 0.44) + 0.1
+    assert found["pretrained"] > found["random"] + 0.1
 
 
 def test_words_are_understood_from_unheard_voices() -> None:

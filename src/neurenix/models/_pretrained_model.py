@@ -91,7 +91,7 @@ class PretrainedModel(nn.Module):
         mask = self._mask(inputs)
         features = self.trunk(inputs)
         features = features[-1] if isinstance(features, tuple) else features
-        if not torch.is_autocast_enabled(features.device.type):
+        if not _autocasts(features):
             return self.pool(features, mask)
         like = next(self.parameters(), features)
         with torch.autocast(features.device.type, enabled=False):
@@ -116,6 +116,8 @@ class PretrainedModel(nn.Module):
             features = self.read(inputs)
             return self.head(features, inputs) if targets is None else self.head.losses(features, inputs, targets)
         features = self.embed(inputs)
+        if not _autocasts(features):
+            return self.head(features)
         with torch.autocast(features.device.type, enabled=False):
             return self.head(features)
 
@@ -135,6 +137,12 @@ class PretrainedModel(nn.Module):
         like = next(self.trunk.parameters(), None)
         self.head = head if like is None else head.to(device=like.device, dtype=like.dtype)
         self.categories = tuple(categories)
+
+
+def _autocasts(features: Tensor) -> bool:
+    """Whether autocast is on where these features are; on the meta device nothing is computed."""
+    kind = features.device.type
+    return kind != "meta" and torch.is_autocast_enabled(kind)
 
 
 def new_model(architecture: Architecture, parts: Parts, preprocess: Any = None) -> PretrainedModel:

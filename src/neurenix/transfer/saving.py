@@ -36,7 +36,7 @@ from ..storage import (
 from ..training import MODEL_FOLDER, RUN_FILE
 from .base_state import base_name
 from .pretrained import load_pretrained_model, rebuild_model
-from .surgery import list_edits, restore_edits
+from .surgery import PUT_ASIDE, list_edits, put_aside, restore_edits
 
 MANIFEST = "neurenix.json"
 _FORMAT = 1
@@ -97,6 +97,7 @@ def save_tuning(
         for name, tensor in model.state_dict().items()
         if whole or name.startswith("head.") or tensor_digest(tensor) != base.get(name)
     }
+    tensors |= put_aside(model) if whole else {}
     with _naming_places(folder):
         folder.mkdir(parents=True, exist_ok=True)
         tokenizer = model.preprocess.save(folder) if hasattr(model.preprocess, "save") else None
@@ -201,7 +202,9 @@ def load_tuning(folder: Path, kind: str, *, module: nn.Module | None, device: st
     manifest = read_manifest(folder, kind)
     tensors = _saved_tensors(inside(folder, manifest["tensors"]["file"]), manifest["tensors"]["sha256"])
     base = _rebuild_base(manifest, tensors, module, device)
-    restore_edits(base, (manifest.get("edits") or {}).get("records", []))
+    aside = {name: tensors.pop(name) for name in list(tensors) if name.startswith(PUT_ASIDE)}
+    whole = manifest["tensors"]["complete"]
+    restore_edits(base, (manifest.get("edits") or {}).get("records", []), aside if whole else None)
     if manifest["preprocess"] is not None:
         base.preprocess = _rebuild_preprocess(manifest["preprocess"], folder)
     return SavedTuning(

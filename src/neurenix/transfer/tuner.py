@@ -48,6 +48,7 @@ from .resume_check import ResumeCheck, check_resume
 from .saving import load_tuning, save_tuning
 from .strategies import Plan
 from .summary import Summary, summarise
+from .surgery import unedited_digests
 
 
 class Tuner(abc.ABC):
@@ -63,7 +64,7 @@ class Tuner(abc.ABC):
         self.task = task_of(self.model.head, self.settings)
         self.history = History()
         edits = self.model.edits
-        before = base_digests(self.model) if edits is None else edits.before.digests
+        before = base_digests(self.model) if edits is None else unedited_digests(self.model, edits)
         self._base_is_as_loaded = is_as_loaded(self.model, before) if edits is None else edits.before.as_loaded
         self._waits_for_head = settings.num_classes is None and not has_head(self.model, self.settings)
         self._head_is_ready = self.task not in POOLED or (settings.num_classes is None and not self._waits_for_head)

@@ -73,6 +73,24 @@ class Changes:
         for owner, attribute, value in reversed(self._steps):
             _set(owner, attribute, value)
 
+    def put_aside(self, model: nn.Module) -> dict[str, Tensor]:
+        """The numbers of what the edit took out of the model, without which it could not be undone."""
+        there = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+        found: dict[str, Tensor] = {}
+        for number, (_, _, old) in enumerate(self._steps):
+            if isinstance(old, nn.Module):
+                tensors = [*old.named_parameters(), *old.named_buffers()]
+                found |= {f"{number}.{name}": tensor.detach() for name, tensor in tensors if id(tensor) not in there}
+            elif isinstance(old, Tensor) and id(old) not in there:
+                found[str(number)] = old.detach()
+        return found
+
+    def get_back(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        """Give what is put aside the numbers that put_aside gave. Raises KeyError or RuntimeError for others."""
+        with torch.no_grad():
+            for name, tensor in self.put_aside(model).items():
+                tensor.copy_(tensors[name])
+
     def initial_tensors(self) -> dict[str, Tensor]:
         """The numbers of all layers that were made, as they are now."""
         return {

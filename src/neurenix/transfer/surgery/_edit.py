@@ -20,6 +20,7 @@ from ._changes import Changes
 from ._optimizers import check_optimizer, follow
 from ._trial import Flow, check_flow, example_inputs, flow, structure_of
 
+PUT_ASIDE = "aside."
 _NAME = "edit"
 
 
@@ -161,8 +162,39 @@ def replay_edits(
         perform(Trial.of(model, inputs), edit_of(record), optimizer=optimizer, tensors=tensors)
 
 
-def restore_edits(model: PretrainedModel, records: Sequence[Mapping[str, Any]]) -> None:
-    """Do a saved model's edits on its base, whose tensors come afterwards; nothing is tried out."""
+def unedited_digests(model: nn.Module, log: EditLog) -> dict[str, str]:
+    """Digests of the tensors that the model had before its edits, but for those in whose place a layer was made.
+
+    What these say is had again from the base, which layers that edits make are not, whatever their numbers.
+    """
+    made = {
+        id(tensor)
+        for applied in log.applied
+        for layer in applied.changes.made.values()
+        for tensor in (*layer.parameters(), *layer.buffers())
+    }
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    own = {base_name(name) for name, tensor in named if id(tensor) in made}
+    return {name: digest for name, digest in log.before.digests.items() if name not in own}
+
+
+def put_aside(model: nn.Module) -> dict[str, Tensor]:
+    """The numbers of all that edits took out of the model, by names that begin with PUT_ASIDE."""
+    log = edit_log(model)
+    return {
+        f"{PUT_ASIDE}{number}.{name}": tensor
+        for number, applied in enumerate([] if log is None else log.applied)
+        for name, tensor in applied.changes.put_aside(model).items()
+    }
+
+
+def restore_edits(
+    model: PretrainedModel, records: Sequence[Mapping[str, Any]], aside: Mapping[str, Tensor] | None
+) -> None:
+    """Do a saved model's edits on its base, whose tensors come afterwards; nothing is tried out.
+
+    aside: what put_aside gave; None where the base's own numbers are those.
+    """
     if not records:
         return
     log = EditLog(_before_edits(model))
@@ -171,6 +203,10 @@ def restore_edits(model: PretrainedModel, records: Sequence[Mapping[str, Any]]) 
         edit_of(record).apply(model, changes)
         log.applied.append(Applied(record, {}, changes))
     model.edits = log
+    for number, applied in enumerate(log.applied if aside is not None else []):
+        start = f"{PUT_ASIDE}{number}."
+        own = {name.removeprefix(start): tensor for name, tensor in (aside or {}).items() if name.startswith(start)}
+        applied.changes.get_back(model, own)
 
 
 def record_of(edit: Edit) -> dict[str, Any]:

@@ -25,7 +25,7 @@ for _layer in (
     *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.LocalResponseNorm),
     *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout),
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish),
-    *(nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Softsign, nn.GLU, nn.Softmax),
+    *(nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Softsign, nn.GLU, nn.Softmax),
     *(nn.AvgPool1d, nn.AvgPool2d, nn.MaxPool1d, nn.MaxPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d),
     *(nn.AdaptiveMaxPool2d, nn.Upsample, nn.PixelShuffle, nn.PixelUnshuffle, nn.ZeroPad2d, nn.ReflectionPad2d),
     *(nn.Sequential, Skip, FixedNorm, FeatureTokens, SeriesPatches),
@@ -53,7 +53,7 @@ def describe_layer(layer: nn.Module) -> dict[str, Any]:
     Raises EditError for a layer of a class that is not known, or whose attributes do not tell how it was made.
     """
     kind = type(layer)
-    if LAYERS.get(kind.__name__) is not kind:
+    if kind.__name__ not in LAYERS or LAYERS[kind.__name__] is not kind:
         raise EditError(
             f"a layer of class {kind.__name__} cannot be recorded, so a model with it could not be loaded again; known "
             f"are {', '.join(LAYERS)}. Make yours known with neurenix.transfer.register_layer({kind.__name__})."
@@ -80,6 +80,8 @@ def build_layer(record: Record) -> nn.Module:
 
 def _parameters(kind: type[nn.Module]) -> list[str]:
     """Names of what a class's constructor takes. Raises EditError for one that takes whatever comes."""
+    if kind is nn.Identity:  # which does, and needs none of it
+        return []
     taken = [parameter for name, parameter in inspect.signature(kind).parameters.items() if name not in _LEFT_OUT]
     if any(parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) for parameter in taken):
         raise EditError(f"{kind.__name__} takes arguments without names, so a layer of it cannot be recorded.")

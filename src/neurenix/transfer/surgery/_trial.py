@@ -150,17 +150,20 @@ def check_flow(model: nn.Module, inputs: Any, before: Flow, what: str) -> Flow:
 
 
 def _run(model: nn.Module, inputs: Any, on_meta: bool) -> Any:
+    like = next((tensor for tensor in model.parameters() if tensor.is_floating_point()), torch.empty(0))
+    device = torch.device("meta") if on_meta else like.device
+    given = tree_map(lambda value: _to(value, device, like.dtype), inputs)
     if not on_meta:
-        like = next(model.parameters(), None)
-        return model(inputs if like is None else tree_map(lambda value: _to(value, like.device), inputs))
+        return model(given)
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    weightless = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
-    without_values = tree_map(lambda value: _to(value, torch.device("meta")), inputs)
-    return torch.func.functional_call(model, weightless, (without_values,))
+    weightless = {name: torch.empty_like(tensor, device=device) for name, tensor in tensors.items()}
+    return torch.func.functional_call(model, weightless, (given,))
 
 
-def _to(value: Any, device: torch.device) -> Any:
-    return value.to(device) if isinstance(value, Tensor) else value
+def _to(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(device, dtype) if value.is_floating_point() else value.to(device)
 
 
 def _shape(value: Any) -> Any:

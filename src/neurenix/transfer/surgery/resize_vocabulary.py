@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -78,6 +79,7 @@ class ResizeVocabulary(Edit):
     def apply(self, model: nn.Module, changes: Changes) -> None:
         """See Edit."""
         old = _rows(model, self.known)
+        counts = _counts(model, old)
         grown: dict[int, Any] = {}
         for owner, name, axis in _sized(model, old):
             tensor = getattr(owner, name)
@@ -89,7 +91,7 @@ class ResizeVocabulary(Edit):
                 changes.resize(owner, name, grown[id(tensor)])
             else:
                 changes.set(owner, name, grown[id(tensor)])
-        for owner, name in _counts(model, old):
+        for owner, name in counts:
             changes.set(owner, name, self.rows)
         preprocess = getattr(model, "preprocess", None)
         if isinstance(preprocess, TextPreprocess) and preprocess.vocabulary_size == self.known:
@@ -112,37 +114,49 @@ class ResizeVocabulary(Edit):
 
 
 def _rows(model: nn.Module, vocabulary: int) -> int:
-    """Rows of the embedding of tokens: the only ones that are as many as the vocabulary, or more."""
-    sizes = {part.num_embeddings for part in model.modules() if isinstance(part, nn.Embedding)}
-    fitting = sorted(size for size in sizes if size >= vocabulary)
+    """Rows of the embedding of tokens, at least one for each.
+
+    It is the declared stem of a text model; in modules of the user's own the only embedding with so many rows, or the
+    smallest with more.
+    """
+    embeddings = _token_embeddings(model)
+    fitting = sorted({part.num_embeddings for part in embeddings if part.num_embeddings >= vocabulary})
     if not fitting:
         raise EditError(
-            f"the model has no embedding with a row for each of its {vocabulary} tokens (it has {sorted(sizes)}), so "
-            "its vocabulary cannot grow. The model is as it was."
+            f"the model has no embedding with a row for each of its {vocabulary} tokens, so its vocabulary cannot "
+            "grow. The model is as it was."
         )
     return fitting[0]
 
 
+def _token_embeddings(model: nn.Module) -> list[nn.Embedding]:
+    stem = model.architecture.roles["stem"] if isinstance(model, PretrainedModel) and model.architecture else "*"
+    trunk = model.trunk if isinstance(model, PretrainedModel) else model
+    named = [(name, part) for name, part in trunk.named_modules() if isinstance(part, nn.Embedding)]
+    found = [part for name, part in named if any(fnmatch.fnmatchcase(name, way) for way in (stem, f"{stem}.*"))]
+    return found or [part for _, part in named]
+
+
 def _sized(model: nn.Module, rows: int) -> list[tuple[nn.Module, str, int]]:
-    """(owner, name, axis) of all tensors that have an entry for each token, under every name that they have."""
+    """(owner, name, axis) of all tensors that have an entry for each token, under every name that they have.
+
+    Those are the embedding, what is tied to it, and what the head, or a layer right in it, has to score tokens.
+    """
+    shared = {id(part.weight) for part in _token_embeddings(model) if part.num_embeddings == rows}
     found: list[tuple[nn.Module, str, int]] = []
     for path, part in model.named_modules(remove_duplicate=False):
-        in_head = path == "head" or path.startswith("head.")
+        scores = path == "head" or path.startswith("head.") and path.count(".") == 1 and not any(part.children())
         for name, tensor in [*part._parameters.items(), *part._buffers.items()]:
-            if tensor is None or rows not in tensor.shape:
-                continue
-            if isinstance(part, nn.Embedding) or in_head or getattr(part, "out_features", None) == rows:
+            if tensor is not None and (id(tensor) in shared or (scores and rows in tensor.shape)):
                 found.append((part, name, list(tensor.shape).index(rows)))
     return found
 
 
 def _counts(model: nn.Module, rows: int) -> list[tuple[Any, str]]:
-    """(owner, attribute) of all that tells the number of tokens."""
-    found: dict[tuple[int, str], tuple[Any, str]] = {}
-    for part in model.modules():
-        owners = [part, getattr(part, "config", None)]
-        for owner in owners:
-            for name in ("num_embeddings", "out_features", "vocab_size", "vocabulary_size"):
-                if owner is not None and vars(owner).get(name) == rows:
-                    found[id(owner), name] = (owner, name)
+    """(owner, attribute) of all that tells the number of tokens: layers that have such tensors, and configurations."""
+    layers = [(owner, name) for owner, _, _ in _sized(model, rows) for name in ("num_embeddings", "out_features")]
+    configured = [(part.config, "vocab_size") for part in model.modules() if hasattr(part, "config")]
+    found = {
+        (id(owner), name): (owner, name) for owner, name in [*layers, *configured] if vars(owner).get(name) == rows
+    }
     return list(found.values())
