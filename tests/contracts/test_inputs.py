@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from neurenix.models import ARCHITECTURES, PretrainedModel
 from neurenix.transfer import (
@@ -31,20 +32,19 @@ from neurenix.vision import ImageInput, SegmentationInput
 
 IMAGES = [
     "resnet18",
-    "efficientnet-b0",
     "torchvision/efficientnet-b0",
     "efficientnet-lite0",
     "vit-tiny-patch16-224",
     "mobilenetv2",
 ]
-SEGMENTERS = ["unet-mobilenet_v2", "deeplabv3_mobilenet_v3_large", "deeplabv3plus-mobilenet_v2", "unet-brain-mri"]
+SEGMENTERS = ["unet-mobilenet_v2", "unet-brain-mri"]
 SIDE = 64
 
 Adapt = Callable[[PretrainedModel], Any]
 ROWS = [{"age": 40.0, "colour": "red"}, {"age": None, "colour": "green"}, {"age": 50.0, "colour": "pink"}]
 SERIES = list(np.random.default_rng(3).normal(size=(3, 64, 2)))
 WAYS: dict[str, tuple[str, Adapt, Callable[[], Any]]] = {
-    "grey": ("resnet18", lambda model: adapt_channels(model, 1), lambda: uint8(SIDE, SIDE)),
+    "grey": ("mobilenetv2", lambda model: adapt_channels(model, 1), lambda: uint8(SIDE, SIDE)),
     "bands": (
         "vit-tiny-patch16-224",
         lambda model: adapt_channels(
@@ -53,7 +53,7 @@ WAYS: dict[str, tuple[str, Adapt, Callable[[], Any]]] = {
         lambda: uint8(SIDE, SIDE, 4),
     ),
     "matched": (
-        "resnet18",
+        "mobilenetv2",
         lambda model: adapt_channels(model, 2, data=[uint8(SIDE, SIDE, 2) for _ in range(3)]),
         lambda: uint8(SIDE, SIDE, 2),
     ),
@@ -63,13 +63,13 @@ WAYS: dict[str, tuple[str, Adapt, Callable[[], Any]]] = {
         lambda model: adapt_resolution(model, 48, patch_size=8),
         lambda: uint8(SIDE, SIDE, 3),
     ),
-    "sounds": ("resnet18", lambda model: adapt_to_sounds(model, seconds=0.5), lambda: sound(9_000)),
+    "sounds": ("mobilenetv2", lambda model: adapt_to_sounds(model, seconds=0.5), lambda: sound(9_000)),
     "heard": (
         "vit-tiny-patch16-224",
         lambda model: adapt_to_sounds(model, data=[sound(8_000), sound(20_000)]),
         lambda: sound(9_000),
     ),
-    "video": ("resnet18", lambda model: adapt_to_video(model, 3), lambda: uint8(4, SIDE, SIDE, 3)),
+    "video": ("mobilenetv2", lambda model: adapt_to_video(model, 3), lambda: uint8(4, SIDE, SIDE, 3)),
     "attended": (
         "vit-tiny-patch16-224",
         lambda model: adapt_to_video(model, 3, pooling="attention"),
@@ -86,6 +86,14 @@ WAYS: dict[str, tuple[str, Adapt, Callable[[], Any]]] = {
         lambda: SERIES[0],
     ),
 }
+EDIT_OF = {
+    **dict.fromkeys(("grey", "bands", "matched"), "adapt_channels"),
+    **dict.fromkeys(("size", "patches"), "adapt_resolution"),
+    **dict.fromkeys(("sounds", "heard"), "adapt_to_sounds"),
+    **dict.fromkeys(("video", "attended"), "adapt_to_video"),
+    **{"table": "adapt_to_tables", "series": "adapt_to_series"},
+}
+OF_EACH = ["matched", "patches", "heard", "attended", "table", "series"]  # one that has numbers of its own
 
 
 def uint8(*shape: int) -> np.ndarray:
@@ -148,13 +156,9 @@ def test_every_family_of_images_is_here() -> None:
     assert {ARCHITECTURES[name].roles["stem"] for name in of_images} == stems
 
 
-def test_every_edit_of_inputs_is_here(base: Callable[[str], PretrainedModel]) -> None:
-    made = set()
-    for name, adapt, _ in WAYS.values():
-        model = base(name)
-        adapt(model)
-        made |= {record["edit"] for record in list_edits(model)}
-    assert made == {name for name, kind in EDITS.items() if issubclass(kind, InputEdit)}
+def test_every_edit_of_inputs_is_here() -> None:
+    assert set(EDIT_OF.values()) == {name for name, kind in EDITS.items() if issubclass(kind, InputEdit)}
+    assert EDIT_OF.keys() == WAYS.keys()
 
 
 def test_the_same_channels_and_size_change_nothing(family: PretrainedModel) -> None:
@@ -166,7 +170,7 @@ def test_the_same_channels_and_size_change_nothing(family: PretrainedModel) -> N
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("channels", [1, 2, 4, 13])
+@pytest.mark.parametrize("channels", [2, 13])
 def test_channels_of_every_family(family: PretrainedModel, channels: int) -> None:
     kept, stem = Kept(family), family.architecture.roles["stem"]
     adapt_channels(family, channels)
@@ -201,20 +205,13 @@ def test_grey_by_the_sum_is_the_image_in_three_equal_colours(family: PretrainedM
     torch.testing.assert_close(adapted(grey.float()).double(), expected, rtol=1e-3, atol=1e-5)
 
 
-@torch.inference_mode()
-def test_loading_with_channels_is_loading_and_adapting(family: PretrainedModel, tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file(
-        {name: tensor.contiguous() for name, tensor in family.state_dict().items()}, tmp_path / "weights.safetensors"
-    )
-    name = family.name
-    one = load_pretrained_model(
-        name, weights=tmp_path / "weights.safetensors", input_shape=(SIDE, SIDE, 5), device="cpu"
-    )
-    other = load_pretrained_model(
-        name, weights=tmp_path / "weights.safetensors", input_shape=(SIDE, SIDE, 3), device="cpu"
-    )
+@pytest.mark.parametrize("name", ["mobilenetv2", "vit-tiny-patch16-224"])
+def test_loading_with_channels_is_loading_and_adapting(
+    name: str, base: Callable[[str], PretrainedModel], tmp_path: Path
+) -> None:
+    other, file = base(name), tmp_path / "weights.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in other.state_dict().items()}, file)
+    one = load_pretrained_model(name, weights=file, input_shape=(SIDE, SIDE, 5), device="cpu")
     adapt_channels(other, 5)
     assert all(torch.equal(other.state_dict()[name], tensor) for name, tensor in one.state_dict().items())
     assert one.preprocess == other.preprocess
@@ -246,7 +243,7 @@ def test_segmenters_read_grey_images_of_other_sizes(name: str) -> None:
     kept.check()
 
 
-@pytest.mark.parametrize("name", ["yolox-nano", "yolos-tiny"])
+@pytest.mark.parametrize("name", ["yolox-nano"])
 def test_detectors_change_their_size(name: str) -> None:
     model = loaded(name)
     kept = Kept(model)
@@ -264,6 +261,7 @@ def test_undo_gives_every_byte_back(way: str, base: Callable[[str], PretrainedMo
     kept = Kept(model)
     record = adapt(model)
     assert json.loads(json.dumps(record)) == record
+    assert record["edit"] == EDIT_OF[way]
     assert model(read(model, raw())).shape == (1, 1000)
     undo_edit(model)
     kept.check()
@@ -271,7 +269,7 @@ def test_undo_gives_every_byte_back(way: str, base: Callable[[str], PretrainedMo
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", OF_EACH)
 def test_replay_on_a_fresh_base_gives_the_same(way: str, base: Callable[[str], PretrainedModel]) -> None:
     name, adapt, raw = WAYS[way]
     model, fresh = base(name), base(name)
@@ -282,7 +280,7 @@ def test_replay_on_a_fresh_base_gives_the_same(way: str, base: Callable[[str], P
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", OF_EACH)
 def test_saved_and_loaded_it_answers_the_same(way: str, base: Callable[[str], PretrainedModel], tmp_path: Path) -> None:
     name, adapt, raw = WAYS[way]
     model = base(name)
