@@ -291,6 +291,11 @@ def test_saved_and_loaded_it_answers_the_same(way: str, base: Callable[[str], Pr
     assert again.model.preprocess == tuner.model.preprocess
     assert list_edits(again.model) == json.loads(json.dumps(list_edits(tuner.model)))
     assert torch.equal(again.model(read(again.model, raw())), tuner.model(read(tuner.model, raw())))
+    undo_edit(again.model)
+    undo_edit(tuner.model)
+    assert again.model.preprocess == tuner.model.preprocess
+    image = uint8(SIDE, SIDE, 3)
+    assert torch.equal(again.model(read(again.model, image)), tuner.model(read(tuner.model, image)))
 
 
 @pytest.mark.parametrize("way", ["grey", "patches", "table", "attended"])

@@ -245,6 +245,7 @@ def _before_edits(model: nn.Module) -> BeforeEdits:
         shapes={name: tuple(tensor.shape) for name, tensor in state.items()},
         digests=digests,
         as_loaded=isinstance(model, PretrainedModel) and is_as_loaded(model, digests),
+        preprocess=getattr(model, "preprocess", None),
     )
 
 
