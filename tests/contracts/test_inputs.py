@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.local_hub import write_text_checkpoint
 
 from neurenix.models import ARCHITECTURES, PretrainedModel
 from neurenix.transfer import (
     Finetuner,
     adapt_channels,
+    adapt_length,
     adapt_resolution,
     adapt_to_series,
     adapt_to_sounds,
@@ -96,6 +98,17 @@ EDIT_OF = {
 OF_EACH = ["matched", "patches", "heard", "attended", "table", "series"]  # one that has numbers of its own
 
 
+OF_TEXTS: dict[str, tuple[Adapt, Callable[[], Any]]] = {
+    "table": (
+        lambda model: adapt_to_tables(model, {"age": "number", "colour": ["red", "green"]}, data=ROWS),
+        lambda: ROWS[0],
+    ),
+    "series": (lambda model: adapt_to_series(model, channels=2, length=64, patch=8, data=SERIES), lambda: SERIES[0]),
+    "repeated": (lambda model: adapt_length(model, 700), lambda: "word " * 800),
+    "stretched": (lambda model: adapt_length(model, 700, how="interpolate"), lambda: "word " * 800),
+}
+
+
 def uint8(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).integers(0, 256, shape, dtype=np.uint8)
 
@@ -157,7 +170,7 @@ def test_every_family_of_images_is_here() -> None:
 
 
 def test_every_edit_of_inputs_is_here() -> None:
-    assert set(EDIT_OF.values()) == {name for name, kind in EDITS.items() if issubclass(kind, InputEdit)}
+    assert {*EDIT_OF.values(), "adapt_length"} == {name for name, kind in EDITS.items() if issubclass(kind, InputEdit)}
     assert EDIT_OF.keys() == WAYS.keys()
 
 
@@ -314,3 +327,35 @@ def test_an_optimizer_follows(way: str, base: Callable[[str], PretrainedModel]) 
             adapt_to_tables(model, {"age": "number"}, optimizer=optimizer)
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     assert held == {id(parameter) for parameter in model.parameters()}
+
+
+@pytest.fixture(scope="module", params=["bert-base-uncased", "roberta-base"])
+def of_texts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PretrainedModel:
+    """A small checkpoint in the published format, which a saved tuning finds again."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    write_text_checkpoint(folder, request.param.partition("-")[0])
+    return load_pretrained_model(request.param, weights=folder, device="cpu")
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("way", OF_TEXTS)
+def test_networks_of_texts_read_other_things(way: str, of_texts: PretrainedModel, tmp_path: Path) -> None:
+    adapt, raw = OF_TEXTS[way]
+    model = copy.deepcopy(of_texts)
+    kept, answer = Kept(model), model(read(model, "a text"))
+    record = adapt(model)
+    assert json.loads(json.dumps(record)) == record
+    tuner = Finetuner(model, num_classes=3)
+    tuner.save(tmp_path)
+    again = Finetuner.load(tmp_path, device="cpu")
+    inputs = read(again.model, raw())
+    assert again.model(inputs).shape == (1, 3)
+    assert torch.equal(again.model(inputs), tuner.model(inputs))
+    fresh = copy.deepcopy(of_texts)
+    replay_edits(fresh, model)
+    assert torch.equal(fresh(inputs), model(inputs))
+    if way == "repeated":
+        assert torch.equal(model(read(model, "a text")), answer)
+    undo_edit(model)
+    kept.check()
+    assert torch.equal(model(read(model, "a text")), answer)

@@ -17,6 +17,7 @@ from neurenix.errors import ConfigurationError, UnknownNameError
 from neurenix.nn import FeatureTokens, FrameAttention, SeriesPatches
 from neurenix.transfer import adapt_resolution, load_pretrained_model
 from neurenix.transfer.inputs._tokens import along_width
+from neurenix.transfer.inputs.length import POSITIONS
 from neurenix.vision.channels import (
     CHANNEL_MAPS,
     band_map,
@@ -125,6 +126,14 @@ def test_positions_along_the_width() -> None:
     grid = torch.arange(12.0).reshape(1, 12, 1)  # rows 0..3, 4..7, 8..11: columns have the means 4, 5, 6, 7
     assert along_width(grid, (3, 4), 4).flatten().tolist() == [4, 5, 6, 7]
     assert along_width(grid, (3, 4), 2).flatten().tolist() == [4.5, 6.5]
+
+
+def test_positions_for_longer_texts_by_hand() -> None:
+    rows = torch.tensor([[9.0], [0], [2], [4]])
+    assert POSITIONS["repeat"](rows, 9).flatten().tolist() == [9, 0, 2, 4, 0, 2, 4, 0, 2]
+    assert POSITIONS["interpolate"](rows, 6).flatten().tolist() == [9, 0, 1, 2, 3, 4]
+    for way in POSITIONS.values():
+        assert torch.equal(way(rows, 4), rows)
 
 
 def test_a_tone_is_a_line_at_its_height() -> None:

@@ -29,6 +29,7 @@ from neurenix.nn import evaluating
 from neurenix.transfer import (
     Finetuner,
     adapt_channels,
+    adapt_length,
     adapt_resolution,
     adapt_to_series,
     adapt_to_sounds,
@@ -402,6 +403,7 @@ ON_OTHERS: dict[str, tuple[str, Wrong, type[NeurenixError], str]] = {
         EditError,
         "no transformer",
     ),
+    "texts of images": ("mobilenetv2", lambda m: adapt_length(m, 600), EditError, "no embeddings of positions"),
     "channels of a detector": ("yolox-nano", lambda m: adapt_channels(m, 4), EditError, "detector"),
     "a detector of sounds": ("yolox-nano", lambda m: adapt_to_sounds(m), EditError, "no network of plain images"),
     "a letterbox between steps": (
@@ -448,6 +450,12 @@ def test_a_network_of_texts_is_refused() -> None:
             use()
     with pytest.raises(EditError, match="positions"):
         adapt_to_series(model, channels=1, length=4096, patch=4)
+    for length in (100, 0, "512", 10**9):
+        with pytest.raises(ConfigurationError, match="from 256"):
+            adapt_length(model, length)
+    with pytest.raises(UnknownNameError, match="interpolate"):
+        adapt_length(model, 600, how="interpolated")
+    assert adapt_length(model, 256) is None
     kept.check()
 
 

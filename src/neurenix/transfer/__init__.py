@@ -7,6 +7,7 @@ from .comparison import compare as compare
 from .features import FeatureExtractor as FeatureExtractor
 from .finetune import Finetuner as Finetuner
 from .inputs import adapt_channels as adapt_channels
+from .inputs import adapt_length as adapt_length
 from .inputs import adapt_resolution as adapt_resolution
 from .inputs import adapt_to_series as adapt_to_series
 from .inputs import adapt_to_sounds as adapt_to_sounds
@@ -51,6 +52,7 @@ __all__ = [
     "ScaleShiftTuner",
     "Tunings",
     "adapt_channels",
+    "adapt_length",
     "adapt_resolution",
     "adapt_to_series",
     "adapt_to_sounds",
