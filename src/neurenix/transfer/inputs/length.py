@@ -70,18 +70,10 @@ def adapt_length(
         )
     POSITIONS.canonical(how)
     known = int(trunk.max_length)
-    if isinstance(max_length, bool) or not isinstance(max_length, int) or
-    not
-   
-    preprocess.max_length
-  
-  
-       <=
-   
-    max_length
-       
-            <= _MOST: raise ConfigurationError( f"max_length={max_length!r}; it is a number of tokens from {preprocess.max_length}, what the model reads "
-            f"now, to {_MOST}."
+    least = preprocess.max_length
+    if isinstance(max_length, bool) or not isinstance(max_length, int) or not least <= max_length <= _MOST:
+        raise ConfigurationError(
+            f"max_length={max_length!r}; it is a number of tokens from {least}, what the model reads now, to {_MOST}."
         )
     if max_length == preprocess.max_length:
         return None
