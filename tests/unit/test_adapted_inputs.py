@@ -27,7 +27,9 @@ from neurenix.errors import (
 from neurenix.models import PretrainedModel, adopt
 from neurenix.nn import evaluating
 from neurenix.transfer import (
+    AdapterTuner,
     Finetuner,
+    LoraTuner,
     adapt_channels,
     adapt_length,
     adapt_resolution,
@@ -228,6 +230,17 @@ def test_videos_are_fitted_and_predicted(models: Callable[[str], PretrainedModel
     assert len(tuner.predict(videos)) == 6
     assert len(tuner.predict(videos[0])) == 1
     assert len(tuner.predict(uint8(5, 40, 40, 3))) == 1
+
+
+@pytest.mark.parametrize("tuner", [LoraTuner, AdapterTuner])
+def test_tuners_find_their_layers_behind_frames(tuner: Any, models: Callable[[str], PretrainedModel]) -> None:
+    model = models("vit-tiny-patch16-224")
+    adapt_to_video(model, 2)
+    tuned = tuner(model, num_classes=2)
+    videos = np.stack([uint8(2 + number, 32, 32, 3)[:2] for number in range(4)])
+    tuned.fit((videos, ["a", "b"] * 2), epochs=1, batch_size=4, run=False)
+    tuned.detach()
+    assert tuned.model.state_dict().keys() - {"head.weight", "head.bias"} <= model.state_dict().keys()
 
 
 def test_augmentation_is_one_for_all_frames(models: Callable[[str], PretrainedModel]) -> None:

@@ -18,5 +18,5 @@ def test_it_prints_three_tables() -> None:
     assert ran.returncode == 0, ran.stderr
     rows = [line.split("|")[1:-1] for line in ran.stdout.splitlines() if line.startswith("| ")]
     accuracies = [float(row[1]) for row in rows if row[1].strip() not in ("accuracy", "---")]
-    assert len(accuracies) == 2 + 6 + 3
+    assert len(accuracies) == 2 + 3 + 2
     assert all(0 <= accuracy <= 1 for accuracy in accuracies)
