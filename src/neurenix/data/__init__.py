@@ -12,6 +12,10 @@ from ._dataset import known_targets as known_targets
 from ._dataset import label_names as label_names
 from ._dataset import sample_name as sample_name
 from ._dataset import work as work
+from .answered_texts import NO_SPAN as NO_SPAN
+from .answered_texts import AnsweredTexts as AnsweredTexts
+from .answered_texts import SpanTargets as SpanTargets
+from .answered_texts import has_answers as has_answers
 from .audio_files import SOUNDS as SOUNDS
 from .audio_files import AudioFiles as AudioFiles
 from .audio_files import AudioFolder as AudioFolder
@@ -53,6 +57,11 @@ from .subset import split as split
 from .table_rows import TablePreprocess as TablePreprocess
 from .tables import HuggingFaceDataset as HuggingFaceDataset
 from .tables import TableDataset as TableDataset
+from .tagged_texts import NO_TAG as NO_TAG
+from .tagged_texts import TaggedTexts as TaggedTexts
+from .tagged_texts import TokenTargets as TokenTargets
+from .tagged_texts import has_tagged_words as has_tagged_words
+from .tagged_texts import texts_of as texts_of
 from .voc import VocDataset as VocDataset
 from .written_targets import ReadTargets as ReadTargets
 from .written_targets import SequenceTargets as SequenceTargets
@@ -60,6 +69,7 @@ from .written_targets import WrittenTargets as WrittenTargets
 from .yolo_folders import YoloDataset as YoloDataset
 
 __all__ = [
+    "AnsweredTexts",
     "ArrayDataset",
     "AudioFiles",
     "AudioFolder",
@@ -75,6 +85,8 @@ __all__ = [
     "ImageFolder",
     "ListDataset",
     "MaskFolder",
+    "NO_SPAN",
+    "NO_TAG",
     "PREPROCESSES",
     "PreparedDataset",
     "Preprocess",
@@ -85,9 +97,12 @@ __all__ = [
     "SeriesPreprocess",
     "Skipped",
     "Subset",
+    "SpanTargets",
     "TableDataset",
     "TablePreprocess",
+    "TaggedTexts",
     "TextDataset",
+    "TokenTargets",
     "VocDataset",
     "WrittenTargets",
     "YoloDataset",
@@ -99,7 +114,10 @@ __all__ = [
     "describe",
     "epoch_order",
     "images_directly_in",
+    "has_answers",
+    "has_tagged_words",
     "innermost",
+    "texts_of",
     "is_random",
     "known_targets",
     "label_names",

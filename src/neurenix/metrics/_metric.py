@@ -16,6 +16,9 @@ Build = Callable[[TaskKind, int], "torchmetrics.Metric"]
 
 CLASSIFICATION: tuple[TaskKind, ...] = ("multi_class", "multi_label")
 MULTI_CLASS: tuple[TaskKind, ...] = ("multi_class",)
+ORDINAL: tuple[TaskKind, ...] = ("ordinal",)
+SPANS: tuple[TaskKind, ...] = ("span_answering",)
+TOKENS: tuple[TaskKind, ...] = ("token_tagging",)  # what is counted of classes of samples can be of tokens
 MULTI_LABEL: tuple[TaskKind, ...] = ("multi_label",)
 REGRESSION: tuple[TaskKind, ...] = ("regression",)
 DETECTION: tuple[TaskKind, ...] = ("detection",)

@@ -111,7 +111,7 @@ class MetricSet:
         finite = finite_rows(outputs)
         self._samples += len(outputs)
         self._not_finite += len(outputs) - int(finite.sum())
-        if self._task == "regression":
+        if self._task in ("regression", "ordinal"):
             outputs, targets = outputs.double(), targets.double()
         if not finite.any():
             return
@@ -166,7 +166,7 @@ def _build_one(name: str | torchmetrics.Metric, task: TaskKind, num_outputs: int
     if isinstance(name, str):
         entry = find_metric(name)
         check_defined(entry, task)
-        return name, entry.build(task, num_outputs)
+        return name, entry.build("multi_class" if task == "token_tagging" else task, num_outputs)
     import torchmetrics
 
     if not isinstance(name, torchmetrics.Metric):

@@ -18,10 +18,15 @@ TaskKind = Literal[
     "transcription",
     "generation",
     "translation",
+    "ordinal",
+    "token_tagging",
+    "span_answering",
 ]
-POOLED: tuple[TaskKind, ...] = ("multi_class", "multi_label", "regression")  # asked of a sample as a whole
+# asked of a sample, or of a token, as a whole
+POOLED: tuple[TaskKind, ...] = ("multi_class", "multi_label", "regression", "ordinal", "token_tagging")
 DENSE: tuple[TaskKind, ...] = tuple(task for task in get_args(TaskKind) if task not in POOLED)
 IGNORED = 255  # in a mask: a pixel without a class, as in Pascal VOC
+_CLASSES: tuple[TaskKind, ...] = ("multi_class", "ordinal", "token_tagging")
 
 
 def check_task(task: TaskKind, num_outputs: int) -> None:
@@ -31,7 +36,7 @@ def check_task(task: TaskKind, num_outputs: int) -> None:
     """
     if task not in POOLED:
         raise ConfigurationError(f"task={task!r}; possible: {', '.join(get_args(TaskKind))}.")
-    least = 2 if task == "multi_class" else 1
+    least = 2 if task in _CLASSES else 1
     if num_outputs < least:
         raise ConfigurationError(f"task={task!r} needs at least {least} outputs, not {num_outputs}.")
 
@@ -42,9 +47,14 @@ def prepare(task: TaskKind, num_outputs: int, outputs: Tensor, targets: Tensor) 
     multi_class: (n, c) logits -> probabilities; (n,) class numbers.
     multi_label: (n, l) logits -> probabilities; (n, l) of 0 and 1.     (n,) is read as (n, 1)
     regression:  (n, k) values -> values; (n, k) values.                (n,) is read as (n, 1)
+    ordinal:     (n, 1) decided grades -> the same; (n, 1) grades.      (n,) is read as (n, 1)
+    token_tagging: (n, t, c) logits -> as multi_class, of the m tokens that have a class; targets below 0 are none.
     Probabilities are float32 whatever the precision of the logits.
     """
     outputs, targets = outputs.detach(), targets.detach()
+    if task == "token_tagging":
+        _check_shapes(task, outputs, targets, (*targets.shape[:2], num_outputs), tuple(outputs.shape[:2]))
+        return prepare("multi_class", num_outputs, outputs[targets >= 0], targets[targets >= 0].long())
     if task == "multi_class":
         _check_shapes(task, outputs, targets, (len(outputs), num_outputs), (len(outputs),))
         if targets.is_floating_point():
@@ -53,6 +63,7 @@ def prepare(task: TaskKind, num_outputs: int, outputs: Tensor, targets: Tensor) 
             )
         return outputs.float().softmax(1), targets.long().clone()
     outputs, targets = _as_columns(outputs), _as_columns(targets)
+    num_outputs = 1 if task == "ordinal" else num_outputs
     _check_shapes(task, outputs, targets, (len(outputs), num_outputs), (len(outputs), num_outputs))
     if task == "multi_label":
         return outputs.float().sigmoid(), targets.long().clone()
@@ -63,7 +74,7 @@ def check_labels(task: TaskKind, num_outputs: int, targets: Tensor) -> None:
     """Raise LabelMismatchError for a class number that the head lacks, or a label that is not 0 or 1."""
     if task == "regression":
         return
-    highest = num_outputs - 1 if task == "multi_class" else 1
+    highest = num_outputs - 1 if task in _CLASSES else 1
     wrong = targets[(targets < 0) | (targets > highest)]
     if wrong.numel():
         found = ", ".join(str(value) for value in sorted(set(wrong.tolist()))[:5])

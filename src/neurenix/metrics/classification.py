@@ -13,18 +13,22 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigurationError, NeurenixWarning
-from ._metric import CLASSIFICATION, METRICS, MULTI_CLASS, MULTI_LABEL, Metric, metric
+from ._metric import CLASSIFICATION, METRICS, MULTI_CLASS, MULTI_LABEL, ORDINAL, TOKENS, Metric, metric
 from ._task import TaskKind
 
 if TYPE_CHECKING:
     import torchmetrics
 
 
-@metric("accuracy", "acc", tasks=CLASSIFICATION)
+@metric("accuracy", "acc", tasks=CLASSIFICATION + TOKENS + ORDINAL)
 def accuracy(task: TaskKind, num_outputs: int) -> torchmetrics.Metric:
-    """Share of right decisions: of samples (multi_class), of single yes-or-no answers (multi_label)."""
+    """Share of right decisions: of samples (multi_class), of single yes-or-no answers (multi_label), of tokens."""
     from torchmetrics.classification import BinaryAccuracy, MulticlassAccuracy
 
+    if task == "ordinal":
+        from ._accumulators import WholeSample
+
+        return WholeSample(share_of_equal)
     if task == "multi_label":
         return BinaryAccuracy(validate_args=False)
     return MulticlassAccuracy(num_outputs, average="micro", validate_args=False)
@@ -42,31 +46,31 @@ def balanced_accuracy(task: TaskKind, num_outputs: int) -> torchmetrics.Metric:
     return FromCounts(MultilabelStatScores(num_outputs, average=None, validate_args=False), mean_recall_of_both)
 
 
-@metric("f1_score", "f1", "f1_macro", tasks=CLASSIFICATION)
+@metric("f1_score", "f1", "f1_macro", tasks=CLASSIFICATION + TOKENS)
 def f1_score(task: TaskKind, num_outputs: int) -> torchmetrics.Metric:
     """Harmonic mean of precision and recall, mean over classes."""
     return _averaged("F1Score", "macro", task, num_outputs)
 
 
-@metric("f1_micro", tasks=CLASSIFICATION)
+@metric("f1_micro", tasks=CLASSIFICATION + TOKENS)
 def f1_micro(task: TaskKind, num_outputs: int) -> torchmetrics.Metric:
     """Harmonic mean of precision and recall over all decisions together."""
     return _averaged("F1Score", "micro", task, num_outputs)
 
 
-@metric("f1_weighted", tasks=CLASSIFICATION)
+@metric("f1_weighted", tasks=CLASSIFICATION + TOKENS)
 def f1_weighted(task: TaskKind, num_outputs: int) -> torchmetrics.Metric:
     """Harmonic mean of precision and recall, mean over classes weighted by their samples."""
     return _averaged("F1Score", "weighted", task, num_outputs)
 
 
-@metric("precision", tasks=CLASSIFICATION)
+@metric("precision", tasks=CLASSIFICATION + TOKENS)
 def precision(task: TaskKind, num_outputs: int) -> torchmetrics.Metric:
     """Share of the samples called k that are k, mean over classes."""
     return _averaged("Precision", "macro", task, num_outputs)
 
 
-@metric("recall", "sensitivity", tasks=CLASSIFICATION)
+@metric("recall", "sensitivity", tasks=CLASSIFICATION + TOKENS)
 def recall(task: TaskKind, num_outputs: int) -> torchmetrics.Metric:
     """Share of the samples of class k that are called k, mean over classes."""
     return _averaged("Recall", "macro", task, num_outputs)
@@ -171,6 +175,11 @@ def top_k_accuracy(name: str) -> Metric | None:
     if int(found[1]) < 1:
         raise ConfigurationError(f"{name!r}: k must be at least 1.")
     return _top_k(int(found[1]))
+
+
+def share_of_equal(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Share of samples whose decided grade is the right one. (n, 1), (n, 1) -> ()."""
+    return (outputs == targets).to(outputs.dtype).mean()
 
 
 def mean_recall(positive: Tensor, false_negative: Tensor, negative: Tensor, false_positive: Tensor) -> Tensor:

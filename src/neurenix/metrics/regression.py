@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ._metric import REGRESSION, metric
+from ._metric import ORDINAL, REGRESSION, metric
 from ._task import TaskKind
 
 if TYPE_CHECKING:
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 _INFINITY = float("inf")
 
 
-@metric("mse", "mean_squared_error", tasks=REGRESSION, higher_is_better=False, range=(0.0, _INFINITY))
+@metric("mse", "mean_squared_error", tasks=REGRESSION + ORDINAL, higher_is_better=False, range=(0.0, _INFINITY))
 def mse(task: TaskKind, num_outputs: int) -> torchmetrics.Metric:
     """Mean squared error."""
     return _whole(mean_squared_error)
 
 
-@metric("rmse", "root_mean_squared_error", tasks=REGRESSION, higher_is_better=False, range=(0.0, _INFINITY))
+@metric("rmse", "root_mean_squared_error", tasks=REGRESSION + ORDINAL, higher_is_better=False, range=(0.0, _INFINITY))
 def rmse(task: TaskKind, num_outputs: int) -> torchmetrics.Metric:
     """Root of the mean squared error, per output."""
     return _whole(root_mean_squared_error)
 
 
-@metric("mae", "mean_absolute_error", tasks=REGRESSION, higher_is_better=False, range=(0.0, _INFINITY))
+@metric("mae", "mean_absolute_error", tasks=REGRESSION + ORDINAL, higher_is_better=False, range=(0.0, _INFINITY))
 def mae(task: TaskKind, num_outputs: int) -> torchmetrics.Metric:
     """Mean absolute error."""
     return _whole(mean_absolute_error)
@@ -58,7 +58,7 @@ def pearson(task: TaskKind, num_outputs: int) -> torchmetrics.Metric:
     return _whole(linear_correlation)
 
 
-@metric("spearman", "spearman_corrcoef", tasks=REGRESSION, range=(-1.0, 1.0))
+@metric("spearman", "spearman_corrcoef", tasks=REGRESSION + ORDINAL, range=(-1.0, 1.0))
 def spearman(task: TaskKind, num_outputs: int) -> torchmetrics.Metric:
     """Linear correlation of the ranks of predictions and targets."""
     return _whole(rank_correlation)

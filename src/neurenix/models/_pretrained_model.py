@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigurationError, InputMismatchError
-from ..nn import Pool, TaskHead
+from ..nn import Pool, TaskHead, as_tokens
 from ._edit_log import EditLog
 from ._load_report import LoadReport
 from ._reading import outputs_of_layers
@@ -32,6 +32,8 @@ class PretrainedModel(nn.Module):
         a module of the user's own.
     loaded: digest of the trunk as it was loaded; one that was trained since cannot be had again from its source.
     edits: what transfer.surgery and input adaptation did to it since; saved with it and done again by loading.
+    head_record: kind and settings of a head that was attached, as JSON values, by which it can be built again; None for
+        one that was loaded, or is a plain network of linear layers.
     """
 
     edits: EditLog | None = None
@@ -67,6 +69,7 @@ class PretrainedModel(nn.Module):
         self.load_report = load_report
         self.source = source
         self.loaded = loaded
+        self.head_record: Mapping[str, Any] | None = None
 
     @property
     def domain(self) -> str:
@@ -97,6 +100,24 @@ class PretrainedModel(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             return self.pool(features.to(like.dtype), mask)
 
+    def tokens(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Tokens, or the places of a map row by row, (n, tokens, channels), and which of them are real, (n, tokens).
+
+        Class tokens and the like are left out. Raises InputMismatchError for a network that gives one vector.
+        """
+        mask, features = self._mask(inputs), self.trunk(inputs)
+        features = features[-1] if isinstance(features, tuple) else features
+        if features.ndim < 3:
+            raise InputMismatchError(
+                f"{self.name} gives one vector for each sample, {tuple(features.shape)}, and the head reads tokens "
+                "(n, tokens, channels); take a network that gives them."
+            )
+        is_own = self.architecture is None  # what entered a linear layer has its channels last
+        tokens = as_tokens(features, self.pool.channels_last or is_own)[:, self.pool.prefix_tokens :]
+        if mask is None:
+            return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        return tokens, mask[:, self.pool.prefix_tokens :].bool()
+
     def read(self, inputs: Inputs) -> Any:
         """What the head reads: pooled features; of a TaskHead, what it asks for.
 
@@ -104,6 +125,8 @@ class PretrainedModel(nn.Module):
         """
         if not isinstance(self.head, TaskHead) or self.head.reads == "vector":
             return self.embed(inputs)
+        if self.head.reads == "tokens":
+            return self.tokens(inputs)
         return outputs_of_layers(self.trunk, self.head.layers, inputs) if self.head.layers else self.trunk(inputs)
 
     def forward(self, inputs: Inputs, targets: Any = None) -> Any:
@@ -127,9 +150,12 @@ class PretrainedModel(nn.Module):
             return cast(Any, self.trunk).feature_mask(inputs)
         return inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
 
-    def replace_head(self, head: nn.Module, categories: Sequence[str] = ()) -> None:
-        """Put another head in place, on the device and in the dtype of the old parameters."""
-        if self.pool.mode == "none" and self.architecture is not None:
+    def replace_head(
+        self, head: nn.Module, categories: Sequence[str] = (), record: Mapping[str, Any] | None = None
+    ) -> None:
+        """Put another head in place, on the device and in the dtype of the old parameters. record: see head_record."""
+        reads_vector = not isinstance(head, TaskHead) or head.reads == "vector"
+        if self.pool.mode == "none" and self.architecture is not None and reads_vector:
             raise ConfigurationError(
                 "this model was loaded with pooling='none', so it gives feature maps and a head cannot follow; "
                 f"load it with pooling={self.architecture.pooling!r}."
@@ -137,6 +163,7 @@ class PretrainedModel(nn.Module):
         like = next(self.trunk.parameters(), None)
         self.head = head if like is None else head.to(device=like.device, dtype=like.dtype)
         self.categories = tuple(categories)
+        self.head_record = record
 
 
 def _autocasts(features: Tensor) -> bool:

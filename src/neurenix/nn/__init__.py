@@ -20,10 +20,13 @@ from .input_tokens import SeriesPatches as SeriesPatches
 from .modes import evaluating as evaluating
 from .pooling import POOLINGS as POOLINGS
 from .pooling import Pool as Pool
+from .pooling import as_tokens as as_tokens
 from .prompts import Prompted as Prompted
 from .scale_shift import ScaledInput as ScaledInput
 from .scale_shift import ScaledShifted as ScaledShifted
 from .task_head import TaskHead as TaskHead
+from .vector_head import Solvable as Solvable
+from .vector_head import VectorHead as VectorHead
 from .wrapping import BASE_LAYER as BASE_LAYER
 from .wrapping import Wrapper as Wrapper
 from .wrapping import unwrap as unwrap
@@ -52,8 +55,11 @@ __all__ = [
     "ScaledShifted",
     "SeriesPatches",
     "Skip",
+    "Solvable",
     "TaskHead",
+    "VectorHead",
     "Wrapper",
+    "as_tokens",
     "build_head",
     "evaluating",
     "unwrap",

@@ -17,10 +17,15 @@ from ..registry import Registry
 
 @dataclass(frozen=True, kw_only=True)
 class LossOptions:
-    """What can be asked of a loss beside its name. class_weights: (classes,), relative; None for equal."""
+    """What can be asked of a loss beside its name.
+
+    class_weights: (classes,), relative; None for equal. target_sd: (k,), the unit that values are compared in; None for
+    that of the targets.
+    """
 
     label_smoothing: float = 0.0
     class_weights: Tensor | None = None
+    target_sd: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,20 +87,20 @@ def binary_cross_entropy(outputs: Tensor, targets: Tensor, options: LossOptions)
 
 @_register("mse", "mean_squared_error", task="regression")
 def mean_squared_error(outputs: Tensor, targets: Tensor, options: LossOptions) -> Tensor:
-    """Mean of (output - target)², in squared target units. targets: (n,) or (n, k)."""
-    return functional.mse_loss(outputs, _shaped_like(targets, outputs).to(outputs.dtype))
+    """Mean of (output - target)², in squared units of the comparison. targets: (n,) or (n, k)."""
+    return functional.mse_loss(*_compared(outputs, targets, options))
 
 
 @_register("mae", "l1", "mean_absolute_error", task="regression")
 def mean_absolute_error(outputs: Tensor, targets: Tensor, options: LossOptions) -> Tensor:
-    """Mean of |output - target|, in target units. targets: (n,) or (n, k)."""
-    return functional.l1_loss(outputs, _shaped_like(targets, outputs).to(outputs.dtype))
+    """Mean of |output - target|, in units of the comparison. targets: (n,) or (n, k)."""
+    return functional.l1_loss(*_compared(outputs, targets, options))
 
 
 @_register("huber", "smooth_l1", task="regression")
 def huber(outputs: Tensor, targets: Tensor, options: LossOptions) -> Tensor:
     """Quadratic within one unit of the target, linear beyond (Huber 1964, δ = 1). targets: (n,) or (n, k)."""
-    return functional.huber_loss(outputs, _shaped_like(targets, outputs).to(outputs.dtype))
+    return functional.huber_loss(*_compared(outputs, targets, options))
 
 
 def balanced_class_weights(targets: Tensor | numpy.ndarray, num_classes: int) -> Tensor:
@@ -112,6 +117,12 @@ def balanced_class_weights(targets: Tensor | numpy.ndarray, num_classes: int) ->
 
 def _as_shares(targets: Tensor, num_classes: int) -> Tensor:
     return targets if targets.ndim == 2 else functional.one_hot(targets.long(), num_classes)
+
+
+def _compared(outputs: Tensor, targets: Tensor, options: LossOptions) -> tuple[Tensor, Tensor]:
+    """Outputs and targets (n, k) in the unit that they are compared in."""
+    unit = 1.0 if options.target_sd is None else options.target_sd
+    return outputs / unit, _shaped_like(targets, outputs).to(outputs.dtype) / unit
 
 
 def _shaped_like(targets: Tensor, outputs: Tensor) -> Tensor:

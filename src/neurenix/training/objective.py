@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, final
 
 import torch
@@ -94,10 +94,12 @@ class Supervised:
         return StepResult(self.loss.compute(outputs, mix(targets.float(), order, share), self._options_on(outputs)))
 
     def _options_on(self, outputs: Tensor) -> LossOptions:
-        weights = self.options.class_weights
-        if weights is None or weights.device == outputs.device:
-            return self.options
-        return LossOptions(label_smoothing=self.options.label_smoothing, class_weights=weights.to(outputs.device))
+        weights, unit = self.options.class_weights, self.options.target_sd
+        return replace(
+            self.options,
+            class_weights=None if weights is None else weights.to(outputs.device),
+            target_sd=None if unit is None else unit.to(outputs.device),
+        )
 
     def _check_options(self) -> None:
         weights, smoothing = self.options.class_weights, self.options.label_smoothing

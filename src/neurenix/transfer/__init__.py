@@ -2,10 +2,13 @@
 
 from ..models import layer_names as layer_names
 from ..models.nlp import generate as generate
+from . import heads as heads
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .features import FeatureExtractor as FeatureExtractor
 from .finetune import Finetuner as Finetuner
+from .heads import attach_head as attach_head
+from .heads import list_heads as list_heads
 from .inputs import adapt_channels as adapt_channels
 from .inputs import adapt_length as adapt_length
 from .inputs import adapt_resolution as adapt_resolution
@@ -59,12 +62,15 @@ __all__ = [
     "adapt_to_tables",
     "adapt_to_video",
     "add_layer",
+    "attach_head",
     "block_influence",
     "compare",
     "find_label_errors",
     "generate",
+    "heads",
     "layer_names",
     "list_edits",
+    "list_heads",
     "list_models",
     "list_weights",
     "load_pretrained_model",

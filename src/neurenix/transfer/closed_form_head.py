@@ -12,7 +12,7 @@ from ..devices import resolve_precision
 from ..errors import ConfigurationError, NonFiniteError
 from ..metrics import TaskKind
 from ..models import PretrainedModel
-from ..nn import TaskHead, evaluating
+from ..nn import Solvable, TaskHead, VectorHead, evaluating
 from ..training import (
     FEATURES,
     Embedding,
@@ -21,17 +21,23 @@ from ..training import (
     LoopSettings,
     Objective,
     classification_head,
+    discriminant_head,
     labelled,
     multi_label_head,
     ridge_head,
 )
+from .heads._kind import start_of
 
 
 def solve_head(model: PretrainedModel, features_of: Callable[[], Features], task: TaskKind) -> None:
-    """Set weight and bias of the head's one linear layer; dropout before it stays.
+    """Set weight and bias of the head's one linear layer; dropout before it stays. Other heads do it themselves.
 
     Raises ConfigurationError for heads with hidden layers, which have no closed form.
     """
+    if isinstance(model.head, Solvable) and model.head.is_solvable:
+        known = features_of()
+        model.head.solve(known.features, known.targets)
+        return
     linear = the_linear_layer(model.head)
     if linear is None:
         raise ConfigurationError(
@@ -40,21 +46,43 @@ def solve_head(model: PretrainedModel, features_of: Callable[[], Features], task
         )
     known = features_of()
     features, targets = known.features, known.targets
+    if start_of(model.head_record) == "lda":
+        _check_classes(task)
+        _set(linear, *discriminant_head(features, targets, linear.out_features))
+        return
     if task == "multi_class":
         solved = classification_head(features, targets, linear.out_features)
     elif task == "multi_label":
         solved = multi_label_head(features, targets.reshape(len(targets), -1))
     else:
         solved = ridge_head(features, targets.reshape(len(targets), -1))
-    with torch.no_grad():
-        linear.weight.copy_(solved.weight)
-        linear.bias.copy_(solved.bias)
+    _set(linear, solved.weight, solved.bias)
+
+
+@torch.no_grad()
+def _set(linear: nn.Linear, weight: Tensor, bias: Tensor) -> None:
+    linear.weight.copy_(weight)
+    linear.bias.copy_(bias)
+
+
+def _check_classes(task: TaskKind) -> None:
+    if task != "multi_class":
+        raise ConfigurationError(
+            f"start='lda' is for one class per sample, and this loss is for {task}; take start='closed_form'."
+        )
+
+
+def is_solvable(head: nn.Module) -> bool:
+    """Whether a head has a closed form."""
+    return head.is_solvable if isinstance(head, Solvable) else the_linear_layer(head) is not None
 
 
 def the_linear_layer(head: nn.Module) -> nn.Linear | None:
     """The head's linear layer when it has exactly one, and reads one vector per sample."""
     linear = (
-        [] if isinstance(head, TaskHead) else [module for module in head.modules() if isinstance(module, nn.Linear)]
+        []
+        if isinstance(head, (TaskHead, VectorHead))
+        else [module for module in head.modules() if isinstance(module, nn.Linear)]
     )
     return linear[0] if len(linear) == 1 else None
 

@@ -11,6 +11,7 @@ from torch import nn
 from ..devices import Precision
 from ..training import Rates, expanded, frozen_now, released, resolve_rates, topmost
 from .finetune_settings import FinetuneSettings
+from .heads._choice import HeadChoice
 from .strategies import Plan
 from .tuner import Tuner
 
@@ -30,6 +31,8 @@ class Finetuner(Tuner):
         dropout_rate: dropout before each linear layer of the new head.
         head_hidden_sizes: widths of hidden layers in the new head; none for a linear head.
         head_activation: activation between them, by name.
+        head: a kind of head, neurenix.transfer.heads.Cosine(num_outputs=5, scale=20.0) say, or its name, "cosine"; None
+            for the one that num_classes and the three settings above describe. See list_heads().
         learning_rate: for all layers; None takes 1e-3 for the head and a tenth (5e-5 in transformers) for the body.
         weight_decay: on matrices; biases and normalisation are left out.
         optimizer: adam, adamw, sgd, rmsprop, nadam, radam, adagrad, adafactor.
@@ -72,6 +75,7 @@ class Finetuner(Tuner):
         dropout_rate: float = 0.0,
         head_hidden_sizes: Sequence[int] = (),
         head_activation: str = "relu",
+        head: HeadChoice = None,
         learning_rate: float | None = None,
         weight_decay: float = 1e-5,
         optimizer: str = "adam",

@@ -20,16 +20,20 @@ from ..data import (
     TableDataset,
     TextDataset,
     as_dataset,
+    has_answers,
+    has_tagged_words,
     innermost,
     prepare,
+    texts_of,
 )
 from ..errors import ConfigurationError, InputMismatchError, LabelMismatchError, NeurenixError
+from ..metrics import TaskKind
 from ..models import PretrainedModel
-from ..nn import evaluating
+from ..nn import TaskHead, evaluating
 from ..training import Objective
 from ..training.faults import is_out_of_memory
 from .arguments import check_types
-from .labels import sequence_targets, with_known_labels
+from .labels import check_contract, sequence_targets, with_known_labels
 from .one_or_many import many
 
 _MODELS = {
@@ -66,13 +70,18 @@ def loader_for(
     if isinstance(data, (DataLoader, TorchDataLoader)):
         own, data = _opened(data, batch_size), data.dataset
     if use == "prediction":
-        data = many(data, model.preprocess)
+        data = _pairs(data) if _task(model) == "span_answering" else many(data, model.preprocess)
     dataset = ArrayDataset(data) if isinstance(data, torch.Tensor) else as_dataset(data)
+    check_contract(model, None if use == "prediction" else dataset)
     if use != "prediction":
         _check_kind(dataset, model.preprocess)
         _check_labelled(dataset)
+    elif _task(model) == "span_answering" and has_answers(dataset):
+        dataset = TextDataset(texts_of(dataset))
+    elif _task(model) == "token_tagging" and has_tagged_words(dataset):
+        dataset = TextDataset(texts_of(dataset))
     sequences = None if use == "prediction" else sequence_targets(model, dataset)
-    if use != "prediction" and sequences is None:
+    if use != "prediction" and (sequences is None or _task(model) == "token_tagging"):
         dataset = with_known_labels(dataset, categories, num_outputs, use == "training")
     prepared = prepare(dataset, model.preprocess, use == "training")
     prepared = prepared if sequences is None else sequences(prepared)
@@ -84,6 +93,19 @@ def loader_for(
         views=views if use == "training" else None,
         **{"batch_size": batch_size, "num_workers": num_workers, **own},
     )
+
+
+def _task(model: PretrainedModel) -> str | None:
+    return model.head.task if isinstance(model.head, TaskHead) else None
+
+
+def _pairs(data: Any) -> Any:
+    """Pairs of texts, or one, as a dataset: elsewhere a list of pairs is one of inputs with targets."""
+    pairs = [data] if isinstance(data, tuple) else data
+    is_text = isinstance(pairs, list) and all(
+        isinstance(pair, tuple) and all(isinstance(part, str) for part in pair) for pair in pairs
+    )
+    return TextDataset(pairs) if is_text else data
 
 
 def first_batch(loader: DataLoader, model: PretrainedModel, objective: Objective | None = None) -> Batch:
@@ -101,8 +123,10 @@ def first_batch(loader: DataLoader, model: PretrainedModel, objective: Objective
     return batch
 
 
-def check_is_no_pair(train: Any, validation: Any) -> None:
+def check_is_no_pair(train: Any, validation: Any, task: TaskKind) -> None:
     """Raise ConfigurationError for fit(X, y): targets where the validation data belong."""
+    if task == "generation":  # whose data are texts alone
+        return
     if not hasattr(train, "__len__") or not isinstance(validation, Sequence) and not hasattr(validation, "ndim"):
         return
     if isinstance(validation, (str, tuple)) or len(train) != len(validation):
@@ -159,7 +183,7 @@ def _try(model: PretrainedModel, batch: Batch) -> None:
     one = batch.parts(1)[0].to(next(model.parameters()).device)
     try:
         with evaluating(model), torch.random.fork_rng(devices=[]):
-            model(one.inputs)
+            model.read(one.inputs)
     except (RuntimeError, IndexError) as error:
         if isinstance(error, NeurenixError) or is_out_of_memory(error):
             raise

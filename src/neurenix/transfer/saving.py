@@ -8,9 +8,10 @@ names the tensor file by hash, so a kill at any moment leaves the previous tunin
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from .._version import __version__
 from ..data import PREPROCESSES
 from ..errors import ConfigurationError, DamagedFileError, WeightsMismatchError
 from ..models import PretrainedModel, adopt
-from ..nn import TaskHead
+from ..nn import TaskHead, VectorHead
 from ..storage import (
     check_hash,
     file_sha256,
@@ -35,6 +36,9 @@ from ..storage import (
 )
 from ..training import MODEL_FOLDER, RUN_FILE
 from .base_state import base_name
+from .heads._attach import put_on
+from .heads._kind import begun, kind_from
+from .labels import contract_of
 from .pretrained import load_pretrained_model, rebuild_model
 from .surgery import PUT_ASIDE, list_edits, put_aside, restore_edits
 
@@ -53,15 +57,18 @@ class SavedTuning:
     settings: dict[str, Any]
     tensors: dict[str, Tensor]
     options: dict[str, Any]
+    head_record: dict[str, Any] | None
     categories: tuple[str, ...]
+    labels: dict[str, Any] | None
     history: list[dict[str, Any]]
     complete: bool
 
     def put_into(self, model: PretrainedModel) -> None:
         """Give `model` (the base with the tuner's head on it) the saved tensors and label names."""
-        if isinstance(model.head, TaskHead):
+        if isinstance(model.head, (TaskHead, VectorHead)):
             own = {name.removeprefix("head."): part for name, part in self.tensors.items() if name.startswith("head.")}
             model.replace_head(model.head.for_saved(own))
+        if isinstance(model.head, TaskHead):
             _set_options(model.head, self.options)
         try:
             missing, unexpected = model.load_state_dict(self.tensors, strict=False)
@@ -75,6 +82,13 @@ class SavedTuning:
                 f"{list(unexpected)[:3]}, and it needs {lost[:3]}, which were not saved."
             )
         model.categories = self.categories
+        model.head_record = begun(self.head_record) if self.history else self.head_record
+        found = json.loads(json.dumps(asdict(contract_of(model))))
+        if self.labels not in (None, found):
+            raise DamagedFileError(
+                f"the saved model's answers mean {self.labels}, and its head and names say {found}; the manifest was "
+                "changed. Restore it from a copy."
+            )
 
 
 def save_tuning(
@@ -113,7 +127,9 @@ def save_tuning(
         "edits": _edits(model, whole),
         "licence": model.weights_info.licence if model.weights_info else None,
         "categories": list(model.categories),
+        "labels": asdict(contract_of(model)),
         "head": _options(model.head),
+        "head_record": None if model.head_record is None else dict(model.head_record),
         "preprocess": model.preprocess.to_json() if model.preprocess is not None else None,
         "tokenizer": tokenizer,
         "tensors": {"file": file, "sha256": sha256, "complete": whole, "changed": sorted(tensors)},
@@ -212,12 +228,16 @@ def load_tuning(folder: Path, kind: str, *, module: nn.Module | None, device: st
     restore_edits(base, edits.get("records", []), aside if whole else None)
     if manifest["preprocess"] is not None:
         base.preprocess = _rebuild_preprocess(manifest["preprocess"], folder)
+    if manifest.get("head_record") is not None and manifest["settings"].get("head") is None:
+        put_on(base, kind_from(manifest["head_record"]), seed=0)  # attached before it was tuned
     return SavedTuning(
         base=base,
         settings=manifest["settings"],
         tensors=tensors,
         options=manifest.get("head", {}),
+        head_record=manifest.get("head_record"),
         categories=tuple(manifest["categories"]),
+        labels=manifest.get("labels"),
         history=manifest["history"],
         complete=manifest["tensors"]["complete"],
     )
@@ -249,7 +269,7 @@ def _rebuild_base(
             sized = {name: torch.zeros(()).expand(shape) for name, shape in edits["shapes"].items()}
             return rebuild_model(base, sized, keeps_head=True, device=device)
         plain = {base_name(name): tensor for name, tensor in tensors.items()}
-        return rebuild_model(base, plain, keeps_head=manifest["settings"]["num_classes"] is None, device=device)
+        return rebuild_model(base, plain, keeps_head=_keeps_head(manifest), device=device)
     wanted = base["weights_sha256"]
     model = load_pretrained_model(
         model_name=base["model_name"],
@@ -269,6 +289,11 @@ def _rebuild_base(
             f"{base['model_name']} now has {found}. Provide the original weights, or save with standalone=True."
         )
     return model
+
+
+def _keeps_head(manifest: Mapping[str, Any]) -> bool:
+    """Whether the saved head is the one that the base was loaded with."""
+    return manifest["settings"]["num_classes"] is None and manifest.get("head_record") is None
 
 
 def _rebuild_preprocess(values: Mapping[str, Any], folder: Path) -> Any:

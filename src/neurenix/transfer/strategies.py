@@ -10,7 +10,8 @@ from ..models import PretrainedModel, covered, display_name, match_layers
 from ..nn import TaskHead
 from ..registry import Registry
 from ..training import FreezeSchedule, Phase, constant_schedule, progressive_schedule
-from .closed_form_head import the_linear_layer
+from .closed_form_head import is_solvable
+from .heads._kind import start_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,12 @@ class Plan:
     closed_form: bool = False
     reason: str = ""
     is_news: bool = False
+
+    def announced(self) -> Plan:
+        """Itself, the reason printed where it is news."""
+        if self.is_news:
+            print(f"neurenix: {self.reason}")
+        return self
 
 
 STRATEGIES: Registry[Callable[[Job], Plan]] = Registry("strategy")
@@ -64,7 +71,7 @@ def head(job: Job) -> Plan:
     """The body stays frozen; the head is solved in closed form and then trained."""
     return Plan(
         freezing=FreezeSchedule((Phase("head", ("trunk", *job.frozen)),)),
-        closed_form=the_linear_layer(job.model.head) is not None,
+        closed_form=is_solvable(job.model.head),
         reason="only the head is trained",
     )
 
@@ -88,7 +95,12 @@ def lp_ft(job: Job) -> Plan:
 
     Kumar et al., Fine-Tuning can Distort Pretrained Features, ICLR 2022, section 3.4.
     """
-    if isinstance(job.model.head, TaskHead):
+    if start_of(job.model.head_record) in ("zero", "by_name"):
+        raise ConfigurationError(
+            f"strategy='lp_ft' solves the head in closed form, and it has start={start_of(job.model.head_record)!r}; "
+            "leave start out, or take another strategy."
+        )
+    if isinstance(job.model.head, TaskHead) and not is_solvable(job.model.head):
         raise ConfigurationError(
             f"strategy='lp_ft' solves a linear head in closed form, and this model's head does {job.model.head.task}; "
             "take 'progressive', 'partial' or 'full'."
@@ -108,7 +120,8 @@ def auto(job: Job) -> Plan:
     """
     per_class = job.samples / max(1, job.classes)
     name = "head" if per_class < 5 else "lp_ft" if per_class < 1000 or job.frozen else "full"
-    if name == "lp_ft" and the_linear_layer(job.model.head) is None:
+    begins_otherwise = start_of(job.model.head_record) in ("zero", "by_name")
+    if name == "lp_ft" and (begins_otherwise or not is_solvable(job.model.head)):
         name = "partial" if job.frozen else "full"
     plan = STRATEGIES[name](job)
     reason = f"{job.samples} samples, {per_class:.0f} per class: strategy={name!r}, because {plan.reason}"

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 import numpy
 import torch
@@ -18,9 +18,8 @@ from torch import nn
 from ..callbacks._base import Callback
 from ..data import Batch, DataLoader, label_names
 from ..errors import ConfigurationError
-from ..metrics import POOLED, build_metrics
+from ..metrics import build_metrics
 from ..models import adopt
-from ..nn import TaskHead
 from ..training import (
     Features,
     History,
@@ -38,12 +37,15 @@ from .arguments import check_types, checked_callbacks
 from .base_state import base_digests, base_name, is_as_loaded
 from .closed_form_head import head_features, solve_head
 from .fit_settings import FitSettings
-from .heads import has_head, install_head, outputs_needed, task_of
+from .heads._begin import FormerHead, is_solved, learn_units, learns
+from .heads._install import gets_new_head, install_head, outputs_needed, outputs_of, task_of, waits_for_head
+from .heads._kind import OWN, begun
 from .job import describe_data, describe_fit
 from .learning_rate_curve import LearningRateCurve, check_range, try_rates
 from .loaders import Use, check_is_no_pair, first_batch, loader_for
 from .predictions import decide, finite_outputs, probabilities
-from .published import dense_answers
+from .published import task_answers, vector_answers
+from .remembering import remember
 from .resume_check import ResumeCheck, check_resume
 from .saving import load_tuning, save_tuning
 from .strategies import Plan
@@ -60,14 +62,15 @@ class Tuner(abc.ABC):
 
     def __init__(self, model: nn.Module, settings: FitSettings) -> None:
         self.model = adopt(copy.deepcopy(model))
-        self.settings = settings.for_head(self.model.head)
+        self.settings = settings.for_head(self.model.head, self.model.head_record)
         self.task = task_of(self.model.head, self.settings)
         self.history = History()
         edits = self.model.edits
         before = base_digests(self.model) if edits is None else unedited_digests(self.model, edits)
         self._base_is_as_loaded = is_as_loaded(self.model, before) if edits is None else edits.before.as_loaded
-        self._waits_for_head = settings.num_classes is None and not has_head(self.model, self.settings)
-        self._head_is_ready = self.task not in POOLED or (settings.num_classes is None and not self._waits_for_head)
+        self._waits_for_head = waits_for_head(self.model, self.settings)
+        self._head_is_ready = not (gets_new_head(settings) or self._waits_for_head)
+        self._former = FormerHead(self.model, settings.new_head())
         if not self._waits_for_head:
             install_head(self.model, self.settings)
         self._frozen = self._prepare()
@@ -139,38 +142,40 @@ class Tuner(abc.ABC):
         )
         self._check_ready()
         check_types({"epochs": epochs}, {"epochs": int})
-        if self.task != "generation":  # whose data are texts alone
-            check_is_no_pair(train_dataset, val_dataset)
+        check_is_no_pair(train_dataset, val_dataset, self.task)
         self._build_missing_head(train_dataset)
         train = self._loader(train_dataset, batch_size, num_workers, "training")
         names = self.model.categories or tuple(label_names(train.dataset))
         validation = None if val_dataset is None else self._loader(val_dataset, batch_size, num_workers, names=names)
         first = [self._checked(loader) for loader in (train, validation)]
-        self.model.categories = names
+        self._begin_head(train, names)
         callbacks = checked_callbacks(callbacks, self.settings.logged(self._metrics.names, validation is not None))
-        plan = self._plan(samples=len(train.dataset), epochs=epochs)
-        if plan.is_news:
-            print(f"neurenix: {plan.reason}")
 
         @functools.cache
         def features() -> Features:
             loader = self._loader(train_dataset, batch_size, num_workers)
-            return head_features(self.model, loader, self._objective(None), self._loop_settings(keep=keep), train.note)
+            return head_features(
+                self.model, loader, self._objective(None), self._loop_settings(keep=options.keeps), train.note
+            )
 
-        solves_head, keep = plan.closed_form and not self._head_is_ready, run is not False
+        if not learns(self.model.head):
+            validate = functools.partial(self.evaluate, val_dataset, batch_size, num_workers)
+            return remember(self.model, features, None if val_dataset is None else validate, options, self.history)
+        plan = self._plan(samples=len(train.dataset), epochs=epochs).announced()
+        known = features if is_solved(self.model, plan.closed_form, not self._head_is_ready) else None
 
         def prepare() -> None:
-            if solves_head:
-                solve_head(self.model, features, self.task)
+            if known is not None:
+                solve_head(self.model, known, self.task)
+            self.model.head_record = begun(self.model.head_record)
 
         def job() -> dict[str, Any]:
             data = {**describe_data("training", train, first[0]), **describe_data("validation", validation, first[1])}
             return describe_fit(self.model, self.optimizer, self._stored_settings(), data, epochs)
 
-        known = features if solves_head else None
-        loop = self._loop(plan, self._objective(train.dataset), callbacks, features=known, keep=keep)
+        loop = self._loop(plan, self._objective(train.dataset), callbacks, features=known, keep=options.keeps)
         fit_in_run(loop, train, validation, epochs, job=job, options=options, prepare=prepare)
-        self._head_is_ready = True
+        self._head_is_ready, self.model.head_record = True, begun(self.model.head_record)
         return self.history
 
     def resume_check(
@@ -221,18 +226,20 @@ class Tuner(abc.ABC):
         of a segmenter a list of masks (height, width) of its size; see dense_answers.
         data: whatever fit takes, with or without targets; also one batch as a tensor.
         """
-        if self.task not in POOLED:
+        if self.settings.loss == OWN:
             loader = self._loader(data, batch_size, num_workers, "prediction")
-            return dense_answers(self.model, loader, self.settings.precision)
+            return task_answers(self.model, loader, self.settings.precision)
         return decide(self._outputs(data, batch_size, num_workers), self.task, self.model.categories)
 
     def predict_proba(self, data: Any, batch_size: int = 32, num_workers: int = 0) -> numpy.ndarray:
         """Probabilities (n, classes), columns in the order of `model.categories`."""
-        if self.task not in POOLED:
-            raise ConfigurationError(
-                f"predict_proba is for classification, and this model does {self.task}; see predict."
-            )
+        if self.settings.loss == OWN:
+            return self._ask("probabilities", "predict_proba is for classification", data, batch_size, num_workers)
         return probabilities(self._outputs(data, batch_size, num_workers), self.task)
+
+    def predict_sd(self, data: Any, batch_size: int = 32, num_workers: int = 0) -> numpy.ndarray:
+        """Standard deviations of what predict says, in the targets' units; of a head that has them (heads.Gaussian)."""
+        return self._ask("sd", "predict_sd is for a Gaussian head", data, batch_size, num_workers)
 
     def summary(self) -> Summary:
         """Layer by layer: parameters, trainable, learning rate, in the optimizer. Print it."""
@@ -280,9 +287,7 @@ class Tuner(abc.ABC):
             raise ConfigurationError(
                 f"{self.model.name} has no head yet: fit makes one for the classes of its data, or give num_classes."
             )
-        if self.task not in POOLED:
-            return int(cast(TaskHead, self.model.head).num_outputs)
-        return [module for module in self.model.head.modules() if isinstance(module, nn.Linear)][-1].out_features
+        return outputs_of(self.model.head)
 
     def _check_ready(self) -> None:  # noqa: B027  (most have nothing to refuse)
         """Raise ConfigurationError where the model cannot be trained or saved as it is."""
@@ -293,6 +298,12 @@ class Tuner(abc.ABC):
         self._metrics = build_metrics(self.settings.metrics or [], self.task, self.num_outputs)
         self._objective(None)
         self._show_frozen()
+
+    def _begin_head(self, train: DataLoader, names: tuple[str, ...]) -> None:
+        """What a new head takes from the training data before any step: names, units, known rows."""
+        self._former.give_rows(self.model, names)
+        learn_units(self.model, lambda: train.dataset)
+        self.model.categories = names
 
     def _build_missing_head(self, data: Any) -> None:
         if self._waits_for_head:
@@ -337,6 +348,9 @@ class Tuner(abc.ABC):
 
     def _show_frozen(self) -> None:
         """Set requires_grad to what the next fit begins with, so that summary() tells the truth before it."""
+        if not learns(self.model.head):
+            self.model.requires_grad_(False)
+            return
         apply_phase(self.model, self._plan(samples=0, epochs=1).freezing.phase(0))
 
     def _objective(self, dataset: Any) -> Supervised | OwnLosses:
@@ -364,6 +378,14 @@ class Tuner(abc.ABC):
             base=self._base,
             features=features,
         )
+
+    def _ask(self, method: str, called: str, data: Any, batch_size: int, num_workers: int) -> numpy.ndarray:
+        """What a method of the head gives for each sample. called: what the user called, and what for."""
+        ask = getattr(self.model.head, method, None)
+        if ask is None:
+            raise ConfigurationError(f"{called}, and this model does {self.task}; see predict.")
+        loader = self._loader(data, batch_size, num_workers, "prediction")
+        return vector_answers(self.model, loader, self.settings.precision, ask)
 
     def _outputs(self, data: Any, batch_size: int, num_workers: int) -> torch.Tensor:
         loader = self._loader(data, batch_size, num_workers, "prediction")

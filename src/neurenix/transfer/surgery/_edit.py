@@ -97,6 +97,7 @@ def perform(
     slots = _slots(trial.twin)
     edit.apply(trial.twin, Changes(tensors))
     _check_ties(slots, trial.twin, edit)
+    _check_head(trial, edit)
     inputs = edit.inputs_after(trial.twin, trial.inputs) if isinstance(edit, InputEdit) else trial.inputs
     check_flow(trial.twin, inputs, trial.before, edit.describe())
     log = edit_log(model)
@@ -255,6 +256,18 @@ def _slots(model: nn.Module) -> dict[int, list[str]]:
     for name, parameter in model.named_parameters(remove_duplicate=False):
         found.setdefault(id(parameter), []).append(name)
     return found
+
+
+def _check_head(trial: Trial, edit: Edit) -> None:
+    """Raise EditError for an edit of a head that was attached, which loading would build anew behind it."""
+    if getattr(trial.model, "head_record", None) is None:
+        return
+    before, after = (repr(model.get_submodule("head")) for model in (trial.model, trial.twin))
+    if before != after:
+        raise EditError(
+            f"{edit.describe()} changes a head that was attached; attach another one with attach_head instead. The "
+            "model is as it was."
+        )
 
 
 def _check_ties(before: Mapping[int, list[str]], twin: nn.Module, edit: Edit) -> None:

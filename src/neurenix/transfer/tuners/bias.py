@@ -9,6 +9,7 @@ from torch import nn
 
 from ...devices import Precision
 from ...models import PretrainedModel, covered
+from ..heads._choice import HeadChoice
 from .method import TUNERS, BlockSettings, MethodTuner
 from .places import names_within
 
@@ -30,7 +31,7 @@ class BiasTuner(MethodTuner):
         solve_head: a new linear head begins in closed form, on the features of the base; else at random.
         seed: of the start of what is new, of sample order, augmentation and dropout.
         weight_decay, optimizer, loss, metrics, dropout_rate, schedule, warmup, precision, accumulation_steps,
-        clip_norm, label_smoothing, class_weights, frozen_prefix, prefix_storage, backend: see Finetuner.
+        clip_norm, label_smoothing, class_weights, frozen_prefix, prefix_storage, backend, head: see Finetuner.
 
     Raises:
         UnknownNameError: a layer or another name does not exist.
@@ -51,6 +52,7 @@ class BiasTuner(MethodTuner):
         loss: str | None = None,
         metrics: Sequence[str] | None = None,
         dropout_rate: float = 0.0,
+        head: HeadChoice = None,
         solve_head: bool = True,
         schedule: str = "cosine",
         warmup: float = 0.1,

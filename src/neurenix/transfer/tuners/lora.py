@@ -13,6 +13,7 @@ from ...devices import Precision
 from ...errors import ConfigurationError
 from ...models import PretrainedModel
 from ..arguments import as_list
+from ..heads._choice import HeadChoice
 from . import peft_files
 from .low_rank import inject, merge_low_rank, remove_low_rank, target_names
 from .method import TUNERS, MethodSettings, MethodTuner, new_parameters
@@ -79,7 +80,7 @@ class LoraTuner(MethodTuner):
         solve_head: a new linear head begins in closed form, on the features of the base; else at random.
         seed: of the start of what is new, of sample order, augmentation and dropout.
         weight_decay, optimizer, loss, metrics, dropout_rate, schedule, warmup, precision, accumulation_steps,
-        clip_norm, label_smoothing, class_weights, frozen_prefix, prefix_storage, backend: see Finetuner.
+        clip_norm, label_smoothing, class_weights, frozen_prefix, prefix_storage, backend, head: see Finetuner.
 
     Raises:
         UnknownNameError: a layer or another name does not exist.
@@ -107,6 +108,7 @@ class LoraTuner(MethodTuner):
         loss: str | None = None,
         metrics: Sequence[str] | None = None,
         dropout_rate: float = 0.0,
+        head: HeadChoice = None,
         solve_head: bool = True,
         schedule: str = "cosine",
         warmup: float = 0.1,

@@ -18,8 +18,9 @@ from ...nn import unwrap
 from ...registry import Registry
 from ...training import Rates, above, check_rate, constant_schedule
 from ..base_state import base_name
-from ..closed_form_head import the_linear_layer
+from ..closed_form_head import is_solvable
 from ..fit_settings import FitSettings
+from ..heads._choice import chosen_class
 from ..strategies import Plan
 from ..tuner import Tuner
 from .certificate import MergeCertificate, certify
@@ -131,6 +132,12 @@ class MethodTuner(Tuner):
     @final
     def _prepare(self) -> tuple[str, ...]:
         self._tuned = None
+        kind = self.settings.head_class() or chosen_class(self.model.head_record)
+        if kind is not None and not kind.learns:
+            raise ConfigurationError(
+                f"the head {kind.__name__} has nothing to train, so {type(self).__name__} would learn from nothing; "
+                "use it with a Finetuner, which fills it."
+            )
         state = self.model.trunk.state_dict(prefix="trunk.")
         device = next(self.model.parameters()).device
         before = {name: tensor.clone() for name, tensor in state.items()} if self._rewrites_base() else {}
@@ -149,7 +156,7 @@ class MethodTuner(Tuner):
     def _plan(self, samples: int, epochs: int) -> Plan:
         return Plan(
             freezing=constant_schedule(self._frozen),
-            closed_form=self.settings.solve_head and the_linear_layer(self.model.head) is not None,
+            closed_form=self.settings.solve_head and is_solvable(self.model.head),
             reason="the base is frozen, the method's own parameters and the head learn",
         )
 
