@@ -39,7 +39,7 @@ IMAGES = [
     "vit-tiny-patch16-224",
     "mobilenetv2",
 ]
-SEGMENTERS = ["unet-mobilenet_v2", "unet-brain-mri"]
+SEGMENTERS = ["unet-mobilenet_v2"]
 SIDE = 64
 
 Adapt = Callable[[PretrainedModel], Any]
