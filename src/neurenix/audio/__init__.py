@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._audio_input import AudioInput as AudioInput
+from ._mel_image_input import MelImageInput as MelImageInput
 from ._midi_input import MidiInput as MidiInput
 from .alphabet import Alphabet as Alphabet
 from .ctc import Transcript as Transcript
@@ -12,6 +13,7 @@ from .events import FULL_RANGE_EVENTS as FULL_RANGE_EVENTS
 from .events import PIANO_EVENTS as PIANO_EVENTS
 from .events import EventVocabulary as EventVocabulary
 from .events import Note as Note
+from .mel_image import MelImagePreprocess as MelImagePreprocess
 from .midi import read_midi as read_midi
 from .midi import write_midi as write_midi
 from .midi_preprocess import MidiDataset as MidiDataset
@@ -29,6 +31,8 @@ __all__ = [
     "AudioInput",
     "AudioPreprocess",
     "EventVocabulary",
+    "MelImageInput",
+    "MelImagePreprocess",
     "MidiDataset",
     "MidiInput",
     "MidiPreprocess",

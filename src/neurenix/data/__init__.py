@@ -51,8 +51,10 @@ from .relabelled import Relabelled as Relabelled
 from .relabelled import relabelled as relabelled
 from .sampling import epoch_order as epoch_order
 from .sampling import sample_seed as sample_seed
+from .series import SeriesPreprocess as SeriesPreprocess
 from .subset import Subset as Subset
 from .subset import split as split
+from .table_rows import TablePreprocess as TablePreprocess
 from .tables import HuggingFaceDataset as HuggingFaceDataset
 from .tables import TableDataset as TableDataset
 from .tagged_texts import NO_TAG as NO_TAG
@@ -92,10 +94,12 @@ __all__ = [
     "Relabelled",
     "SOUNDS",
     "SequenceTargets",
+    "SeriesPreprocess",
     "Skipped",
     "Subset",
     "SpanTargets",
     "TableDataset",
+    "TablePreprocess",
     "TaggedTexts",
     "TextDataset",
     "TokenTargets",

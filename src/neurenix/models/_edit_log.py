@@ -14,12 +14,13 @@ from torch import Tensor
 class BeforeEdits:
     """A model's state before the first edit, by the tensors' names in it.
 
-    as_loaded: it was then what its source gives, so that it can be had again from there.
+    as_loaded: it was then what its source gives, so that it can be had again from there. preprocess: what it had then.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     digests: Mapping[str, str]
     as_loaded: bool
+    preprocess: Any = None
 
 
 @final

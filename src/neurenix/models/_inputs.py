@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import ConfigurationError
 from ..storage import read_json
 from ..vision import DetectionInput, ImageInput, SegmentationInput
+from ..vision.channels import channel_scaling, usual_map
 
 _MOST_PIXELS = 8192  # of a side
 
@@ -18,20 +19,17 @@ _MOST_PIXELS = 8192  # of a side
 def fit_image_input(expected: ImageInput, input_shape: Sequence[int] | None) -> ImageInput:
     """The images that weights expect, in another (height, width, channels).
 
-    One channel takes the average of the published means and deviations, as the summed stem filters want;
-    several repeat them in turn, as the repeated filters do.
+    Means and deviations follow the filters of the first layer: one channel takes the average, several repeat them in
+    turn; see vision.channels.
     """
     if input_shape is None:
         return expected
     height, width, channels = _checked_shape(input_shape)
     if channels == expected.channels:
         return replace(expected, size=(height, width))
-    return replace(
-        expected,
-        size=(height, width),
-        mean=_for_channels(expected.mean, channels),
-        std=_for_channels(expected.std, channels),
-    )
+    matrix = usual_map(channels, expected.channels)
+    mean, std = (channel_scaling(values, matrix) for values in (expected.mean, expected.std))
+    return replace(expected, size=(height, width), mean=mean, std=std)
 
 
 def fit_sized_input(
@@ -88,12 +86,6 @@ def _checked_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
             f"{(shape[1], shape[2], shape[0])}."
         )
     return shape
-
-
-def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    if channels == 1:
-        return (sum(values) / len(values),)
-    return tuple(values[channel % len(values)] for channel in range(channels))
 
 
 def _from_timm(stated: Mapping[str, Any], default: ImageInput) -> ImageInput:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import WeightsMismatchError, WeightsWarning
+from ..vision.channels import convert_channels, usual_map
 from ._load_report import LoadReport, TensorFate
 from ._records import Architecture, Parts, StateDict
 
@@ -168,12 +169,10 @@ def _adapt(parts: Parts, name: str, target: Tensor, found: Tensor, stem: str) ->
 
 
 def _adapt_channels(target: Tensor, found: Tensor) -> Tensor | None:
-    """(o, 3, h, w) -> (o, channels, h, w): channels summed for one, repeated and rescaled for several."""
-    from timm.models import adapt_input_conv
-
-    if found.shape[1] != 3 or found.shape[0] != target.shape[0] or found.shape[2:] != target.shape[2:]:
+    """(o, old, h, w) -> (o, channels, h, w), by the usual map of channels; None for filters of another size."""
+    if found.shape[0] != target.shape[0] or found.shape[2:] != target.shape[2:]:
         return None
-    return adapt_input_conv(target.shape[1], found)
+    return convert_channels(found, usual_map(target.shape[1], found.shape[1]))
 
 
 def _adapt_positions(parts: Parts, found: Tensor, target: Tensor) -> Tensor | None:

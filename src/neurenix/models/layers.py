@@ -13,8 +13,10 @@ from collections.abc import Iterable, Sequence
 from torch import nn
 
 from ..errors import ConfigurationError, UnknownNameError
-from ..nn import BASE_LAYER, Extended
+from ..nn import BASE_LAYER, Extended, FrameVectors
 from ._pretrained_model import PretrainedModel
+
+_AROUND = (Extended, FrameVectors)  # whose layer within answers to the name of the whole
 
 
 def layer_names(model: nn.Module, depth: int | None = None) -> list[str]:
@@ -63,7 +65,7 @@ def covered(name: str, layers: Iterable[str]) -> bool:
 def display_name(model: nn.Module, qualified: str) -> str:
     """A qualified name as users write it: without `trunk.`, and with the library's name for the head.
 
-    Layers that others were added to (nn.Extended) keep the names that they had.
+    Layers that others were added to (nn.Extended), or that read frames (nn.FrameVectors), keep the names that they had.
     """
     qualified = _without_extensions(model, qualified)
     if not isinstance(model, PretrainedModel):
@@ -87,13 +89,13 @@ def get_layer(model: nn.Module, name: str) -> nn.Module:
 
 
 def _without_extensions(model: nn.Module, qualified: str) -> str:
-    """The name without the steps into layers that stand within an nn.Extended."""
+    """The name without the steps into layers that stand within an nn.Extended or nn.FrameVectors."""
     if BASE_LAYER not in qualified:
         return qualified
     kept: list[str] = []
     module: nn.Module | None = model
     for part in qualified.split("."):
-        if not (part == BASE_LAYER and isinstance(module, Extended)):
+        if not (part == BASE_LAYER and isinstance(module, _AROUND)):
             kept.append(part)
         module = None if module is None else module._modules.get(part)
     return ".".join(kept)
@@ -102,16 +104,14 @@ def _without_extensions(model: nn.Module, qualified: str) -> str:
 def _is_extended(model: nn.Module, name: str) -> bool:
     """Whether a name is that of the layer within an nn.Extended, which answers to the name of the whole."""
     path, _, last = name.rpartition(".")
-    return last == BASE_LAYER and isinstance(model.get_submodule(path), Extended)
+    return last == BASE_LAYER and isinstance(model.get_submodule(path), _AROUND)
 
 
 def _qualified_names(model: nn.Module) -> dict[str, str]:
     """Displayed name -> qualified name, in model order; the alias `head` comes last."""
     inner = ("", "trunk", "trunk.module")
     qualified = [name for name, _ in model.named_modules() if name not in inner and not _is_extended(model, name)]
-    qualified += [
-        name for name, _ in model.named_parameters() if name.removeprefix(_trunk_prefix(model)).count(".") == 0
-    ]
+    qualified += [name for name, _ in model.named_parameters() if "." not in display_name(model, name)]
     named = {shown: name for name in qualified if (shown := display_name(model, name))}
     if isinstance(model, PretrainedModel):
         named |= {name: name for name in qualified if name == "head" or name.startswith("head.")}

@@ -10,8 +10,13 @@ from .extended import Extended as Extended
 from .extended import Residual as Residual
 from .extended import Skip as Skip
 from .fixed_norm import FixedNorm as FixedNorm
+from .frames import FrameAttention as FrameAttention
+from .frames import FrameVectors as FrameVectors
 from .heads import ACTIVATIONS as ACTIVATIONS
 from .heads import build_head as build_head
+from .input_tokens import EmbeddedTokens as EmbeddedTokens
+from .input_tokens import FeatureTokens as FeatureTokens
+from .input_tokens import SeriesPatches as SeriesPatches
 from .modes import evaluating as evaluating
 from .pooling import POOLINGS as POOLINGS
 from .pooling import Pool as Pool
@@ -36,14 +41,19 @@ __all__ = [
     "AdaptedOutput",
     "BASE_LAYER",
     "Bottleneck",
+    "EmbeddedTokens",
     "Extended",
+    "FeatureTokens",
     "FixedNorm",
+    "FrameAttention",
+    "FrameVectors",
     "POOLINGS",
     "Pool",
     "Prompted",
     "Residual",
     "ScaledInput",
     "ScaledShifted",
+    "SeriesPatches",
     "Skip",
     "Solvable",
     "TaskHead",

@@ -70,6 +70,16 @@ class TextPreprocess:
         grown._tokenizer.add_tokens(list(tokens))
         return grown
 
+    def with_max_length(self, max_length: int) -> TextPreprocess:
+        """The same for texts of another length, in tokens."""
+        from tokenizers import Tokenizer
+
+        longer = copy.copy(self)
+        longer.max_length = max_length
+        longer._tokenizer = Tokenizer.from_str(_serialized(self._tokenizer).decode())
+        longer._tokenizer.enable_truncation(max_length)
+        return longer
+
     def __call__(self, raw: Text) -> dict[str, Tensor]:
         """The token numbers of one text."""
         encoded = self.encode([raw])

@@ -9,6 +9,13 @@ from .features import FeatureExtractor as FeatureExtractor
 from .finetune import Finetuner as Finetuner
 from .heads import attach_head as attach_head
 from .heads import list_heads as list_heads
+from .inputs import adapt_channels as adapt_channels
+from .inputs import adapt_length as adapt_length
+from .inputs import adapt_resolution as adapt_resolution
+from .inputs import adapt_to_series as adapt_to_series
+from .inputs import adapt_to_sounds as adapt_to_sounds
+from .inputs import adapt_to_tables as adapt_to_tables
+from .inputs import adapt_to_video as adapt_to_video
 from .label_errors import find_label_errors as find_label_errors
 from .pretrained import list_models as list_models
 from .pretrained import list_weights as list_weights
@@ -47,6 +54,13 @@ __all__ = [
     "PromptTuner",
     "ScaleShiftTuner",
     "Tunings",
+    "adapt_channels",
+    "adapt_length",
+    "adapt_resolution",
+    "adapt_to_series",
+    "adapt_to_sounds",
+    "adapt_to_tables",
+    "adapt_to_video",
     "add_layer",
     "attach_head",
     "block_influence",

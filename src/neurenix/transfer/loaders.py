@@ -36,8 +36,14 @@ from .arguments import check_types
 from .labels import check_contract, sequence_targets, with_known_labels
 from .one_or_many import many
 
-_MODELS = {"image": "an image", "text": "a text", "sound": "an audio", "music": "a music"}
-_DATA = {"image": "images", "text": "texts", "sound": "sounds", "music": "MIDI files"}
+_MODELS = {
+    **{"image": "an image", "text": "a text", "sound": "an audio", "music": "a music"},
+    **{"video": "a video", "table": "a table", "series": "a time series"},
+}
+_DATA = {
+    **{"image": "images", "text": "texts", "sound": "sounds", "music": "MIDI files"},
+    **{"video": "lists of images", "table": "rows", "series": "arrays (steps, channels)"},
+}
 
 Use = Literal["training", "evaluation", "prediction"]
 

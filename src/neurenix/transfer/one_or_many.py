@@ -31,9 +31,25 @@ def many(data: Any, preprocess: Any) -> Any:
             return _sounds(data)
         case "music":
             return [os.fspath(data)] if isinstance(data, (str, os.PathLike)) else data
+        case "video" | "table" | "series":
+            return _one_as_list(data, preprocess)
         case "image":
             return _images(data, getattr(preprocess.spec, "channels", 3))
     return _from_path(data) if isinstance(data, (str, os.PathLike)) else data
+
+
+def _one_as_list(data: Any, preprocess: Any) -> Any:
+    """One video, row or series as a list of one; a pandas frame as its rows."""
+    if hasattr(data, "to_dict") and hasattr(data, "columns"):
+        return ListDataset(data.to_dict("records"))
+    if isinstance(data, (numpy.ndarray, torch.Tensor)):
+        if preprocess.reads == "series":  # (steps, channels); of one channel also (steps,)
+            one = data.shape[1:] == (preprocess.channels,) or (data.ndim == 1 and preprocess.channels == 1)
+        else:
+            one = preprocess.accepts(data)
+        return data[None] if one else data
+    rows = isinstance(data, list) and bool(data) and preprocess.accepts(data[0])
+    return ListDataset([data]) if not rows and not isinstance(data, tuple) and preprocess.accepts(data) else data
 
 
 def _texts(data: Any) -> Any:

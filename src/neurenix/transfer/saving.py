@@ -160,7 +160,9 @@ def _edits(model: PretrainedModel, whole: bool) -> dict[str, Any] | None:
     if model.edits is None:
         return None
     shapes = {name: list(shape) for name, shape in model.edits.before.shapes.items()} if whole else {}
-    return {"records": list_edits(model), "shapes": shapes}
+    before = model.edits.before.preprocess
+    told = before is not None and not hasattr(before, "save")  # a tokenizer has files, which come with the base
+    return {"records": list_edits(model), "shapes": shapes, "preprocess": before.to_json() if told else None}
 
 
 def _options(head: nn.Module) -> dict[str, Any]:
@@ -220,7 +222,10 @@ def load_tuning(folder: Path, kind: str, *, module: nn.Module | None, device: st
     base = _rebuild_base(manifest, tensors, module, device)
     aside = {name: tensors.pop(name) for name in list(tensors) if name.startswith(PUT_ASIDE)}
     whole = manifest["tensors"]["complete"]
-    restore_edits(base, (manifest.get("edits") or {}).get("records", []), aside if whole else None)
+    edits = manifest.get("edits") or {}
+    if edits.get("preprocess") is not None:
+        base.preprocess = _rebuild_preprocess(edits["preprocess"], folder)
+    restore_edits(base, edits.get("records", []), aside if whole else None)
     if manifest["preprocess"] is not None:
         base.preprocess = _rebuild_preprocess(manifest["preprocess"], folder)
     if manifest.get("head_record") is not None and manifest["settings"].get("head") is None:

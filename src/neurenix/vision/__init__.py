@@ -10,6 +10,7 @@ from .boxed import BoxedDataset as BoxedDataset
 from .boxes import boxes_in_original as boxes_in_original
 from .boxes import detections_in_original as detections_in_original
 from .boxes import pad_images as pad_images
+from .channels import CHANNEL_MAPS as CHANNEL_MAPS
 from .detection import DETECTION_AUGMENTATIONS as DETECTION_AUGMENTATIONS
 from .detection import DetectionPreprocess as DetectionPreprocess
 from .guard import check_images as check_images
@@ -18,10 +19,12 @@ from .preprocess import ImagePreprocess as ImagePreprocess
 from .segmentation import SegmentationDataset as SegmentationDataset
 from .segmentation import SegmentationPreprocess as SegmentationPreprocess
 from .segmentation import original_scores as original_scores
+from .video import VideoPreprocess as VideoPreprocess
 
 __all__ = [
     "AUGMENTATIONS",
     "BoxedDataset",
+    "CHANNEL_MAPS",
     "DETECTION_AUGMENTATIONS",
     "DetectionInput",
     "DetectionPreprocess",
@@ -30,6 +33,7 @@ __all__ = [
     "SegmentationDataset",
     "SegmentationInput",
     "SegmentationPreprocess",
+    "VideoPreprocess",
     "boxes_in_original",
     "check_images",
     "detections_in_original",

@@ -8,6 +8,7 @@ from typing import Any, cast, final
 
 from torch import Tensor, nn
 
+from ...nn import EmbeddedTokens
 from ...packages import require
 from .._records import BuildOptions, Parts, StateDict
 from .._sizes import Extent, read_sizes
@@ -82,8 +83,11 @@ class TextTrunk(nn.Module):
         """`input_ids`, `attention_mask`, `token_type_ids` (or the first alone), each (n, t) -> (n, t, d)."""
         from transformers.masking_utils import create_bidirectional_mask
 
-        inputs = token_inputs(inputs)
-        embedded = self.embeddings(input_ids=inputs["input_ids"], token_type_ids=inputs.get("token_type_ids"))
+        if isinstance(self.embeddings, EmbeddedTokens):  # made to read something else than texts
+            embedded = self.embeddings(inputs)
+        else:
+            inputs = token_inputs(inputs)
+            embedded = self.embeddings(input_ids=inputs["input_ids"], token_type_ids=inputs.get("token_type_ids"))
         mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=embedded, attention_mask=inputs.get("attention_mask")
         )

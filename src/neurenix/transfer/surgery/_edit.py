@@ -39,6 +39,14 @@ class Edit(abc.ABC):
         """What is done, in words, as a message goes on after "after …"."""
 
 
+class InputEdit(Edit):
+    """An edit after which the model reads other inputs than before."""
+
+    @abc.abstractmethod
+    def inputs_after(self, model: nn.Module, inputs: Any) -> Any:
+        """A batch that the edited model reads, to try it out with. inputs: one that it read before."""
+
+
 EDITS: Registry[type[Any]] = Registry("edit")
 
 
@@ -90,7 +98,8 @@ def perform(
     edit.apply(trial.twin, Changes(tensors))
     _check_ties(slots, trial.twin, edit)
     _check_head(trial, edit)
-    check_flow(trial.twin, trial.inputs, trial.before, edit.describe())
+    inputs = edit.inputs_after(trial.twin, trial.inputs) if isinstance(edit, InputEdit) else trial.inputs
+    check_flow(trial.twin, inputs, trial.before, edit.describe())
     log = edit_log(model)
     if log is None:
         log = EditLog(_before_edits(model))
@@ -237,6 +246,7 @@ def _before_edits(model: nn.Module) -> BeforeEdits:
         shapes={name: tuple(tensor.shape) for name, tensor in state.items()},
         digests=digests,
         as_loaded=isinstance(model, PretrainedModel) and is_as_loaded(model, digests),
+        preprocess=getattr(model, "preprocess", None),
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ...errors import EditError
-from ...nn import FixedNorm, Residual, Skip
+from ...nn import FeatureTokens, FixedNorm, Residual, SeriesPatches, Skip
 from ...registry import Registry
 
 Record = Mapping[str, Any]
@@ -28,7 +28,7 @@ for _layer in (
     *(nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Softsign, nn.GLU, nn.Softmax),
     *(nn.AvgPool1d, nn.AvgPool2d, nn.MaxPool1d, nn.MaxPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d),
     *(nn.AdaptiveMaxPool2d, nn.Upsample, nn.PixelShuffle, nn.PixelUnshuffle, nn.ZeroPad2d, nn.ReflectionPad2d),
-    *(nn.Sequential, Skip, FixedNorm),
+    *(nn.Sequential, Skip, FixedNorm, FeatureTokens, SeriesPatches),
 ):
     LAYERS.add(_layer.__name__, _layer)
 

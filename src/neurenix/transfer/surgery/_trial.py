@@ -171,6 +171,8 @@ def _shape(value: Any) -> Any:
 
 
 def _raw_sample(preprocess: Any) -> Any:
+    if hasattr(preprocess, "example"):
+        return preprocess.example()
     match getattr(preprocess, "reads", None):
         case "image":
             return numpy.zeros((64, 64, getattr(preprocess.spec, "channels", 3)), dtype=numpy.uint8)

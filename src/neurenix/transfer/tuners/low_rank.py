@@ -10,6 +10,7 @@ from torch import nn
 
 from ...errors import ConfigurationError
 from ...models import PretrainedModel, covered, display_name, match_layers
+from ...nn import FrameVectors
 from .places import is_transposed, layers_of, linear_layers, names_within
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ _USUAL = ("attention.query", "attention.value", "attention.qkv")
 
 def inner(model: PretrainedModel) -> nn.Module:
     """The module of the library or the user, whose own names of layers peft's files speak of."""
-    return model.trunk if model.architecture is not None else model.trunk.get_submodule("module")
+    trunk = model.trunk.base_layer if isinstance(model.trunk, FrameVectors) else model.trunk
+    return trunk if model.architecture is not None else trunk.get_submodule("module")
 
 
 def target_names(
