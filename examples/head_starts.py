@@ -58,14 +58,19 @@ def starts(small: bool) -> list[tuple[Any, ...]]:
 
 
 def ages(small: bool) -> list[tuple[Any, ...]]:
-    """Three heads for values on the same frozen network, and the share of true ages in what two of them call 80 %."""
-    side, count, epochs = (32, 24, 2) if small else (96, 320, 30)
+    """Heads for values on the same frozen network, and the share of true ages in what they call 80 % of them.
+
+    320 trees are few for 1,280 features: a head that is trained on them knows them too well to tell how wrong it will
+    be about others. One that is solved takes its spread from what it foretells of each tree without having seen it.
+    """
+    side, count, epochs = (32, 24, 2) if small else (96, 320, 20)
     drawn = [trees(count, side, seed) for seed in (0, 1)]
     truth = np.asarray(drawn[1][1])
     kinds: dict[str, heads.HeadKind] = {
         "regression, closed form": heads.Regression(num_outputs=1, units=["years"], start="closed_form"),
-        "quantile": heads.Quantile(num_outputs=1, units=["years"], levels=[0.1, 0.5, 0.9]),
-        "gaussian": heads.Gaussian(num_outputs=1, units=["years"]),
+        "quantile, closed form": heads.Quantile(num_outputs=1, units=["years"], start="closed_form"),
+        "gaussian, closed form": heads.Gaussian(num_outputs=1, units=["years"], start="closed_form"),
+        "gaussian, trained": heads.Gaussian(num_outputs=1, units=["years"]),
     }
     rows = []
     for name, kind in kinds.items():
@@ -73,8 +78,10 @@ def ages(small: bool) -> list[tuple[Any, ...]]:
         model = load_pretrained_model("efficientnet-lite0", input_shape=(side, side, 3), device="cpu")
         # images that are ready are taken as they are: random crops would change the size that tells the age
         train, test = (ListDataset(images, years, transform=model.preprocess) for images, years in drawn)
-        tuner = Finetuner(model, head=kind, strategy="head", learning_rate=3e-3, metrics=["r2", "mae"])
-        tuner.fit(train, epochs=epochs, batch_size=32, run=False)
+        solved = "closed form" in name
+        rate = BARELY if solved else 3e-3
+        tuner = Finetuner(model, head=kind, strategy="head", learning_rate=rate, metrics=["r2", "mae"])
+        tuner.fit(train, epochs=1 if solved else epochs, batch_size=32, run=False)
         found = tuner.evaluate(test)
         covered = share_covered(tuner, test, truth)
         shown = "" if covered is None else f"{covered:.2f}"
