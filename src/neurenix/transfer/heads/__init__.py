@@ -5,9 +5,14 @@ from ._attach import list_heads as list_heads
 from ._backbone import Backbone as Backbone
 from ._kind import HEADS as HEADS
 from ._kind import HeadKind as HeadKind
+from .anchor_free import AnchorFree as AnchorFree
+from .anchors import Anchors as Anchors
 from .cosine import Cosine as Cosine
+from .deeplab import DeepLab as DeepLab
+from .fcn import FCN as FCN
 from .gaussian import Gaussian as Gaussian
 from .linear import Linear as Linear
+from .linear_segmentation import LinearSegmentation as LinearSegmentation
 from .mlp import MLP as MLP
 from .multi_label import MultiLabel as MultiLabel
 from .nearest_neighbours import NearestNeighbours as NearestNeighbours
@@ -15,6 +20,7 @@ from .ordinal import Ordinal as Ordinal
 from .prototype import Prototype as Prototype
 from .quantile import Quantile as Quantile
 from .regression import Regression as Regression
+from .unet import UNet as UNet
 
 __all__ = [
     "HEADS",
@@ -32,4 +38,10 @@ __all__ = [
     "Regression",
     "attach_head",
     "list_heads",
+    "AnchorFree",
+    "Anchors",
+    "DeepLab",
+    "FCN",
+    "LinearSegmentation",
+    "UNet",
 ]

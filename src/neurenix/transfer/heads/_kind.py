@@ -45,6 +45,13 @@ class HeadKind(abc.ABC):
         Raises ConfigurationError for a backbone that cannot carry it.
         """
 
+    def preprocessing(self, preprocess: Any) -> Any:
+        """The preprocessing of a model with this head, made of the one that it has; by default the same.
+
+        Given what it made, it gives the same again. Raises ConfigurationError where none can be made.
+        """
+        return preprocess
+
     def check(self) -> None:  # noqa: B027  (most have nothing more to refuse)
         """Raise ConfigurationError for values that cannot work; types are checked already."""
 
