@@ -51,6 +51,11 @@ from .subset import Subset as Subset
 from .subset import split as split
 from .tables import HuggingFaceDataset as HuggingFaceDataset
 from .tables import TableDataset as TableDataset
+from .tagged_texts import NO_TAG as NO_TAG
+from .tagged_texts import TaggedTexts as TaggedTexts
+from .tagged_texts import TokenTargets as TokenTargets
+from .tagged_texts import has_tagged_words as has_tagged_words
+from .tagged_texts import texts_of as texts_of
 from .voc import VocDataset as VocDataset
 from .written_targets import ReadTargets as ReadTargets
 from .written_targets import SequenceTargets as SequenceTargets
@@ -73,6 +78,7 @@ __all__ = [
     "ImageFolder",
     "ListDataset",
     "MaskFolder",
+    "NO_TAG",
     "PREPROCESSES",
     "PreparedDataset",
     "Preprocess",
@@ -83,7 +89,9 @@ __all__ = [
     "Skipped",
     "Subset",
     "TableDataset",
+    "TaggedTexts",
     "TextDataset",
+    "TokenTargets",
     "VocDataset",
     "WrittenTargets",
     "YoloDataset",
@@ -95,7 +103,9 @@ __all__ = [
     "describe",
     "epoch_order",
     "images_directly_in",
+    "has_tagged_words",
     "innermost",
+    "texts_of",
     "is_random",
     "known_targets",
     "label_names",

@@ -54,7 +54,7 @@ def prepare(task: TaskKind, num_outputs: int, outputs: Tensor, targets: Tensor) 
     outputs, targets = outputs.detach(), targets.detach()
     if task == "token_tagging":
         _check_shapes(task, outputs, targets, (*targets.shape[:2], num_outputs), tuple(outputs.shape[:2]))
-        return prepare("multi_class", num_outputs, outputs[targets >= 0], targets[targets >= 0])
+        return prepare("multi_class", num_outputs, outputs[targets >= 0], targets[targets >= 0].long())
     if task == "multi_class":
         _check_shapes(task, outputs, targets, (len(outputs), num_outputs), (len(outputs),))
         if targets.is_floating_point():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigurationError, InputMismatchError
-from ..nn import Pool, TaskHead
+from ..nn import Pool, TaskHead, as_tokens
 from ..vision import ImageInput
 from ._load_report import LoadReport
 from ._reading import outputs_of_layers
@@ -97,6 +97,24 @@ class PretrainedModel(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             return self.pool(features.to(like.dtype), mask)
 
+    def tokens(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Tokens, or the places of a map row by row, (n, tokens, channels), and which of them are real, (n, tokens).
+
+        Class tokens and the like are left out. Raises InputMismatchError for a network that gives one vector.
+        """
+        mask, features = self._mask(inputs), self.trunk(self._entering(inputs))
+        features = features[-1] if isinstance(features, tuple) else features
+        if features.ndim < 3:
+            raise InputMismatchError(
+                f"{self.name} gives one vector for each sample, {tuple(features.shape)}, and the head reads tokens "
+                "(n, tokens, channels); take a network that gives them."
+            )
+        is_own = self.architecture is None  # what entered a linear layer has its channels last
+        tokens = as_tokens(features, self.pool.channels_last or is_own)[:, self.pool.prefix_tokens :]
+        if mask is None:
+            return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        return tokens, mask[:, self.pool.prefix_tokens :].bool()
+
     def read(self, inputs: Inputs) -> Any:
         """What the head reads: pooled features; of a TaskHead, what it asks for.
 
@@ -104,6 +122,8 @@ class PretrainedModel(nn.Module):
         """
         if not isinstance(self.head, TaskHead) or self.head.reads == "vector":
             return self.embed(inputs)
+        if self.head.reads == "tokens":
+            return self.tokens(inputs)
         entering = self._entering(inputs)
         return outputs_of_layers(self.trunk, self.head.layers, entering) if self.head.layers else self.trunk(entering)
 

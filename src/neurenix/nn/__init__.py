@@ -11,6 +11,7 @@ from .heads import build_head as build_head
 from .modes import evaluating as evaluating
 from .pooling import POOLINGS as POOLINGS
 from .pooling import Pool as Pool
+from .pooling import as_tokens as as_tokens
 from .prompts import Prompted as Prompted
 from .scale_shift import ScaledInput as ScaledInput
 from .scale_shift import ScaledShifted as ScaledShifted
@@ -40,6 +41,7 @@ __all__ = [
     "TaskHead",
     "VectorHead",
     "Wrapper",
+    "as_tokens",
     "build_head",
     "evaluating",
     "unwrap",

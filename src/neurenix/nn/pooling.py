@@ -34,7 +34,7 @@ class Pool(nn.Module):
         """features: any layout named in the class docstring. mask: (n, tokens), 1 where a token is real."""
         if self.mode == "none" or features.ndim <= 2:
             return features
-        tokens = _as_tokens(features, self.channels_last)
+        tokens = as_tokens(features, self.channels_last)
         weights = tokens.new_ones(tokens.shape[:2]) if mask is None else mask.to(tokens.dtype)
         if self.mode != "cls":
             tokens, weights = tokens[:, self.prefix_tokens :], weights[:, self.prefix_tokens :]
@@ -87,6 +87,6 @@ def generalised_mean(tokens: Tensor, weights: Tensor, power: float = 3.0, floor:
     return average(tokens.clamp(min=floor).pow(power), weights).pow(1 / power)
 
 
-def _as_tokens(features: Tensor, channels_last: bool) -> Tensor:
+def as_tokens(features: Tensor, channels_last: bool) -> Tensor:
     """(n, c, *space) or (n, *space, c) -> (n, places, c)."""
     return features.flatten(1, -2) if channels_last else features.flatten(2).transpose(1, 2)

@@ -16,8 +16,9 @@ class TaskHead(nn.Module, abc.ABC):
     answers with head(model.read(inputs), inputs); its pooled features are still there, for another head.
 
     task: one of metrics.TaskKind, e.g. "detection".
-    reads: "features", what the trunk gives, or "vector", what is pooled of it, (n, feature_size). A head that reads a
-        vector has no use for the inputs, and frozen layers below it run once for each sample.
+    reads: "features", what the trunk gives; "vector", what is pooled of it, (n, feature_size): such a head has no use
+        for the inputs, and frozen layers below it run once for each sample; or "tokens", a pair of
+        (n, tokens, feature_size), leading class tokens left out, and (n, tokens) bool, True where a token is real.
     layers: of which layers of the trunk it reads the outputs, as a tuple and in this order, by their names below the
         trunk; none for what the trunk gives.
     has_classes: whether for_classes makes sense; of a language model's next tokens it does not.
@@ -26,7 +27,7 @@ class TaskHead(nn.Module, abc.ABC):
     """
 
     task: ClassVar[str]
-    reads: ClassVar[Literal["features", "vector"]] = "features"
+    reads: ClassVar[Literal["features", "vector", "tokens"]] = "features"
     layers: Sequence[str] = ()
     has_classes: ClassVar[bool] = True
     options: ClassVar[tuple[str, ...]] = ()

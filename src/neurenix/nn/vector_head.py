@@ -12,6 +12,11 @@ from torch import Tensor, nn
 class Solvable(abc.ABC):
     """A head that is set from features and targets at once, before any step is made."""
 
+    @property
+    def is_solvable(self) -> bool:
+        """Whether it has a closed form as it is made: one with hidden layers has none."""
+        return True
+
     @abc.abstractmethod
     def solve(self, features: Tensor, targets: Tensor) -> None:
         """Set what the head learns. features: (n, feature_size) float32; targets: (n,) or (n, k), those of its loss."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,3 +23,20 @@ def restored(outputs: Any, decode: Callable[[Sequence[int]], str]) -> Any:
     """Texts for answers that are tokens (n, t), whole numbers; anything else (scores) as it is."""
     tokens = isinstance(outputs, Tensor) and outputs.ndim == 2 and not outputs.is_floating_point()
     return [decode(row) for row in outputs.tolist()] if tokens else outputs
+
+
+def first_tokens(text: str, offsets: Sequence[tuple[int, int]], special: Sequence[int]) -> list[int]:
+    """For each word of a text, as blanks separate them, the place of the first token that has a letter of it; else -1.
+
+    offsets: of each token, the letters from start to before end. special: 1 for tokens that are not of the text.
+    """
+    owner = [-1] * len(text)
+    words = list(re.finditer(r"\S+", text))
+    for number, word in enumerate(words):
+        owner[word.start() : word.end()] = [number] * (word.end() - word.start())
+    places = [-1] * len(words)
+    for place, (start, end) in reversed(list(enumerate(offsets))):
+        for number in {owner[letter] for letter in range(start, end)} - {-1}:
+            if not special[place]:
+                places[number] = place
+    return places

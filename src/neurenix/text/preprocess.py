@@ -13,7 +13,7 @@ from torch import Tensor
 from ..data import PREPROCESSES, Dataset, report
 from ..errors import ConfigurationError, TextTooLongError
 from ..storage import check_hash, write_bytes
-from ._targets import padded_targets, restored
+from ._targets import first_tokens, padded_targets, restored
 from ._tokenizers import TOKENIZER_FILE, open_tokenizer, padding_token
 from .guard import check_tokens
 from .tokenized import Encoded, TokenizedDataset
@@ -83,6 +83,13 @@ class TextPreprocess:
     def encode_targets(self, texts: Sequence[Text]) -> Tensor:
         """Token numbers of target texts (n, longest), padded with -100: what the losses of language heads take."""
         return padded_targets(self.encode(texts).ids)
+
+    def word_places(self, texts: Sequence[str]) -> list[list[int]]:
+        """For each word of each text, as blanks separate them, the place of its first token; -1 where it was cut."""
+        return [
+            first_tokens(text, encoding.offsets, encoding.special_tokens_mask)
+            for text, encoding in zip(texts, self._tokenizer.encode_batch(list(texts)), strict=True)
+        ]
 
     def words(self, text: str) -> list[int]:
         """Token numbers of a text, without those that the tokenizer puts around it."""

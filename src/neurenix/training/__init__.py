@@ -4,6 +4,7 @@ from .closed_form import ClosedFormHead as ClosedFormHead
 from .closed_form import classification_head as classification_head
 from .closed_form import multi_label_head as multi_label_head
 from .closed_form import ridge_head as ridge_head
+from .discriminant import discriminant_head as discriminant_head
 from .evaluation import outputs_of as outputs_of
 from .freezing import FreezeSchedule as FreezeSchedule
 from .freezing import Phase as Phase
@@ -76,6 +77,7 @@ __all__ = [
     "balanced_class_weights",
     "build_optimizer",
     "classification_head",
+    "discriminant_head",
     "check_rate",
     "constant_schedule",
     "expanded",

@@ -30,6 +30,11 @@ class RunOptions:
     strict: bool = False
     on_save_error: str = "raise"
 
+    @property
+    def keeps(self) -> bool:
+        """Whether anything may be left on the disk."""
+        return self.run is not False
+
     def __post_init__(self) -> None:
         Checkpoints(Path(), self.checkpoint_every, self.on_save_error)
         if not isinstance(self.run, (str, Path, type(None))) and self.run is not False:

@@ -21,10 +21,12 @@ from ..training import (
     LoopSettings,
     Objective,
     classification_head,
+    discriminant_head,
     labelled,
     multi_label_head,
     ridge_head,
 )
+from .heads._kind import start_of
 
 
 def solve_head(model: PretrainedModel, features_of: Callable[[], Features], task: TaskKind) -> None:
@@ -32,7 +34,7 @@ def solve_head(model: PretrainedModel, features_of: Callable[[], Features], task
 
     Raises ConfigurationError for heads with hidden layers, which have no closed form.
     """
-    if isinstance(model.head, Solvable):
+    if isinstance(model.head, Solvable) and model.head.is_solvable:
         known = features_of()
         model.head.solve(known.features, known.targets)
         return
@@ -44,20 +46,35 @@ def solve_head(model: PretrainedModel, features_of: Callable[[], Features], task
         )
     known = features_of()
     features, targets = known.features, known.targets
+    if start_of(model.head_record) == "lda":
+        _check_classes(task)
+        _set(linear, *discriminant_head(features, targets, linear.out_features))
+        return
     if task == "multi_class":
         solved = classification_head(features, targets, linear.out_features)
     elif task == "multi_label":
         solved = multi_label_head(features, targets.reshape(len(targets), -1))
     else:
         solved = ridge_head(features, targets.reshape(len(targets), -1))
-    with torch.no_grad():
-        linear.weight.copy_(solved.weight)
-        linear.bias.copy_(solved.bias)
+    _set(linear, solved.weight, solved.bias)
+
+
+@torch.no_grad()
+def _set(linear: nn.Linear, weight: Tensor, bias: Tensor) -> None:
+    linear.weight.copy_(weight)
+    linear.bias.copy_(bias)
+
+
+def _check_classes(task: TaskKind) -> None:
+    if task != "multi_class":
+        raise ConfigurationError(
+            f"start='lda' is for one class per sample, and this loss is for {task}; take start='closed_form'."
+        )
 
 
 def is_solvable(head: nn.Module) -> bool:
     """Whether a head has a closed form."""
-    return isinstance(head, Solvable) or the_linear_layer(head) is not None
+    return head.is_solvable if isinstance(head, Solvable) else the_linear_layer(head) is not None
 
 
 def the_linear_layer(head: nn.Module) -> nn.Linear | None:

@@ -3,15 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
 from torch import Tensor
 
-from ..data import ReadTargets, SequenceTargets, WrittenTargets, known_targets, label_names, relabelled
+from ..data import (
+    ReadTargets,
+    SequenceTargets,
+    TokenTargets,
+    WrittenTargets,
+    has_tagged_words,
+    innermost,
+    known_targets,
+    label_names,
+    relabelled,
+)
 from ..errors import LabelMismatchError
 from ..models import PretrainedModel
 from ..nn import TaskHead
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelContract:
+    """What a model's answers mean, beside its weights.
+
+    names: of the outputs, in order. units: of values, in order. ignore_index: in targets, what is no class. background:
+    the class that is none of the things looked for. Empty and None where there is no such.
+    """
+
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    ignore_index: int | None
+    background: Any
+
+
+def contract_of(model: PretrainedModel) -> LabelContract:
+    """A model's contract: the names it was tuned on, and what its head's record says."""
+    record = model.head_record or {}
+    return LabelContract(
+        names=tuple(model.categories),
+        units=tuple(record.get("units", ())),
+        ignore_index=record.get("ignore_index"),
+        background=record.get("background"),
+    )
+
+
+def check_contract(model: PretrainedModel, dataset: Any) -> None:
+    """Raise LabelMismatchError where names or units cannot be those of the model's head.
+
+    dataset: one with an attribute `units`, a name for each value, is held to those of the head.
+    """
+    contract, record = contract_of(model), model.head_record or {}
+    outputs = record.get("num_outputs")
+    if contract.names and outputs not in (None, len(contract.names)):
+        raise LabelMismatchError(
+            f"model.categories has {len(contract.names)} names ({_shown(contract.names)}) for a head with {outputs} "
+            "outputs; name each output, in order."
+        )
+    units = innermost(dataset, "units")
+    if units is not None and contract.units and tuple(units) != contract.units:
+        raise LabelMismatchError(
+            f"the targets are in {_shown(list(units))}, and the model answers in {_shown(contract.units)}; convert the "
+            "targets, or tune a head with units of theirs."
+        )
 
 
 def with_known_labels(dataset: Any, categories: Sequence[str], num_outputs: int, training: bool) -> Any:
@@ -53,6 +109,8 @@ def sequence_targets(model: PretrainedModel, dataset: Any) -> Callable[[Any], Se
     head, texts = model.head, label_names(dataset)
     if not isinstance(head, TaskHead):
         return None
+    if head.task == "token_tagging":
+        return _token_targets(model, dataset)
     if head.task == "generation" and texts:
         raise LabelMismatchError(
             f"this model learns to go on with the texts that it reads, and the data has targets beside them "
@@ -64,6 +122,17 @@ def sequence_targets(model: PretrainedModel, dataset: Any) -> Callable[[Any], Se
         return None
     encode = getattr(head, "encode", None) or partial(_encoded, model.preprocess)
     return partial(WrittenTargets, encode=encode)
+
+
+def _token_targets(model: PretrainedModel, dataset: Any) -> Callable[[Any], SequenceTargets] | None:
+    if not has_tagged_words(dataset):
+        return None
+    if not hasattr(model.preprocess, "word_places"):
+        raise LabelMismatchError(
+            f"these texts have a tag for each word, and {model.name} has no tokenizer that tells where words begin; "
+            "give ready tokens with targets (n, tokens)."
+        )
+    return partial(TokenTargets, places=model.preprocess.word_places)
 
 
 def _encoded(preprocess: Any, text: str) -> Tensor:

@@ -20,16 +20,19 @@ from ..data import (
     TableDataset,
     TextDataset,
     as_dataset,
+    has_tagged_words,
     innermost,
     prepare,
+    texts_of,
 )
 from ..errors import ConfigurationError, InputMismatchError, LabelMismatchError, NeurenixError
+from ..metrics import TaskKind
 from ..models import PretrainedModel
 from ..nn import evaluating
 from ..training import Objective
 from ..training.faults import is_out_of_memory
 from .arguments import check_types
-from .labels import sequence_targets, with_known_labels
+from .labels import check_contract, sequence_targets, with_known_labels
 from .one_or_many import many
 
 _MODELS = {"image": "an image", "text": "a text", "sound": "an audio", "music": "a music"}
@@ -62,11 +65,14 @@ def loader_for(
     if use == "prediction":
         data = many(data, model.preprocess)
     dataset = ArrayDataset(data) if isinstance(data, torch.Tensor) else as_dataset(data)
+    check_contract(model, None if use == "prediction" else dataset)
     if use != "prediction":
         _check_kind(dataset, model.preprocess)
         _check_labelled(dataset)
+    elif _tags_words(model) and has_tagged_words(dataset):
+        dataset = TextDataset(texts_of(dataset))
     sequences = None if use == "prediction" else sequence_targets(model, dataset)
-    if use != "prediction" and sequences is None:
+    if use != "prediction" and (sequences is None or _tags_words(model)):
         dataset = with_known_labels(dataset, categories, num_outputs, use == "training")
     prepared = prepare(dataset, model.preprocess, use == "training")
     prepared = prepared if sequences is None else sequences(prepared)
@@ -78,6 +84,10 @@ def loader_for(
         views=views if use == "training" else None,
         **{"batch_size": batch_size, "num_workers": num_workers, **own},
     )
+
+
+def _tags_words(model: PretrainedModel) -> bool:
+    return getattr(model.head, "task", None) == "token_tagging"
 
 
 def first_batch(loader: DataLoader, model: PretrainedModel, objective: Objective | None = None) -> Batch:
@@ -95,8 +105,10 @@ def first_batch(loader: DataLoader, model: PretrainedModel, objective: Objective
     return batch
 
 
-def check_is_no_pair(train: Any, validation: Any) -> None:
+def check_is_no_pair(train: Any, validation: Any, task: TaskKind) -> None:
     """Raise ConfigurationError for fit(X, y): targets where the validation data belong."""
+    if task == "generation":  # whose data are texts alone
+        return
     if not hasattr(train, "__len__") or not isinstance(validation, Sequence) and not hasattr(validation, "ndim"):
         return
     if isinstance(validation, (str, tuple)) or len(train) != len(validation):

@@ -9,7 +9,7 @@ import numpy
 import torch
 from torch import nn
 
-from ..data import DataLoader
+from ..data import DataLoader, texts_of
 from ..devices import Precision, autocast, resolve_precision
 from ..errors import ConfigurationError
 from ..metrics import TaskKind
@@ -54,10 +54,27 @@ def predict(
 def task_answers(model: PretrainedModel, loader: DataLoader, precision: Precision) -> Any:
     """The answers of a TaskHead: as dense_answers gives them; of one that reads a vector as one array, or names."""
     head = cast(TaskHead, model.head)
+    if head.task == "token_tagging":
+        return tags_of_words(model, loader.dataset, dense_answers(model, loader, precision))
     if head.reads != "vector":
         return dense_answers(model, loader, precision)
     values = vector_answers(model, loader, precision, head.answers)
     return numpy.asarray(model.categories)[values] if head.task == "ordinal" and model.categories else values
+
+
+def tags_of_words(model: PretrainedModel, dataset: Any, answers: list[torch.Tensor]) -> list[Any]:
+    """Tags of tokens as those of words: a list for each text, None for words that were cut; else arrays (tokens,).
+
+    dataset: prepared from texts, one for each of the answers.
+    """
+    if not hasattr(model.preprocess, "word_places") or not hasattr(dataset, "dataset"):
+        return [tags.numpy() for tags in answers]
+    texts = texts_of(dataset.dataset)
+    names: Any = model.categories or range(cast(TaskHead, model.head).num_outputs)
+    return [
+        [None if place < 0 else names[int(tags[place])] for place in places]
+        for tags, places in zip(answers, model.preprocess.word_places(texts), strict=True)
+    ]
 
 
 def vector_answers(

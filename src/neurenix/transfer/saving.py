@@ -8,9 +8,10 @@ names the tensor file by hash, so a kill at any moment leaves the previous tunin
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from ..storage import (
 from ..training import MODEL_FOLDER, RUN_FILE
 from .heads._attach import put_on
 from .heads._kind import begun, kind_from
+from .labels import contract_of
 from .pretrained import load_pretrained_model, rebuild_model
 
 MANIFEST = "neurenix.json"
@@ -55,6 +57,7 @@ class SavedTuning:
     options: dict[str, Any]
     head_record: dict[str, Any] | None
     categories: tuple[str, ...]
+    labels: dict[str, Any] | None
     history: list[dict[str, Any]]
     complete: bool
 
@@ -78,6 +81,12 @@ class SavedTuning:
             )
         model.categories = self.categories
         model.head_record = begun(self.head_record) if self.history else self.head_record
+        found = json.loads(json.dumps(asdict(contract_of(model))))
+        if self.labels not in (None, found):
+            raise DamagedFileError(
+                f"the saved model's answers mean {self.labels}, and its head and names say {found}; the manifest was "
+                "changed. Restore it from a copy."
+            )
 
 
 def base_digests(model: PretrainedModel) -> dict[str, str]:
@@ -130,6 +139,7 @@ def save_tuning(
         "base": dict(model.source) if model.source else None,
         "licence": model.weights_info.licence if model.weights_info else None,
         "categories": list(model.categories),
+        "labels": asdict(contract_of(model)),
         "head": _options(model.head),
         "head_record": None if model.head_record is None else dict(model.head_record),
         "preprocess": model.preprocess.to_json() if model.preprocess is not None else None,
@@ -223,6 +233,7 @@ def load_tuning(folder: Path, kind: str, *, module: nn.Module | None, device: st
         options=manifest.get("head", {}),
         head_record=manifest.get("head_record"),
         categories=tuple(manifest["categories"]),
+        labels=manifest.get("labels"),
         history=manifest["history"],
         complete=manifest["tensors"]["complete"],
     )

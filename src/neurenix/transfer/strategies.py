@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import ConfigurationError
 from ..models import PretrainedModel, covered, display_name, match_layers
-from ..nn import Solvable, TaskHead
+from ..nn import TaskHead
 from ..registry import Registry
 from ..training import FreezeSchedule, Phase, constant_schedule, progressive_schedule
 from .closed_form_head import is_solvable
@@ -37,6 +37,12 @@ class Plan:
     closed_form: bool = False
     reason: str = ""
     is_news: bool = False
+
+    def announced(self) -> Plan:
+        """Itself, the reason printed where it is news."""
+        if self.is_news:
+            print(f"neurenix: {self.reason}")
+        return self
 
 
 STRATEGIES: Registry[Callable[[Job], Plan]] = Registry("strategy")
@@ -94,7 +100,7 @@ def lp_ft(job: Job) -> Plan:
             f"strategy='lp_ft' solves the head in closed form, and it has start={start_of(job.model.head_record)!r}; "
             "leave start out, or take another strategy."
         )
-    if isinstance(job.model.head, TaskHead) and not isinstance(job.model.head, Solvable):
+    if isinstance(job.model.head, TaskHead) and not is_solvable(job.model.head):
         raise ConfigurationError(
             f"strategy='lp_ft' solves a linear head in closed form, and this model's head does {job.model.head.task}; "
             "take 'progressive', 'partial' or 'full'."

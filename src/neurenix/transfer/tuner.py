@@ -139,8 +139,7 @@ class Tuner(abc.ABC):
         )
         self._check_ready()
         check_types({"epochs": epochs}, {"epochs": int})
-        if self.task != "generation":  # whose data are texts alone
-            check_is_no_pair(train_dataset, val_dataset)
+        check_is_no_pair(train_dataset, val_dataset, self.task)
         self._build_missing_head(train_dataset)
         train = self._loader(train_dataset, batch_size, num_workers, "training")
         names = self.model.categories or tuple(label_names(train.dataset))
@@ -148,32 +147,30 @@ class Tuner(abc.ABC):
         first = [self._checked(loader) for loader in (train, validation)]
         self._begin_head(train, names)
         callbacks = checked_callbacks(callbacks, self.settings.logged(self._metrics.names, validation is not None))
-        keep = run is not False
 
         @functools.cache
         def features() -> Features:
             loader = self._loader(train_dataset, batch_size, num_workers)
-            return head_features(self.model, loader, self._objective(None), self._loop_settings(keep=keep), train.note)
+            return head_features(
+                self.model, loader, self._objective(None), self._loop_settings(keep=options.keeps), train.note
+            )
 
         if not learns(self.model.head):
             validate = functools.partial(self.evaluate, val_dataset, batch_size, num_workers)
             return remember(self.model, features, None if val_dataset is None else validate, options, self.history)
-        plan = self._plan(samples=len(train.dataset), epochs=epochs)
-        if plan.is_news:
-            print(f"neurenix: {plan.reason}")
-        solves_head = is_solved(self.model, plan.closed_form, not self._head_is_ready)
+        plan = self._plan(samples=len(train.dataset), epochs=epochs).announced()
+        known = features if is_solved(self.model, plan.closed_form, not self._head_is_ready) else None
 
         def prepare() -> None:
-            if solves_head:
-                solve_head(self.model, features, self.task)
+            if known is not None:
+                solve_head(self.model, known, self.task)
             self.model.head_record = begun(self.model.head_record)
 
         def job() -> dict[str, Any]:
             data = {**describe_data("training", train, first[0]), **describe_data("validation", validation, first[1])}
             return describe_fit(self.model, self.optimizer, self._stored_settings(), data, epochs)
 
-        known = features if solves_head else None
-        loop = self._loop(plan, self._objective(train.dataset), callbacks, features=known, keep=keep)
+        loop = self._loop(plan, self._objective(train.dataset), callbacks, features=known, keep=options.keeps)
         fit_in_run(loop, train, validation, epochs, job=job, options=options, prepare=prepare)
         self._head_is_ready, self.model.head_record = True, begun(self.model.head_record)
         return self.history

@@ -20,28 +20,30 @@ from .ordinal import Ordinal as Ordinal
 from .prototype import Prototype as Prototype
 from .quantile import Quantile as Quantile
 from .regression import Regression as Regression
+from .token_tagging import TokenTagging as TokenTagging
 from .unet import UNet as UNet
 
 __all__ = [
+    "FCN",
     "HEADS",
     "MLP",
+    "AnchorFree",
+    "Anchors",
     "Backbone",
     "Cosine",
+    "DeepLab",
     "Gaussian",
     "HeadKind",
     "Linear",
+    "LinearSegmentation",
     "MultiLabel",
     "NearestNeighbours",
     "Ordinal",
     "Prototype",
     "Quantile",
     "Regression",
+    "TokenTagging",
+    "UNet",
     "attach_head",
     "list_heads",
-    "AnchorFree",
-    "Anchors",
-    "DeepLab",
-    "FCN",
-    "LinearSegmentation",
-    "UNet",
 ]

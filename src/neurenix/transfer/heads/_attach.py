@@ -12,7 +12,7 @@ from ...errors import ConfigurationError, LabelMismatchError
 from ...metrics import TaskKind
 from ...models import PretrainedModel, adopt
 from ._backbone import backbone_of
-from ._kind import HEADS, HeadKind, begun, record_of
+from ._kind import HEADS, SOLVED, HeadKind, begun, record_of
 from ._starts import copy_rows
 
 
@@ -65,7 +65,7 @@ def attach_head(
     put_on(changed, kind, seed, categories)
     if start == "by_name":
         print(f"neurenix: {copy_rows(former, names, changed.head, categories)}")
-    if start != "closed_form":
+    if start not in SOLVED:
         changed.head_record = begun(changed.head_record)
     return changed
 

@@ -11,7 +11,7 @@ from ...data import all_targets
 from ...errors import ConfigurationError, LabelMismatchError
 from ...models import PretrainedModel
 from ...nn import VectorHead
-from ._kind import HeadKind, start_of
+from ._kind import SOLVED, HeadKind, start_of
 from ._scaling import TargetScaling
 from ._starts import class_rows, copy_rows
 
@@ -49,7 +49,7 @@ class FormerHead:
 def is_solved(model: PretrainedModel, closed_form: bool, is_new: bool) -> bool:
     """Whether the head is to be solved before the first step. closed_form: the plan wants a new head to be."""
     start = start_of(model.head_record)
-    return start == "closed_form" or (start == "default" and closed_form and is_new)
+    return start in SOLVED or (start == "default" and closed_form and is_new)
 
 
 def learn_units(model: PretrainedModel, dataset: Callable[[], Any]) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader as TorchDataLoader
 
-from ...data import DataLoader, all_targets, as_dataset, label_names
+from ...data import DataLoader, all_targets, as_dataset, has_tagged_words, label_names
 from ...errors import ConfigurationError
 from ...metrics import TaskKind
 from ...models import PretrainedModel
@@ -61,10 +61,14 @@ def outputs_needed(data: Any, task: str) -> int:
     names = label_names(dataset)
     if names:
         return len(names)
+    if task == "token_tagging" and has_tagged_words(dataset):
+        return 1 + max(int(dataset[index][1]["labels"].max()) for index in range(len(dataset)))
     targets = all_targets(dataset)
+    if task == "token_tagging":
+        return int(targets.max()) + 1
     if targets.ndim > 1:
         return int(targets[0].size)
-    if task != "multi_class":
+    if task not in ("multi_class", "ordinal"):
         return 1
     if targets.dtype.kind not in "iu" or not len(targets):
         raise ConfigurationError(

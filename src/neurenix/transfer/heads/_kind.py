@@ -17,7 +17,7 @@ from ._backbone import Backbone
 
 Record = dict[str, Any]  # {"kind": name, field: value, …}, JSON
 OWN = "own"  # the losses that a head brings itself
-STARTS = ("default", "zero", "closed_form", "by_name")
+SOLVED = ("closed_form", "lda")  # starts that are computed from the features of the training data
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from ...nn import TaskHead
 class VectorTaskHead(TaskHead):
     """A head that computes in the type of its weights, also where the body runs in bfloat16, which has three digits."""
 
-    reads: ClassVar[Literal["features", "vector"]] = "vector"
+    reads: ClassVar[Literal["features", "vector", "tokens"]] = "vector"
 
     @abc.abstractmethod
     def compute(self, features: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from ...nn import Solvable, build_head
 from ...training import ridge_head
 from ._backbone import Backbone
 from ._kind import HEADS, OWN, HeadKind
-from ._linear_part import check_is_linear, scaled_columns, set_linear
+from ._linear_part import check_is_linear, is_linear, scaled_columns, set_linear
 from ._scaling import TargetScaling
 from ._units import check_units
 from ._vector_task_head import VectorTaskHead, value_columns
@@ -123,6 +123,11 @@ class GaussianHead(VectorTaskHead, Solvable):
     def for_classes(self, num_outputs: int) -> Self:
         """The same for another number of values."""
         return type(self)(self._size, num_outputs, *self._arguments)
+
+    @property
+    def is_solvable(self) -> bool:
+        """Without hidden layers."""
+        return is_linear(self.scaled)
 
     def solve(self, features: Tensor, targets: Tensor) -> None:
         """Ridge regression for the means; one variance for all samples, that of its errors."""

@@ -21,8 +21,9 @@ class Linear(HeadKind):
     """W x + b. num_outputs: classes, labels or values, as the loss says.
 
     dropout_rate: share of the features that are left out in a training step.
-    start: "default", "zero", "closed_form" (in the first fit, as strategy lp_ft does), "by_name" (rows of classes
-        that the model's head knows; see attach_head).
+    start: "default", "zero", "closed_form" (ridge regression in the first fit, as strategy lp_ft does), "lda" (linear
+        discriminant analysis, for one class per sample), "by_name" (rows of classes that the model's head knows, by the
+        names of the training data's classes; the others begin by default, and it is printed which).
     """
 
     num_outputs: int
@@ -31,7 +32,7 @@ class Linear(HeadKind):
 
     task: ClassVar[TaskKind | None] = None
     loss: ClassVar[str] = "cross_entropy"
-    starts: ClassVar[tuple[str, ...]] = ("default", "zero", "closed_form", "by_name")
+    starts: ClassVar[tuple[str, ...]] = ("default", "zero", "closed_form", "lda", "by_name")
 
     def build(self, backbone: Backbone) -> nn.Module:
         """The layer, dropout before it."""

@@ -15,7 +15,7 @@ from ...nn import Solvable, build_head
 from ...training import ridge_head
 from ._backbone import Backbone
 from ._kind import HEADS, OWN, HeadKind
-from ._linear_part import check_is_linear, scaled_columns, set_linear
+from ._linear_part import check_is_linear, is_linear, scaled_columns, set_linear
 from ._scaling import TargetScaling
 from ._units import check_units
 from ._vector_task_head import VectorTaskHead, value_columns
@@ -129,6 +129,11 @@ class QuantileHead(VectorTaskHead, Solvable):
         """The same for another number of values."""
         feature_size, levels, hidden_sizes, dropout_rate = self._arguments
         return type(self)(feature_size, num_outputs, levels, hidden_sizes, dropout_rate)
+
+    @property
+    def is_solvable(self) -> bool:
+        """Without hidden layers."""
+        return is_linear(self.scaled)
 
     def solve(self, features: Tensor, targets: Tensor) -> None:
         """Ridge regression for the lowest level; the gaps above it are those of its errors, alike for all samples."""

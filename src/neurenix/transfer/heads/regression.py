@@ -12,7 +12,7 @@ from ...nn import Solvable, VectorHead, build_head
 from ...training import ridge_head
 from ._backbone import Backbone
 from ._kind import HEADS, HeadKind
-from ._linear_part import check_is_linear, scaled_columns, set_linear
+from ._linear_part import check_is_linear, is_linear, scaled_columns, set_linear
 from ._scaling import TargetScaling
 from ._starts import zeroed
 from ._units import check_units
@@ -77,6 +77,11 @@ class RegressionHead(VectorHead, Solvable):
     def target_sd(self) -> Tensor:
         """Standard deviation of the training targets."""
         return self.scaling.sd
+
+    @property
+    def is_solvable(self) -> bool:
+        """Without hidden layers."""
+        return is_linear(self.scaled)
 
     def solve(self, features: Tensor, targets: Tensor) -> None:
         """Ridge regression onto scaled targets. targets: (n,) or (n, values)."""
