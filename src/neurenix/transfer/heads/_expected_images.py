@@ -1,20 +1,22 @@
-"""The preprocessing of a backbone's images, turned into that of images with masks or with boxes."""
+"""The preprocessing of a backbone's images, turned into that of images with masks, with boxes, or with labels."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 from ...errors import ConfigurationError
 from ...vision import (
     DetectionInput,
     DetectionPreprocess,
+    ImageInput,
     ImagePreprocess,
     SegmentationInput,
     SegmentationPreprocess,
 )
 
 _MULTIPLE = 32  # pixels, of which a detector's images have a whole number where their size allows
+_Known = tuple[tuple[int, int], tuple[float, ...], tuple[float, ...]]
 _MASKED = (1, 3)  # numbers of channels that images with masks can have
 
 
@@ -62,7 +64,18 @@ def with_boxes(preprocess: Any) -> Any:
     return DetectionPreprocess(spec)
 
 
-def _known(preprocess: Any, wanted: type) -> tuple[tuple[int, int], tuple[float, ...], tuple[float, ...]] | None:
+def with_labels(preprocess: Any) -> Any:
+    """The preprocessing itself; of images with masks that of the same images, whole, with something else than masks.
+
+    Raises ConfigurationError for one that scales each image by its own numbers.
+    """
+    if not isinstance(preprocess, SegmentationPreprocess):
+        return preprocess
+    size, mean, std = cast("_Known", _known(preprocess, ImagePreprocess))
+    return ImagePreprocess(ImageInput(size=size, mean=mean, std=std, interpolation="bilinear", crop=1.0))
+
+
+def _known(preprocess: Any, wanted: type) -> _Known | None:
     """(height, width), mean and deviation; None where there is nothing to turn."""
     size = expected_size(preprocess)
     if size is None or isinstance(preprocess, wanted):

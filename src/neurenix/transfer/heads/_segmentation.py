@@ -63,15 +63,15 @@ class SegmentationHead(TaskHead):
         """Mean cross-entropy of the pixels. targets: see pixel_loss."""
         return {"pixels": pixel_loss(self(features, inputs), targets)}
 
-    def check_targets(self, targets: Any) -> None:
-        """Masks (n, height, width) with numbers of classes."""
-        masks = masks_of(targets)
+    def check_batch(self, inputs: Any, targets: Any) -> None:
+        """Masks (n, height, width) of the images' size with numbers of classes."""
+        images, masks = images_of(inputs), masks_of(targets)
         if masks.ndim != 3 or masks.is_floating_point():
             raise LabelMismatchError(
                 f"masks of type {masks.dtype} and shape {tuple(masks.shape)} came; give one whole number, the class, "
                 "for each pixel: (n, height, width)."
             )
-        checked_masks(masks.new_zeros(1).expand(len(masks), self.num_outputs, *masks.shape[1:]), masks)
+        checked_masks(masks.new_zeros(1).expand(len(images), self.num_outputs, *images.shape[2:]), masks)
 
     def for_classes(self, num_outputs: int) -> Self:
         """The same head with a new last layer."""

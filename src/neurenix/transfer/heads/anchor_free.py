@@ -13,7 +13,7 @@ from ._backbone import Backbone
 from ._detection import Answers, DetectionKind, DetectorHead, Outline, check_sizes, neck_on
 from ._kind import HEADS
 
-_GROUPED = 32  # groups of the norms in torchvision's head
+_GROUPS = 32  # of the norms in torchvision's head
 
 
 @HEADS.register("anchor_free", "fcos")
@@ -26,7 +26,7 @@ class AnchorFree(DetectionKind):
     per place that has an object. A place has the smallest object that it is close enough to the middle of, and whose
     farthest side is between 4 and 8 strides away (section 3.2; any distance at the ends of the pyramid).
 
-    num_outputs: classes. channels: of the pyramid, a multiple of 32. depth: convolutions before the answers.
+    num_outputs: classes. channels: of the pyramid, a multiple of 32, from 64. depth: convolutions before the answers.
     finest_stride: pixels between places of the finest map that is used. coarser_levels: adds P6 and P7, for objects
     that are larger than eight strides of the backbone's coarsest map.
     """
@@ -39,7 +39,9 @@ class AnchorFree(DetectionKind):
 
     def check(self) -> None:
         """Sizes of the network."""
-        check_sizes(self.channels, self.finest_stride, _GROUPED)
+        check_sizes(self.channels, self.finest_stride)
+        if self.channels % _GROUPS or self.channels == _GROUPS:  # a group of one value has no variance
+            raise ConfigurationError(f"channels={self.channels}; give a multiple of {_GROUPS}, from {2 * _GROUPS}.")
         if self.depth < 1:
             raise ConfigurationError(f"depth={self.depth}; it is a number of convolutions, from 1.")
 
