@@ -12,6 +12,10 @@ from ._dataset import known_targets as known_targets
 from ._dataset import label_names as label_names
 from ._dataset import sample_name as sample_name
 from ._dataset import work as work
+from .answered_texts import NO_SPAN as NO_SPAN
+from .answered_texts import AnsweredTexts as AnsweredTexts
+from .answered_texts import SpanTargets as SpanTargets
+from .answered_texts import has_answers as has_answers
 from .audio_files import SOUNDS as SOUNDS
 from .audio_files import AudioFiles as AudioFiles
 from .audio_files import AudioFolder as AudioFolder
@@ -63,6 +67,7 @@ from .written_targets import WrittenTargets as WrittenTargets
 from .yolo_folders import YoloDataset as YoloDataset
 
 __all__ = [
+    "AnsweredTexts",
     "ArrayDataset",
     "AudioFiles",
     "AudioFolder",
@@ -78,6 +83,7 @@ __all__ = [
     "ImageFolder",
     "ListDataset",
     "MaskFolder",
+    "NO_SPAN",
     "NO_TAG",
     "PREPROCESSES",
     "PreparedDataset",
@@ -88,6 +94,7 @@ __all__ = [
     "SequenceTargets",
     "Skipped",
     "Subset",
+    "SpanTargets",
     "TableDataset",
     "TaggedTexts",
     "TextDataset",
@@ -103,6 +110,7 @@ __all__ = [
     "describe",
     "epoch_order",
     "images_directly_in",
+    "has_answers",
     "has_tagged_words",
     "innermost",
     "texts_of",

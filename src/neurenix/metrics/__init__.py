@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import classification as classification  # each enters its metrics in METRICS
 from . import dense as dense
 from . import regression as regression
+from . import spans as spans
 from ._dense_metric_set import DenseMetricSet as DenseMetricSet
 from ._lookup import find_metric as find_metric
 from ._lookup import higher_is_better as higher_is_better

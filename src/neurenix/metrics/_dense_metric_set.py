@@ -24,6 +24,7 @@ class DenseMetricSet:
     detection: see dense.py; targets {"boxes": (n, k, 4), "labels": (n, k)}, padded by labels of -1.
     transcription: outputs [(heard, said), …], two texts for each sample; targets are not looked at.
     segmentation: logits (n, classes, height, width), or (n, 1, height, width) of yes or no; targets (n, height, width).
+    span_answering: first and last tokens (n, 2); targets the same, below 0 for answers that are not there.
     Metrics that are parts of one computation share it.
     """
 
@@ -114,8 +115,14 @@ def _texts(outputs: Any, targets: Any) -> tuple[list[str], list[str]]:
     return [heard for heard, _ in outputs], [said for _, said in outputs]
 
 
+def _spans(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    there = (targets >= 0).all(1)
+    return outputs[there].cpu(), targets[there].long().cpu()
+
+
 _PREPARED: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = {
     "detection": _boxes,
     "segmentation": _pixels,
     "transcription": _texts,
+    "span_answering": _spans,
 }

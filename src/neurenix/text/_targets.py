@@ -40,3 +40,19 @@ def first_tokens(text: str, offsets: Sequence[tuple[int, int]], special: Sequenc
             if not special[place]:
                 places[number] = place
     return places
+
+
+def tokens_of_letters(
+    offsets: Sequence[tuple[int, int]], texts: Sequence[int | None], start: int, end: int
+) -> tuple[int, int]:
+    """The first and the last token of the second text with letters from start to before end; (-1, -1) if any is cut.
+
+    offsets: letters of each token. texts: 0 or 1, which of the two texts a token is of; None for special ones.
+    """
+    found = [
+        place
+        for place, ((begins, ends), text) in enumerate(zip(offsets, texts, strict=True))
+        if text == 1 and begins < end and ends > start
+    ]
+    whole = bool(found) and offsets[found[-1]][1] >= end
+    return (found[0], found[-1]) if whole else (-1, -1)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..data import PREPROCESSES, Dataset, report
 from ..errors import ConfigurationError, TextTooLongError
 from ..storage import check_hash, write_bytes
-from ._targets import first_tokens, padded_targets, restored
+from ._targets import first_tokens, padded_targets, restored, tokens_of_letters
 from ._tokenizers import TOKENIZER_FILE, open_tokenizer, padding_token
 from .guard import check_tokens
 from .tokenized import Encoded, TokenizedDataset
@@ -90,6 +90,22 @@ class TextPreprocess:
             first_tokens(text, encoding.offsets, encoding.special_tokens_mask)
             for text, encoding in zip(texts, self._tokenizer.encode_batch(list(texts)), strict=True)
         ]
+
+    def spans(self, pairs: Sequence[tuple[str, str]], letters: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """The first and the last token of a part of each pair's second text; (-1, -1) where some of it was cut off.
+
+        letters: of the part, from start to before end.
+        """
+        encodings = self._tokenizer.encode_batch(list(pairs))
+        return [
+            tokens_of_letters(encoding.offsets, encoding.sequence_ids, start, end)
+            for encoding, (start, end) in zip(encodings, letters, strict=True)
+        ]
+
+    def part(self, texts: tuple[str, str], first: int, last: int) -> str:
+        """The part of a pair's second text that these tokens are."""
+        offsets = self._tokenizer.encode(*texts).offsets
+        return texts[1][offsets[first][0] : offsets[last][1]].strip()
 
     def words(self, text: str) -> list[int]:
         """Token numbers of a text, without those that the tokenizer puts around it."""

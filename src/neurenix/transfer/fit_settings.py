@@ -28,7 +28,7 @@ _DEFAULT_METRICS: dict[str, list[str]] = {
     "transcription": ["word_error_rate", "character_error_rate"],
     "ordinal": ["mae", "accuracy"],
     "token_tagging": ["accuracy", "f1_score"],
-    "span_answering": ["exact_match", "token_f1"],
+    "span_answering": ["exact_span", "span_f1"],
 }
 
 

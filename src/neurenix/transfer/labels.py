@@ -12,8 +12,10 @@ from torch import Tensor
 from ..data import (
     ReadTargets,
     SequenceTargets,
+    SpanTargets,
     TokenTargets,
     WrittenTargets,
+    has_answers,
     has_tagged_words,
     innermost,
     known_targets,
@@ -111,6 +113,8 @@ def sequence_targets(model: PretrainedModel, dataset: Any) -> Callable[[Any], Se
         return None
     if head.task == "token_tagging":
         return _token_targets(model, dataset)
+    if head.task == "span_answering":
+        return _span_targets(model, dataset)
     if head.task == "generation" and texts:
         raise LabelMismatchError(
             f"this model learns to go on with the texts that it reads, and the data has targets beside them "
@@ -133,6 +137,17 @@ def _token_targets(model: PretrainedModel, dataset: Any) -> Callable[[Any], Sequ
             "give ready tokens with targets (n, tokens)."
         )
     return partial(TokenTargets, places=model.preprocess.word_places)
+
+
+def _span_targets(model: PretrainedModel, dataset: Any) -> Callable[[Any], SequenceTargets] | None:
+    if not has_answers(dataset):
+        return None
+    if not hasattr(model.preprocess, "spans"):
+        raise LabelMismatchError(
+            f"these are questions with texts, and {model.name} has no tokenizer for them; give ready tokens with "
+            "targets (n, 2)."
+        )
+    return partial(SpanTargets, places=model.preprocess.spans)
 
 
 def _encoded(preprocess: Any, text: str) -> Tensor:

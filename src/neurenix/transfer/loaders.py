@@ -20,6 +20,7 @@ from ..data import (
     TableDataset,
     TextDataset,
     as_dataset,
+    has_answers,
     has_tagged_words,
     innermost,
     prepare,
@@ -28,7 +29,7 @@ from ..data import (
 from ..errors import ConfigurationError, InputMismatchError, LabelMismatchError, NeurenixError
 from ..metrics import TaskKind
 from ..models import PretrainedModel
-from ..nn import evaluating
+from ..nn import TaskHead, evaluating
 from ..training import Objective
 from ..training.faults import is_out_of_memory
 from .arguments import check_types
@@ -63,16 +64,18 @@ def loader_for(
     if isinstance(data, (DataLoader, TorchDataLoader)):
         own, data = _opened(data, batch_size), data.dataset
     if use == "prediction":
-        data = many(data, model.preprocess)
+        data = _pairs(data) if _task(model) == "span_answering" else many(data, model.preprocess)
     dataset = ArrayDataset(data) if isinstance(data, torch.Tensor) else as_dataset(data)
     check_contract(model, None if use == "prediction" else dataset)
     if use != "prediction":
         _check_kind(dataset, model.preprocess)
         _check_labelled(dataset)
-    elif _tags_words(model) and has_tagged_words(dataset):
+    elif _task(model) == "span_answering" and has_answers(dataset):
+        dataset = TextDataset(texts_of(dataset))
+    elif _task(model) == "token_tagging" and has_tagged_words(dataset):
         dataset = TextDataset(texts_of(dataset))
     sequences = None if use == "prediction" else sequence_targets(model, dataset)
-    if use != "prediction" and (sequences is None or _tags_words(model)):
+    if use != "prediction" and (sequences is None or _task(model) == "token_tagging"):
         dataset = with_known_labels(dataset, categories, num_outputs, use == "training")
     prepared = prepare(dataset, model.preprocess, use == "training")
     prepared = prepared if sequences is None else sequences(prepared)
@@ -86,8 +89,17 @@ def loader_for(
     )
 
 
-def _tags_words(model: PretrainedModel) -> bool:
-    return getattr(model.head, "task", None) == "token_tagging"
+def _task(model: PretrainedModel) -> str | None:
+    return model.head.task if isinstance(model.head, TaskHead) else None
+
+
+def _pairs(data: Any) -> Any:
+    """Pairs of texts, or one, as a dataset: elsewhere a list of pairs is one of inputs with targets."""
+    pairs = [data] if isinstance(data, tuple) else data
+    is_text = isinstance(pairs, list) and all(
+        isinstance(pair, tuple) and all(isinstance(part, str) for part in pair) for pair in pairs
+    )
+    return TextDataset(pairs) if is_text else data
 
 
 def first_batch(loader: DataLoader, model: PretrainedModel, objective: Objective | None = None) -> Batch:

@@ -56,6 +56,8 @@ def task_answers(model: PretrainedModel, loader: DataLoader, precision: Precisio
     head = cast(TaskHead, model.head)
     if head.task == "token_tagging":
         return tags_of_words(model, loader.dataset, dense_answers(model, loader, precision))
+    if head.task == "span_answering":
+        return parts_of_texts(model, loader.dataset, dense_answers(model, loader, precision))
     if head.reads != "vector":
         return dense_answers(model, loader, precision)
     values = vector_answers(model, loader, precision, head.answers)
@@ -74,6 +76,17 @@ def tags_of_words(model: PretrainedModel, dataset: Any, answers: list[torch.Tens
     return [
         [None if place < 0 else names[int(tags[place])] for place in places]
         for tags, places in zip(answers, model.preprocess.word_places(texts), strict=True)
+    ]
+
+
+def parts_of_texts(model: PretrainedModel, dataset: Any, answers: list[dict[str, Any]]) -> list[Any]:
+    """Spans of tokens as parts of the texts; as they are where there are none. dataset: made from pairs of texts."""
+    if not hasattr(model.preprocess, "part") or not hasattr(dataset, "dataset"):
+        return answers
+    pairs: list[Any] = texts_of(dataset.dataset)
+    return [
+        model.preprocess.part(texts, answer["first"], answer["last"])
+        for texts, answer in zip(pairs, answers, strict=True)
     ]
 
 

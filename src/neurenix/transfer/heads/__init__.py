@@ -20,6 +20,7 @@ from .ordinal import Ordinal as Ordinal
 from .prototype import Prototype as Prototype
 from .quantile import Quantile as Quantile
 from .regression import Regression as Regression
+from .span_answering import SpanAnswering as SpanAnswering
 from .token_tagging import TokenTagging as TokenTagging
 from .unet import UNet as UNet
 
@@ -42,6 +43,7 @@ __all__ = [
     "Prototype",
     "Quantile",
     "Regression",
+    "SpanAnswering",
     "TokenTagging",
     "UNet",
     "attach_head",
