@@ -41,7 +41,7 @@ METRICS = {"segmentation": ("mean_iou", "mean IoU"), "detection": ("mean_average
 def main() -> None:
     """Train the chosen heads and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scenes", type=int, default=112, help="for training; a quarter as many for testing")
+    parser.add_argument("--scenes", type=int, default=72, help="for training; a quarter as many for testing")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=list(HEADS))
     chosen = parser.parse_args()
