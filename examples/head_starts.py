@@ -92,7 +92,8 @@ def ages(small: bool) -> list[tuple[Any, ...]]:
 
 def share_covered(tuner: Finetuner, test: ListDataset, truth: np.ndarray) -> float | None:
     """The share of true ages between the tenth and the ninetieth percentile that are foretold; None for a head that
-    foretells none."""
+    foretells none.
+    """
     kind = (tuner.model.head_record or {}).get("kind")
     if kind == "quantile":
         low, _, high = np.asarray(tuner.predict(test)).reshape(len(truth), 3).T

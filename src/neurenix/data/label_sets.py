@@ -45,4 +45,5 @@ def encode_label_sets(rows: Sequence[Any], classes: Sequence[str] | None, what: 
 
 
 def _is_collection(row: Any) -> bool:
-    return isinstance(row, (Collection, np.ndarray)) and not isinstance(row, (str, bytes, dict))
+    is_one = getattr(row, "ndim", 1) == 0  # a number in a tensor
+    return isinstance(row, (Collection, np.ndarray)) and not isinstance(row, (str, bytes, dict)) and not is_one

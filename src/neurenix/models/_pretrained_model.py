@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigurationError, InputMismatchError
 from ..nn import Pool, TaskHead, as_tokens
+from ..vision import ImageInput
 from ._edit_log import EditLog
 from ._load_report import LoadReport
 from ._reading import outputs_of_layers
@@ -87,12 +88,12 @@ class PretrainedModel(nn.Module):
 
         Trunks of detectors and segmenters give several maps, a tuple from the largest to the smallest.
         """
-        return self.trunk(inputs)
+        return self.trunk(self._entering(inputs))
 
     def embed(self, inputs: Inputs) -> Tensor:
         """Pooled features, (n, feature_size); what a head reads that is no TaskHead, or one that reads a vector."""
         mask = self._mask(inputs)
-        features = self.trunk(inputs)
+        features = self.trunk(self._entering(inputs))
         features = features[-1] if isinstance(features, tuple) else features
         if not _autocasts(features):
             return self.pool(features, mask)
@@ -105,7 +106,7 @@ class PretrainedModel(nn.Module):
 
         Class tokens and the like are left out. Raises InputMismatchError for a network that gives one vector.
         """
-        mask, features = self._mask(inputs), self.trunk(inputs)
+        mask, features = self._mask(inputs), self.trunk(self._entering(inputs))
         features = features[-1] if isinstance(features, tuple) else features
         if features.ndim < 3:
             raise InputMismatchError(
@@ -127,7 +128,8 @@ class PretrainedModel(nn.Module):
             return self.embed(inputs)
         if self.head.reads == "tokens":
             return self.tokens(inputs)
-        return outputs_of_layers(self.trunk, self.head.layers, inputs) if self.head.layers else self.trunk(inputs)
+        entering = self._entering(inputs)
+        return outputs_of_layers(self.trunk, self.head.layers, entering) if self.head.layers else self.trunk(entering)
 
     def forward(self, inputs: Inputs, targets: Any = None) -> Any:
         """Logits or values (n, outputs) with a head; pooled features (n, feature_size) without one.
@@ -143,6 +145,12 @@ class PretrainedModel(nn.Module):
             return self.head(features)
         with torch.autocast(features.device.type, enabled=False):
             return self.head(features)
+
+    def _entering(self, inputs: Inputs) -> Inputs:
+        """What the trunk reads: the images of a batch with their sizes, where it was made for images alone."""
+        alone = self.architecture is None or isinstance(self.architecture.input, ImageInput)
+        is_sized = isinstance(inputs, Mapping) and "images" in inputs and "image_sizes" in inputs
+        return cast("Mapping[str, Tensor]", inputs)["images"] if alone and is_sized else inputs
 
     def _mask(self, inputs: Inputs) -> Tensor | None:
         """(n, tokens), 1 where the trunk's features are those of a real token; None where all are."""

@@ -60,6 +60,10 @@ class TaskHead(nn.Module, abc.ABC):
     def check_targets(self, targets: Any) -> None:  # noqa: B027  (most are content with what their data give)
         """Raise LabelMismatchError for a batch's targets that it cannot learn from."""
 
+    def check_batch(self, inputs: Any, targets: Any) -> None:
+        """The same where it takes the inputs to tell; by default check_targets."""
+        self.check_targets(targets)
+
     @abc.abstractmethod
     def for_classes(self, num_outputs: int) -> Self:
         """The same head for other classes: what depends on them is new, the rest is kept.

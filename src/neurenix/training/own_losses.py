@@ -17,7 +17,7 @@ class OwnLosses:
     """The sum of the losses that a model's TaskHead computes; its answers, while the model is not trained.
 
     num_outputs: of the head; larger class numbers are refused before anything is computed.
-    reads_vector: the head reads one vector per sample and nothing else. check_targets: the head's own.
+    reads_vector: the head reads one vector per sample and nothing else. check_batch: the head's own.
     """
 
     def __init__(
@@ -26,10 +26,10 @@ class OwnLosses:
         num_outputs: int,
         *,
         reads_vector: bool = False,
-        check_targets: Callable[[Any], None] | None = None,
+        check_batch: Callable[[Any, Any], None] | None = None,
     ) -> None:
         self.task, self.num_outputs, self.reads_vector = task, num_outputs, reads_vector
-        self._check_targets = check_targets
+        self._check_batch = check_batch
 
     def reads_inputs(self, training: bool) -> str | None:
         """Sizes and lengths belong to the inputs."""
@@ -51,8 +51,8 @@ class OwnLosses:
     def check(self, batch: Batch) -> None:
         """Class numbers of boxes have to be ones that the head tells apart; -1 is padding."""
         targets = labelled(batch)
-        if self._check_targets is not None:
-            self._check_targets(targets)
+        if self._check_batch is not None:
+            self._check_batch(batch.inputs, targets)
         labels = targets.get("labels") if isinstance(targets, Mapping) else None
         if labels is not None and labels.numel() and int(labels.max()) >= self.num_outputs:
             row = int((labels >= self.num_outputs).flatten(1).any(1).nonzero()[0])

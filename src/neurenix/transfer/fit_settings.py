@@ -183,7 +183,7 @@ class FitSettings:
         if self.loss == OWN:
             own = cast(TaskHead, head)
             vector = own.reads == "vector"
-            return OwnLosses(task, num_outputs, reads_vector=vector, check_targets=own.check_targets)
+            return OwnLosses(task, num_outputs, reads_vector=vector, check_batch=own.check_batch)
         weights: Any = self.class_weights
         if weights == "balanced":
             weights = None if dataset is None else balanced_class_weights(all_targets(dataset), num_outputs)

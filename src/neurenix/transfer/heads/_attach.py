@@ -93,4 +93,6 @@ def put_on(model: PretrainedModel, kind: HeadKind, seed: int, categories: Sequen
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = kind.build(backbone_of(model))
+    preprocess = kind.preprocessing(model.preprocess)
     model.replace_head(head, categories, record)
+    model.preprocess = preprocess

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import final
 
 from ...models import PretrainedModel
+from ._measure import measure
+from ._pyramid import Pyramid
 
 
 @final
@@ -20,6 +23,7 @@ class Backbone:
         gives whatever entered its head.
     domain: "vision", "nlp", "audio", or "custom".
     name: of the architecture, for messages.
+    pyramid: measures the maps that it computes on its way. Raises ConfigurationError where there are none.
     """
 
     feature_size: int
@@ -28,6 +32,7 @@ class Backbone:
     pools: bool
     domain: str
     name: str
+    pyramid: Callable[[], Pyramid] = field(repr=False, compare=False)
 
 
 def backbone_of(model: PretrainedModel) -> Backbone:
@@ -39,4 +44,5 @@ def backbone_of(model: PretrainedModel) -> Backbone:
         pools=model.architecture is not None,
         domain=model.domain,
         name=model.name,
+        pyramid=lambda: measure(model),
     )

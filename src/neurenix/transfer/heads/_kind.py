@@ -14,6 +14,7 @@ from ...metrics import TaskKind
 from ...registry import Registry
 from ..arguments import as_list, check_types, plain
 from ._backbone import Backbone
+from ._expected_images import with_labels
 
 Record = dict[str, Any]  # {"kind": name, field: value, …}, JSON
 OWN = "own"  # the losses that a head brings itself
@@ -44,6 +45,13 @@ class HeadKind(abc.ABC):
         A TaskHead, a VectorHead, or a module of linear layers (n, feature_size) -> (n, num_outputs).
         Raises ConfigurationError for a backbone that cannot carry it.
         """
+
+    def preprocessing(self, preprocess: Any) -> Any:
+        """The preprocessing of a model with this head, made of the one that it has; by default one for labels.
+
+        Given what it made, it gives the same again. Raises ConfigurationError where none can be made.
+        """
+        return with_labels(preprocess)
 
     def check(self) -> None:  # noqa: B027  (most have nothing more to refuse)
         """Raise ConfigurationError for values that cannot work; types are checked already."""
