@@ -144,7 +144,12 @@ VARIANTS: dict[str, tuple[Callable[[PretrainedModel, str], Any], set[str]]] = {
         {"mobilenet", "bert", "own network"},
     ),
 }
-PAIRS = [(variant, family) for variant, (_, families) in VARIANTS.items() for family in FAMILIES if family in families]
+PAIRS = [
+    (variant, family)
+    for variant, (_, families) in VARIANTS.items()
+    for family in FAMILIES
+    if family in families and (family != "vit" or variant in ("add residual", "remove"))
+]
 every_pair = pytest.mark.parametrize(("variant", "family"), PAIRS)
 
 
@@ -188,12 +193,10 @@ def fingerprint(model: nn.Module) -> list[Any]:
 
 
 def test_every_edit_has_a_case() -> None:
-    done = {list_edits(edited(variant, families[0]))[-1]["edit"] for variant, families in first_families().items()}
+    done = {
+        list_edits(first(variant, family))[-1]["edit"] for variant, family in PAIRS if family in ("mobilenet", "bert")
+    }
     assert done == {name for name in EDITS if EDITS[name].__module__.startswith("neurenix.transfer.surgery")}
-
-
-def first_families() -> dict[str, list[str]]:
-    return {variant: [family for family in FAMILIES if family in known] for variant, (_, known) in VARIANTS.items()}
 
 
 @every_pair
@@ -293,16 +296,15 @@ def test_fixed_norms_give_what_batch_norms_gave(family: str) -> None:
     assert torch.equal(answers(edited("fixed norms", family), family), answers(base(family), family))
 
 
-@pytest.mark.parametrize("tuner", [Finetuner, LoraTuner])
-def test_edited_models_with_real_weights_train(tuner: Any, tmp_path: Path) -> None:
+def test_edited_models_with_real_weights_train(tmp_path: Path) -> None:
     model = load_pretrained_model("efficientnet-lite0", device="cpu", input_shape=(32, 32, 3))
     add_layer(
         model, nn.Sequential(nn.Conv2d(40, 4, 1), nn.ReLU(), nn.Conv2d(4, 40, 1)), after="blocks.2", residual=True
     )
     remove_layer(model, "blocks.2.1")
     images = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    tuned = tuner(model, num_classes=3, precision="fp32")
+    tuned = LoraTuner(model, num_classes=3, precision="fp32")
     history = tuned.fit((images, numpy.arange(6) % 3), epochs=6, batch_size=6, run=False)
     assert history["loss"][-1] < history["loss"][0]
     tuned.save(tmp_path)
-    assert (tuner.load(tmp_path, device="cpu").predict_proba(images) == tuned.predict_proba(images)).all()
+    assert (LoraTuner.load(tmp_path, device="cpu").predict_proba(images) == tuned.predict_proba(images)).all()

@@ -1,0 +1,61 @@
+"""The scripts in examples/, run as a user would run them, at a small size."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+Run = Callable[..., list[str]]
+
+pytestmark = pytest.mark.real_weights
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """run("name", "--option", …) gives the lines that a script prints."""
+
+    def run(name: str, *options: str) -> list[str]:
+        monkeypatch.setattr(sys, "argv", [name, *options])
+        monkeypatch.syspath_prepend(EXAMPLES)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+        return capsys.readouterr().out.splitlines()
+
+    return run
+
+
+def test_every_example_is_run() -> None:
+    names = {path.stem for path in EXAMPLES.glob("*.py")}
+    assert names == {"adapt_inputs", "dense_heads", "head_starts", "spoken_words"}  # the last one is read by the first
+
+
+def test_solved_heads_are_better_than_random_ones_before_any_step(run: Run) -> None:
+    lines = run("head_starts", "--small")
+    rows = {line.split("  ")[0]: line.split() for line in lines if "  " in line}
+    accuracy = {name: float(words[-2]) for name, words in rows.items() if "no step" in name or "everything" in name}
+    assert accuracy["closed form, no step"] > accuracy["random head, no step"] + 0.2
+    assert accuracy["lp_ft: closed form, then everything"] > accuracy["everything, from a random head"] + 0.1
+    assert sum("years" in line for line in lines) == 5  # the title, and a row for each head
+
+
+def test_a_segmenter_learns_on_a_backbone_of_photographs(run: Run) -> None:
+    pytest.importorskip("faster_coco_eval")
+    lines = run("dense_heads", "--scenes", "24", "--epochs", "2", "--heads", "unet")
+    [row] = [line.split() for line in lines if line.startswith("unet")]
+    assert row[1:6] == ["blocks.0", "blocks.1", "blocks.2", "blocks.4", "bn2"]
+    assert float(row[-2]) > float(row[-3]) + 0.05  # after and before
+
+
+def test_other_inputs_as_three_tables(run: Run) -> None:
+    pytest.importorskip("espeakng_loader")
+    rows = [line.split("|")[1:-1] for line in run("adapt_inputs", "--small") if line.startswith("| ")]
+    accuracies = [float(row[1]) for row in rows if row[1].strip() not in ("accuracy", "---")]
+    assert len(accuracies) == 2 + 3 + 2
+    assert all(0 <= accuracy <= 1 for accuracy in accuracies)
