@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 TRANSFER = "transfer (pretrained weights)"
 _LOADING = ("domain", "weights", "input_shape", "pooling", "max_length", "device")
 _LOAD_SKIP = {"model_name", "include_top", "minimum_pretrained", "accept_licence"}
-_TUNER_SKIP = {"model", "num_classes", "strategy", "seed"}
+# a head is an object of Python; read from a configuration it would be a class that a file names
+_TUNER_SKIP = {"model", "num_classes", "strategy", "seed", "head"}
 _FIT_SKIP = {"train_dataset", "val_dataset", "callbacks", "batch_size", "epochs", "run"}
 
 

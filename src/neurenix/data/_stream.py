@@ -176,6 +176,11 @@ def deaths_are_found_here(answers: Any) -> None:
     It raises wherever the program happens to be when a worker dies, in the middle of a training step or of an
     unrelated library, and cannot say which sample it was. The stream looks for deaths itself when it wants a batch.
     """
+    _forget_pids(answers)
+
+
+def _forget_pids(answers: Any) -> None:
+    """Make torch forget these workers; it knows them by the id of `answers`, which another object may get later."""
     if getattr(answers, "_worker_pids_set", False):
         signal_handling._remove_worker_pids(id(answers))  # type: ignore[attr-defined]
         answers._worker_pids_set = False
@@ -224,6 +229,7 @@ def _end_workers(loader: TorchDataLoader[Any], owner: int) -> None:
     answers._shutdown = True  # also in a forked worker, whose copy of the stream would tell the owner's workers to end
     if os.getpid() != owner:
         return
+    _forget_pids(answers)
     for worker in answers._workers:
         worker.kill()
     for worker in answers._workers:

@@ -33,4 +33,5 @@ __all__ = [
     "find_metric",
     "higher_is_better",
     "regression",
+    "spans",
 ]

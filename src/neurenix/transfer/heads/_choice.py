@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from ...errors import ConfigurationError
 from ._kind import HEADS, HeadKind, Record, has_outputs, kind_from, record_of
 
-HeadChoice: TypeAlias = "HeadKind | str | Mapping[str, Any] | None"
+HeadChoice: TypeAlias = HeadKind | str | Mapping[str, Any] | None
 
 
 def as_given(head: Any) -> str | Record | None:

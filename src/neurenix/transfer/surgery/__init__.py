@@ -17,3 +17,23 @@ from .replace_layer import replace_layer as replace_layer
 from .resize_vocabulary import resize_vocabulary as resize_vocabulary
 from .swap_activations import swap_activations as swap_activations
 from .swap_norms import swap_norms as swap_norms
+
+__all__ = [
+    "EDITS",
+    "PUT_ASIDE",
+    "add_layer",
+    "block_influence",
+    "list_edits",
+    "prune_depth",
+    "put_aside",
+    "register_layer",
+    "remove_layer",
+    "replace_layer",
+    "replay_edits",
+    "resize_vocabulary",
+    "restore_edits",
+    "swap_activations",
+    "swap_norms",
+    "undo_edit",
+    "unedited_digests",
+]
