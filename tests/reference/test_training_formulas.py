@@ -126,6 +126,16 @@ def test_ridge_strength_is_the_one_scikit_learn_chooses(generator):
     assert ridge_head(features, targets).strength == pytest.approx(theirs.alpha_)
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.1])
+def test_features_that_never_differ_give_the_mean(value):
+    targets = torch.tensor([0, 1, 1, 2])
+    head = ridge_head(torch.full((4, 3), value), nn.functional.one_hot(targets, 3))
+    assert torch.allclose(head.weight, torch.zeros(3, 3, dtype=torch.float64), atol=1e-9)
+    assert torch.allclose(head.bias, torch.tensor([0.25, 0.5, 0.25], dtype=torch.float64))
+    solved = classification_head(torch.full((4, 3), value), targets, 3)
+    assert bool(solved.weight.isfinite().all()) and int(solved.bias.argmax()) == 1
+
+
 def test_classification_head_is_calibrated_and_right(generator):
     centres = 2 * torch.randn(4, 16, generator=generator)
     targets = torch.arange(200) % 4

@@ -71,6 +71,7 @@ def ridge_head(features: Tensor, targets: Tensor) -> ClosedFormHead:
 
     The leave-one-out residual of a linear smoother is (y - ŷ) / (1 - h), h the diagonal of the hat matrix
     (Golub, Heath & Wahba, Technometrics 1979, eq. 1.3), so every s is scored exactly from one decomposition.
+    Features that are the same for all samples tell nothing: the weight is zero and the bias the targets' mean.
     features: (n, d), targets: (n, k) -> weight (k, d), bias (k,), in float64
     """
     x, y = features.double(), targets.double()
@@ -78,7 +79,7 @@ def ridge_head(features: Tensor, targets: Tensor) -> ClosedFormHead:
     variances, directions = _principal_directions(x - x_mean)
     scores = (x - x_mean) @ directions  # (n, r)
     projected = scores.T @ (y - y_mean)
-    scale = float(variances.mean())
+    scale = float(variances.mean()) or 1.0
     scored = [(*_leave_one_out(scores, variances, projected, y, y_mean, s * scale), s * scale) for s in _STRENGTHS]
     _, left_out, strength = min(scored, key=lambda entry: entry[0])
     weight = (directions @ (projected / (variances + strength).unsqueeze(1))).T
