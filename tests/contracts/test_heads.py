@@ -16,13 +16,14 @@ import numpy
 import pytest
 import torch
 from tests.contracts.test_edits import written
+from tests.contracts.test_tuners import random_weights
 from tests.local_hub import write_text_checkpoint
 from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
 from neurenix.errors import ConfigurationError, LabelMismatchError
 from neurenix.models import PretrainedModel, adopt
-from neurenix.transfer import Finetuner, LoraTuner, attach_head, heads, list_heads, load_pretrained_model
+from neurenix.transfer import Finetuner, LoraTuner, attach_head, heads, list_heads
 from neurenix.transfer.heads import HEADS, HeadKind
 from neurenix.transfer.heads._begin import learn_units
 from neurenix.transfer.heads._kind import kind_from, name_of, record_of
@@ -46,15 +47,6 @@ def own() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return OwnNetwork()
-
-
-def random_weights(name: str) -> Callable[[], nn.Module]:
-    def make() -> nn.Module:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            return load_pretrained_model(name, weights=None, device="cpu", input_shape=(SIDE, SIDE, 3))
-
-    return make
 
 
 FAMILIES: dict[str, Callable[[], nn.Module]] = {

@@ -34,7 +34,7 @@ from ..training import (
     fit_in_run,
 )
 from .arguments import check_types, checked_callbacks
-from .base_state import base_digests, base_name, is_as_loaded
+from .base_state import base_name
 from .closed_form_head import head_features, solve_head
 from .fit_settings import FitSettings
 from .heads._begin import FormerHead, is_solved, learn_units, learns
@@ -50,7 +50,7 @@ from .resume_check import ResumeCheck, check_resume
 from .saving import load_tuning, save_tuning
 from .strategies import Plan
 from .summary import Summary, summarise
-from .surgery import unedited_digests
+from .surgery import base_of
 
 
 class Tuner(abc.ABC):
@@ -65,9 +65,7 @@ class Tuner(abc.ABC):
         self.settings = settings.for_head(self.model.head, self.model.head_record)
         self.task = task_of(self.model.head, self.settings)
         self.history = History()
-        edits = self.model.edits
-        before = base_digests(self.model) if edits is None else unedited_digests(self.model, edits)
-        self._base_is_as_loaded = is_as_loaded(self.model, before) if edits is None else edits.before.as_loaded
+        before, self._base_is_as_loaded = base_of(self.model)
         self._waits_for_head = waits_for_head(self.model, self.settings)
         self._head_is_ready = not (gets_new_head(settings) or self._waits_for_head)
         self._former = FormerHead(self.model, settings.new_head())

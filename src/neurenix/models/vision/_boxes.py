@@ -6,7 +6,7 @@ import abc
 import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,30 @@ class ThresholdedHead(TaskHead):
     @overlap_threshold.setter
     def overlap_threshold(self, value: float) -> None:
         self.thresholds.nms_thresh = value
+
+
+class OneStageHead(ThresholdedHead):
+    """The head of one of torchvision's detectors that classify each anchor at once.
+
+    network: of which only the head is trained and saved; its methods and settings are used.
+    """
+
+    task: ClassVar[str] = "detection"
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.head = network.head
+        self._network = [network]  # in a list, so that it is not registered
+
+    @property
+    def thresholds(self) -> Any:
+        """What torchvision has them in."""
+        return self._network[0]
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of classes of labels."""
+        return int(cast(Any, self.head).classification_head.num_classes)
 
 
 def image_sizes(inputs: Any) -> list[tuple[int, int]]:

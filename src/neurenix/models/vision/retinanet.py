@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...packages import require
 from ...vision import DetectionInput
 from .._records import ARCHITECTURES, BuildOptions, Parts, StateDict
-from ._boxes import ThresholdedHead, convert, freeze_norms, full_precision, image_sizes, unpadded
+from ._boxes import OneStageHead, convert, freeze_norms, full_precision, image_sizes, unpadded
 from ._dense import MapsTrunk, checked_classes, images_of
 from ._torchvision import trained_on_coco
 
@@ -40,25 +40,8 @@ PUBLISHED: dict[str, tuple[str, float | None, str]] = {
 
 
 @final
-class RetinaHead(ThresholdedHead):
+class RetinaHead(OneStageHead):
     """Classifies and refines nine anchors at each place of five maps."""
-
-    task = "detection"
-
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.head = network.head
-        self._network = [network]  # in a list, so that it is not registered: only its methods are used
-
-    @property
-    def thresholds(self) -> Any:
-        """What torchvision has them in."""
-        return self._network[0]
-
-    @property
-    def num_outputs(self) -> int:
-        """Number of classes of labels."""
-        return int(cast(Any, self.head).classification_head.num_classes)
 
     def forward(self, features: tuple[Tensor, ...], inputs: Any) -> list[dict[str, Tensor]]:
         """Boxes, scores and labels of each image, the best first."""

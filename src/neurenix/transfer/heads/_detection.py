@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...errors import ConfigurationError
 from ...metrics import TaskKind
-from ...models.vision._boxes import ThresholdedHead, full_precision, image_sizes, unpadded
+from ...models.vision._boxes import OneStageHead, full_precision, image_sizes, unpadded
 from ...models.vision._dense import checked_classes
 from ...packages import require
 from ._backbone import Backbone
@@ -75,19 +75,16 @@ def check_sizes(channels: int, finest_stride: int) -> None:
         raise ConfigurationError(f"finest_stride={finest_stride}; it is a number of pixels, from 1.")
 
 
-class DetectorHead(ThresholdedHead):
+class DetectorHead(OneStageHead):
     """Reads maps, joins them in a pyramid, and answers for each anchor of each place of it.
 
     network: torchvision's detector, of which only methods are used, with its anchors and a head for `channels`.
     """
 
-    task: ClassVar[str] = "detection"
-
     def __init__(self, reader: MapReader, neck: PyramidNeck, network: Any) -> None:
-        super().__init__()
+        super().__init__(network)
         self.layers = reader.layers
-        self.reader, self.neck, self.head = reader, neck, network.head
-        self._network = [network]  # in a list, so that it is not registered
+        self.reader, self.neck = reader, neck
 
     @abc.abstractmethod
     def new_classifier(self, num_outputs: int) -> nn.Module:
@@ -98,16 +95,6 @@ class DetectorHead(ThresholdedHead):
         self, targets: list[dict[str, Tensor]], answers: Answers, anchors: list[Tensor], counts: list[int]
     ) -> dict[str, Tensor]:
         """Torchvision's losses. anchors: (anchors, 4) for each image. counts: anchors of each level."""
-
-    @property
-    def thresholds(self) -> Any:
-        """What torchvision has them in."""
-        return self._network[0]
-
-    @property
-    def num_outputs(self) -> int:
-        """Number of classes of labels."""
-        return int(cast(Any, self.head).classification_head.num_classes)
 
     def forward(self, features: tuple[Tensor, ...], inputs: Any) -> list[dict[str, Tensor]]:
         """Boxes, scores and labels of each image, the best first."""

@@ -11,14 +11,13 @@ from torch.nn import functional
 
 from ...errors import ConfigurationError
 from ...metrics import TaskKind
-from ...nn import Solvable, build_head
 from ...training import ridge_head
 from ._backbone import Backbone
 from ._kind import HEADS, OWN, HeadKind
-from ._linear_part import check_is_linear, is_linear, scaled_columns, set_linear
-from ._scaling import TargetScaling
+from ._linear_part import check_is_linear, scaled_columns, set_linear
 from ._units import check_units
-from ._vector_task_head import VectorTaskHead, value_columns
+from ._value_head import ValueHead
+from ._vector_task_head import value_columns
 
 _LEAST = 1e-4  # variance, in squared standard deviations of the targets
 
@@ -71,24 +70,15 @@ class Gaussian(HeadKind):
 
 
 @final
-class GaussianHead(VectorTaskHead, Solvable):
+class GaussianHead(ValueHead):
     """(n, feature_size) -> (n, 2, num_outputs): means and standard deviations in the targets' units. See Gaussian."""
-
-    task: ClassVar[str] = "regression"
 
     def __init__(
         self, feature_size: int, num_outputs: int, beta: float, hidden_sizes: list[int], dropout_rate: float
     ) -> None:
-        super().__init__()
+        super().__init__(feature_size, num_outputs, 2, hidden_sizes, dropout_rate)
         self._arguments = (beta, hidden_sizes, dropout_rate)
         self._size, self._beta = feature_size, beta
-        self.scaled = build_head(feature_size, 2 * num_outputs, hidden_sizes=hidden_sizes, dropout_rate=dropout_rate)
-        self.scaling = TargetScaling(num_outputs)
-
-    @property
-    def num_outputs(self) -> int:
-        """Values per sample."""
-        return len(self.scaling.mean)
 
     def compute(self, features: Tensor) -> Tensor:
         """Means and standard deviations."""
@@ -116,18 +106,9 @@ class GaussianHead(VectorTaskHead, Solvable):
         columns = self.scaling.scaled(value_columns(targets, self.num_outputs))
         return {"likelihood": gaussian_loss(mean, variance, columns, self._beta)}
 
-    def check_targets(self, targets: Any) -> None:
-        """As many values as the head gives."""
-        value_columns(targets, self.num_outputs)
-
     def for_classes(self, num_outputs: int) -> Self:
         """The same for another number of values."""
         return type(self)(self._size, num_outputs, *self._arguments)
-
-    @property
-    def is_solvable(self) -> bool:
-        """Without hidden layers."""
-        return is_linear(self.scaled)
 
     def solve(self, features: Tensor, targets: Tensor) -> None:
         """Ridge regression for the means; one variance for all samples, that of its errors."""

@@ -11,14 +11,13 @@ from torch.nn import functional
 
 from ...errors import ConfigurationError
 from ...metrics import TaskKind
-from ...nn import Solvable, build_head
 from ...training import ridge_head
 from ._backbone import Backbone
 from ._kind import HEADS, OWN, HeadKind
-from ._linear_part import check_is_linear, is_linear, scaled_columns, set_linear
-from ._scaling import TargetScaling
+from ._linear_part import check_is_linear, scaled_columns, set_linear
 from ._units import check_units
-from ._vector_task_head import VectorTaskHead, value_columns
+from ._value_head import ValueHead
+from ._vector_task_head import value_columns
 
 _NARROWEST = 1e-3  # a gap between two quantiles that a solved head begins with, in standard deviations
 
@@ -78,26 +77,17 @@ class Quantile(HeadKind):
 
 
 @final
-class QuantileHead(VectorTaskHead, Solvable):
+class QuantileHead(ValueHead):
     """(n, feature_size) -> quantiles (n, num_outputs, levels) in the targets' units. See Quantile."""
 
-    task: ClassVar[str] = "regression"
     levels: Tensor
 
     def __init__(
         self, feature_size: int, num_outputs: int, levels: list[float], hidden_sizes: list[int], dropout_rate: float
     ) -> None:
-        super().__init__()
+        super().__init__(feature_size, num_outputs, len(levels), hidden_sizes, dropout_rate)
         self._arguments = (feature_size, levels, hidden_sizes, dropout_rate)
-        outputs = num_outputs * len(levels)
-        self.scaled = build_head(feature_size, outputs, hidden_sizes=hidden_sizes, dropout_rate=dropout_rate)
-        self.scaling = TargetScaling(num_outputs)
         self.register_buffer("levels", torch.tensor(levels))
-
-    @property
-    def num_outputs(self) -> int:
-        """Values per sample."""
-        return len(self.scaling.mean)
 
     def compute(self, features: Tensor) -> Tensor:
         """Quantiles."""
@@ -121,19 +111,10 @@ class QuantileHead(VectorTaskHead, Solvable):
         columns = self.scaling.scaled(value_columns(targets, self.num_outputs))
         return {"pinball": pinball_loss(quantiles, columns, self.levels)}
 
-    def check_targets(self, targets: Any) -> None:
-        """As many values as the head gives."""
-        value_columns(targets, self.num_outputs)
-
     def for_classes(self, num_outputs: int) -> Self:
         """The same for another number of values."""
         feature_size, levels, hidden_sizes, dropout_rate = self._arguments
         return type(self)(feature_size, num_outputs, levels, hidden_sizes, dropout_rate)
-
-    @property
-    def is_solvable(self) -> bool:
-        """Without hidden layers."""
-        return is_linear(self.scaled)
 
     def solve(self, features: Tensor, targets: Tensor) -> None:
         """Ridge regression for the lowest level; the gaps above it are those of its errors, alike for all samples."""

@@ -2,12 +2,12 @@
 
 from ._edit import EDITS as EDITS
 from ._edit import PUT_ASIDE as PUT_ASIDE
+from ._edit import base_of as base_of
 from ._edit import list_edits as list_edits
 from ._edit import put_aside as put_aside
 from ._edit import replay_edits as replay_edits
 from ._edit import restore_edits as restore_edits
 from ._edit import undo_edit as undo_edit
-from ._edit import unedited_digests as unedited_digests
 from ._layer_records import register_layer as register_layer
 from .add_layer import add_layer as add_layer
 from .prune_depth import block_influence as block_influence
@@ -22,6 +22,7 @@ __all__ = [
     "EDITS",
     "PUT_ASIDE",
     "add_layer",
+    "base_of",
     "block_influence",
     "list_edits",
     "prune_depth",
@@ -35,5 +36,4 @@ __all__ = [
     "swap_activations",
     "swap_norms",
     "undo_edit",
-    "unedited_digests",
 ]

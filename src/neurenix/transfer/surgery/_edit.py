@@ -163,11 +163,16 @@ def replay_edits(
         perform(Trial.of(model, inputs), edit_of(record), optimizer=optimizer, tensors=tensors)
 
 
-def unedited_digests(model: nn.Module, log: EditLog) -> dict[str, str]:
-    """Digests of the tensors that the model had before its edits, but for those in whose place a layer was made.
+def base_of(model: PretrainedModel) -> tuple[dict[str, str], bool]:
+    """Digests of the tensors that need no saving, because the base has them, and whether its source gives that base.
 
-    What these say is had again from the base, which layers that edits make are not, whatever their numbers.
+    The base is the model as it is, or as it was before its edits. Tensors in whose place a layer was made are left out:
+    they do not come from the base, whatever their numbers.
     """
+    log = edit_log(model)
+    if log is None:
+        digests = base_digests(model)
+        return digests, is_as_loaded(model, digests)
     made = {
         id(tensor)
         for applied in log.applied
@@ -176,7 +181,8 @@ def unedited_digests(model: nn.Module, log: EditLog) -> dict[str, str]:
     }
     named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     own = {base_name(name) for name, tensor in named if id(tensor) in made}
-    return {name: digest for name, digest in log.before.digests.items() if name not in own}
+    kept = {name: digest for name, digest in log.before.digests.items() if name not in own}
+    return kept, log.before.as_loaded
 
 
 def put_aside(model: nn.Module) -> dict[str, Tensor]:

@@ -35,6 +35,16 @@ def places_of(model: nn.Module, which: Which) -> list[str]:
     return [_innermost(name, modules) for name in outermost]
 
 
+def places_within(model: nn.Module, which: Which | None, is_wanted: Callable[[nn.Module], bool]) -> list[str]:
+    """Qualified names of the wanted layers among those that are meant and those in them; None means the whole model."""
+    meant = None if which is None else places_of(model, which)
+    return [
+        name
+        for name, layer in model.named_modules()
+        if is_wanted(layer) and (meant is None or any(f"{name}.".startswith(f"{place}.") for place in meant))
+    ]
+
+
 def one_place(model: nn.Module, name: str) -> str:
     """The qualified name of one layer. Raises UnknownNameError, or ConfigurationError where it names several."""
     if not isinstance(name, str):

@@ -28,7 +28,10 @@ def block_influence(model: nn.Module, inputs: Any) -> dict[str, float]:
     inputs: a batch that the model reads. Blocks are layers that stand in a sequence, hold others, and keep the shape.
     Raises EditError where there are none.
     """
-    trial = Trial.of(model, inputs)
+    return _influence(Trial.of(model, inputs))
+
+
+def _influence(trial: Trial) -> dict[str, float]:
     blocks = _blocks(trial)
     if not blocks:
         raise EditError("the model has no sequence of blocks that give what they are given in the same shape.")
@@ -46,11 +49,11 @@ def block_influence(model: nn.Module, inputs: Any) -> dict[str, float]:
     ]
     try:
         with torch.no_grad(), evaluating(trial.twin):
-            trial.twin(inputs)
+            trial.twin(trial.inputs)
     finally:
         for handle in handles:
             handle.remove()
-    return {display_name(model, name): found[name] for name in blocks}
+    return {display_name(trial.model, name): found[name] for name in blocks}
 
 
 def prune_depth(
@@ -61,13 +64,13 @@ def prune_depth(
     inputs: a batch that the model reads, of the data that it will see. See block_influence, remove_layer.
     Raises ConfigurationError where the model has not more than so many blocks.
     """
-    influence = block_influence(model, inputs)
+    trial = Trial.of(model, inputs)
+    influence = _influence(trial)
     if isinstance(count, bool) or not isinstance(count, int) or not 0 < count < len(influence):
         raise ConfigurationError(
             f"count={count!r}; the model has {len(influence)} blocks, of which 1 to {len(influence) - 1} can go."
         )
     least = sorted(influence, key=lambda name: influence[name])[:count]
-    trial = Trial.of(model, inputs)
     return perform(trial, removal(trial, places_of(model, least), bridge=False), optimizer=optimizer)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from ...errors import EditError
 from ...nn import ACTIVATIONS
 from ._edit import Trial
-from ._places import Which, places_of
+from ._places import Which, places_within
 from .replace_layer import replace_places
 
 # what stands between layers; sigmoids and tangents are left alone, because they are gates where networks have them
@@ -59,14 +59,7 @@ def swap_activations(
     """
     kind = ACTIVATIONS[to]
     trial = Trial.of(model, inputs)
-    modules = dict(model.named_modules())
-    meant = [""] if layers is None else places_of(model, layers)
-    names = [
-        name
-        for name, part in modules.items()
-        if (isinstance(part, _BETWEEN) or type(part).__name__ in _BY_NAME)
-        and any(place in ("", name) or name.startswith(f"{place}.") for place in meant)
-    ]
+    names = places_within(model, layers, lambda layer: isinstance(layer, _BETWEEN) or type(layer).__name__ in _BY_NAME)
     if not names:
         raise EditError(
             "the model has no activation there that is a layer of its own; those that a forward method calls as "

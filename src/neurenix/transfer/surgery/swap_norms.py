@@ -12,7 +12,7 @@ from ...errors import ConfigurationError, EditError
 from ...nn import FixedNorm
 from ...registry import Registry
 from ._edit import Trial
-from ._places import Which, places_of
+from ._places import Which, places_within
 from .replace_layer import replace_places
 
 _MOST_GROUPS = 32  # as in Wu & He, Group Normalization, ECCV 2018, section 4
@@ -45,16 +45,9 @@ def swap_norms(
     """
     convert = NORMS[to]
     trial = Trial.of(model, inputs)
-    modules = dict(model.named_modules())
-    meant = list(modules) if layers is None else places_of(model, layers)
-    within = [
-        name
-        for name in modules
-        if any(name == place or place == "" or name.startswith(f"{place}.") for place in meant)
-        and convert(modules[name]) is not None
-    ]
+    within = places_within(model, layers, lambda layer: convert(layer) is not None)
     if not within:
-        kinds = sorted({type(part).__name__ for part in modules.values() if "Norm" in type(part).__name__})
+        kinds = sorted({type(part).__name__ for part in model.modules() if "Norm" in type(part).__name__})
         raise EditError(f"the model has no norm that {to!r} could be made of; its norms: {', '.join(kinds) or 'none'}.")
     return replace_places(trial, within, lambda old: _with_rest(old, convert(old)), optimizer)
 
