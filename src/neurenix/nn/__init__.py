@@ -12,6 +12,7 @@ from .extended import Skip as Skip
 from .fixed_norm import FixedNorm as FixedNorm
 from .frames import FrameAttention as FrameAttention
 from .frames import FrameVectors as FrameVectors
+from .gradient_reversal import reverse_gradient as reverse_gradient
 from .heads import ACTIVATIONS as ACTIVATIONS
 from .heads import build_head as build_head
 from .input_tokens import EmbeddedTokens as EmbeddedTokens
@@ -62,6 +63,7 @@ __all__ = [
     "as_tokens",
     "build_head",
     "evaluating",
+    "reverse_gradient",
     "unwrap",
     "wrap",
 ]

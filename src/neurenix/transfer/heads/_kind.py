@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, get_type_hints
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 from torch import nn
 
-from ...errors import ConfigurationError, DamagedFileError
+from ...errors import ConfigurationError
 from ...metrics import TaskKind
 from ...registry import Registry
-from ..arguments import as_list, check_types, plain
+from .. import flat_record
+from ..flat_record import FlatRecord, Record
 from ._backbone import Backbone
 from ._expected_images import with_labels
 
-Record = dict[str, Any]  # {"kind": name, field: value, …}, JSON
 OWN = "own"  # the losses that a head brings itself
 SOLVED = ("closed_form", "lda")  # starts that are computed from the features of the training data
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadKind(abc.ABC):
+class HeadKind(FlatRecord, abc.ABC):
     """A kind of head and its settings; a subclass adds fields that JSON can hold, and is registered in HEADS.
 
     Where a head has a number of classes, labels or values, that field is called num_outputs.
@@ -53,52 +53,26 @@ class HeadKind(abc.ABC):
         """
         return with_labels(preprocess)
 
-    def check(self) -> None:  # noqa: B027  (most have nothing more to refuse)
-        """Raise ConfigurationError for values that cannot work; types are checked already."""
-
     def __post_init__(self) -> None:
-        hints = {field.name: get_type_hints(type(self))[field.name] for field in fields(self)}
-        for name, hint in hints.items():
-            value = getattr(self, name)
-            is_list = getattr(hint, "__origin__", None) is list
-            object.__setattr__(self, name, as_list(value) if is_list else plain(value))
-        check_types({name: getattr(self, name) for name in hints}, hints)
+        super().__post_init__()
         outputs, start = getattr(self, "num_outputs", 1), getattr(self, "start", "default")
         if outputs < 1:
             raise ConfigurationError(f"num_outputs={outputs}; a head gives at least one.")
         if start not in self.starts:
             raise ConfigurationError(f"start={start!r}; {type(self).__name__} can begin as {', '.join(self.starts)}.")
-        self.check()
 
 
 HEADS: Registry[type[HeadKind]] = Registry("head", hint="neurenix.transfer.list_heads() lists all.")
 
 
-def name_of(kind: HeadKind) -> str:
-    """The name that a kind is registered under; raises ConfigurationError where it is not."""
-    for name, entry in HEADS.items():
-        if entry is type(kind):
-            return name
-    raise ConfigurationError(
-        f"{type(kind).__name__} is not registered, so a saved model could not find it again: put "
-        "@HEADS.register(name) before the class."
-    )
-
-
 def record_of(kind: HeadKind) -> Record:
     """A kind and its settings as JSON values."""
-    return {"kind": name_of(kind), **asdict(kind)}
+    return flat_record.record_of(HEADS, kind)
 
 
 def kind_from(record: Mapping[str, Any]) -> HeadKind:
     """What record_of described. Raises DamagedFileError for what it cannot have written."""
-    values = {name: value for name, value in record.items() if name != "kind"}
-    if record.get("kind") not in HEADS:
-        raise DamagedFileError(f"a head of kind {record.get('kind')!r} is described; known: {', '.join(HEADS)}.")
-    try:
-        return HEADS[record["kind"]](**values)
-    except TypeError as error:
-        raise DamagedFileError(f"the head {record['kind']!r} is described with other settings: {error}.") from error
+    return flat_record.from_record(HEADS, record)
 
 
 def has_outputs(kind: type[HeadKind]) -> bool:

@@ -1,0 +1,7 @@
+"""Adapt a model to a domain without labels."""
+
+from . import methods as methods
+from .method import METHODS as METHODS
+from .method import AdaptationMethod as AdaptationMethod
+
+__all__ = ["METHODS", "AdaptationMethod", "methods"]
