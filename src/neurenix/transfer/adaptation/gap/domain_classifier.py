@@ -26,7 +26,7 @@ class DomainClassifier:
     scale: numpy.ndarray
 
     def logits(self, features: Tensor | numpy.ndarray) -> numpy.ndarray:
-        """log p(target | f) / p(source | f), as if both domains were equally frequent. (n, d) -> (n,)."""
+        """Logarithm of p(target | f) / p(source | f), as if both domains were equally frequent. (n, d) -> (n,)."""
         scaled = (as_rows(features) - self.mean) / self.scale
         return scaled @ self.weights + self.bias
 

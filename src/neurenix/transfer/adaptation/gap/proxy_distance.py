@@ -27,8 +27,8 @@ def proxy_distance(
     errors = numpy.zeros(2)
     for fold in range(folds):
         held_out = [part[fold::folds] for part in parts]
-        others = [numpy.delete(part, numpy.s_[fold::folds], axis=0) for part in parts]
-        classifier = fit_domain_classifier(*others, penalty=penalty)
+        known_source, known_target = (numpy.delete(part, numpy.s_[fold::folds], axis=0) for part in parts)
+        classifier = fit_domain_classifier(known_source, known_target, penalty)
         source_logits, target_logits = (classifier.logits(part) for part in held_out)
         errors += [_wrong(source_logits), _wrong(-target_logits)]
     return float(2 * (1 - 2 * min(0.5, errors.mean() / folds)))

@@ -41,8 +41,8 @@ class Evidence:
         target = (len(self.target_features), len(self.target_outputs))
         if len({*source}) > 1 or len({*target}) > 1 or not source[0] or not target[0]:
             raise LabelMismatchError(
-                f"features, outputs and targets belong to the same samples, of which each domain has some; the source "
-                f"has {source[0]}, {source[1]} and {source[2]}, the target {target[0]} features and {target[1]} outputs."
+                f"features, outputs and targets belong to the same samples, and each domain has some; the "
+                f"source has {source[0]}, {source[1]} and {source[2]}, the target {target[0]} features and {target[1]} outputs."
             )
         if self.source_features.shape[1] != self.target_features.shape[1]:
             raise LabelMismatchError(
@@ -95,7 +95,8 @@ class Criterion(FlatRecord, abc.ABC):
         """
         if evidence.task not in self.tasks:
             raise ConfigurationError(
-                f"{type(self).__name__} is not defined for {evidence.task}; defined: {', '.join(criteria_for(evidence.task))}."
+                f"{type(self).__name__} is not defined for {evidence.task}; defined: "
+                f"{', '.join(criteria_for(evidence.task))}."
             )
         capped = evidence.capped()
         return self.compute(capped) if capped.is_finite else math.nan

@@ -31,7 +31,9 @@ class ClassAMI(Criterion):
         """Of the target's features and outputs. 0 chance … 1."""
         capped = evidence.capped(_MOST)
         features = capped.target_features.double().cpu().numpy()
-        return cluster_agreement(features, capped.target_outputs.argmax(1).cpu().numpy(), self._clusters(capped), self.seed)
+        return cluster_agreement(
+            features, capped.target_outputs.argmax(1).cpu().numpy(), self._clusters(capped), self.seed
+        )
 
     @staticmethod
     def _clusters(evidence: Evidence) -> int:
