@@ -142,8 +142,8 @@ def _check_moves(parts: dict[str, Tensor], features: Tensor, outputs: Tensor) ->
     """Raise ConfigurationError for a term that would train nothing of the model."""
     if features.requires_grad or not parts:
         return
-    total = sum(parts.values())
-    reached = isinstance(total, Tensor) and total.requires_grad and outputs.requires_grad
+    total = torch.stack(list(parts.values())).sum()
+    reached = total.requires_grad and outputs.requires_grad
     if reached:
         (gradient,) = torch.autograd.grad(total, outputs, retain_graph=True, allow_unused=True)
         reached = gradient is not None
