@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-import torch
 from torch import Tensor
 
 from ..method import METHODS, DomainStep, Sizes, Term, TermMethod
 from ._nothing import nothing
 from ._settings import check_positive
+from ._spectrum import singular_values
 
 
 def negative_nuclear_norm(logits: Tensor) -> Tensor:
@@ -20,7 +20,7 @@ def negative_nuclear_norm(logits: Tensor) -> Tensor:
     Cui et al., Towards Discriminability and Diversity: Batch Nuclear-norm Maximization under Label Insufficient
     Situations, CVPR 2020, section 3. logits: (n, k) -> (), at least −√(min(n, k) / n)
     """
-    return -torch.linalg.matrix_norm(logits.softmax(1), "nuc") / len(logits)
+    return -singular_values(logits.softmax(1)).sum() / len(logits)
 
 
 @METHODS.register("bnm")

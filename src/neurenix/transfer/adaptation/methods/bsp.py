@@ -14,6 +14,7 @@ from ..method import METHODS, DomainStep, Sizes, Term, TermMethod
 from ..strength import STRENGTHS
 from ._discriminator import Discriminator, domain_loss
 from ._settings import check_positive
+from ._spectrum import singular_values
 
 
 def spectral_penalty(features: Tensor, directions: int) -> Tensor:
@@ -22,7 +23,7 @@ def spectral_penalty(features: Tensor, directions: int) -> Tensor:
     Chen et al., Transferability vs. Discriminability: Batch Spectral Penalization for Adversarial Domain Adaptation,
     ICML 2019, section 4.2. features: (n, d) -> (), in squared units of features; it grows with n
     """
-    return torch.linalg.svdvals(features)[:directions].square().sum()
+    return singular_values(features)[:directions].square().sum()
 
 
 @METHODS.register("bsp")
