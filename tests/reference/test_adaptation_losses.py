@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from neurenix.transfer.adaptation.method import DomainStep, Side, Sizes, Term, TermMethod
 from neurenix.transfer.adaptation.methods import ADDA, CDAN, DANN, MCD, MDD
 from neurenix.transfer.adaptation.methods._discriminator import Discriminator, domain_loss
-from neurenix.transfer.adaptation.methods._information import information
 from neurenix.transfer.adaptation.methods._kernel_means import gaussian_kernels, mean_discrepancy, squared_distances
 from neurenix.transfer.adaptation.methods.adda import inverted_label_loss
 from neurenix.transfer.adaptation.methods.afn import hard_norm_gap, stepwise_norm_gap
@@ -163,15 +162,6 @@ def test_nuclear_norm_is_numpys_and_a_closed_form(generator: torch.Generator) ->
     assert float(negative_nuclear_norm(logits)) == pytest.approx(expected)
     sure = 100 * torch.eye(3).repeat(4, 1)  # three singular values of √4, over 12 samples
     assert float(negative_nuclear_norm(sure)) == pytest.approx(-3 * 2 / 12, rel=1e-5)
-
-
-def test_information_is_scipys_and_a_closed_form(generator: torch.Generator) -> None:
-    logits = 2 * normal(generator, 9, 4)
-    shares = logits.softmax(1).numpy()
-    conditional, marginal = scipy.stats.entropy(shares, axis=1).mean(), scipy.stats.entropy(shares.mean(0))
-    assert float(information(logits)) == pytest.approx(conditional - marginal)
-    assert float(information(logits, 0.0)) == pytest.approx(conditional)
-    assert float(information(100 * torch.eye(3))) == pytest.approx(-math.log(3))
 
 
 # --- norms and spectra -------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from .cdan import CDAN as CDAN
 from .coral import DeepCORAL as DeepCORAL
 from .dan import DAN as DAN
 from .dann import DANN as DANN
-from .information_maximisation import InformationMaximisation as InformationMaximisation
 from .jan import JAN as JAN
 from .mcc import MCC as MCC
 from .mcd import MCD as MCD
@@ -27,5 +26,4 @@ __all__ = [
     "MCD",
     "MDD",
     "DeepCORAL",
-    "InformationMaximisation",
 ]

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ....errors import ConfigurationError
+
 ESTIMATORS = ("unbiased", "biased")
+
+
+def check_bandwidths(bandwidths: Sequence[float]) -> None:
+    """Raise ConfigurationError unless there is one at least, and all are above 0."""
+    if not bandwidths or not all(bandwidth > 0 for bandwidth in bandwidths):
+        raise ConfigurationError(f"bandwidths={list(bandwidths)}; they are numbers above 0, one at least.")
 
 
 def squared_distances(points: Tensor) -> Tensor:

@@ -29,9 +29,3 @@ def check_one_of(name: str, value: str, possible: Sequence[str]) -> None:
     """Raise UnknownNameError for a word that is not among the possible ones."""
     if value not in possible:
         raise UnknownNameError(name, value, possible)
-
-
-def check_bandwidths(bandwidths: Sequence[float]) -> None:
-    """Raise ConfigurationError unless there is one at least, and all are above 0."""
-    if not bandwidths or not all(bandwidth > 0 for bandwidth in bandwidths):
-        raise ConfigurationError(f"bandwidths={list(bandwidths)}; they are numbers above 0, one at least.")

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ....metrics import TaskKind
 from ..method import METHODS, DomainStep, Sizes, Term, TermMethod
-from ._kernel_means import ESTIMATORS, gaussian_kernels, mean_discrepancy
-from ._settings import check_bandwidths, check_one_of, check_positive
+from ._kernel_means import ESTIMATORS, check_bandwidths, gaussian_kernels, mean_discrepancy
+from ._settings import check_one_of, check_positive
 
 
 def kernel_discrepancy(source: Tensor, target: Tensor, bandwidths: list[float], estimator: str = "unbiased") -> Tensor:

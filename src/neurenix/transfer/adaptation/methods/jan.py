@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..method import METHODS, DomainStep, Side, Sizes, Term, TermMethod
-from ._kernel_means import ESTIMATORS, gaussian_kernels, mean_discrepancy, squared_distances
-from ._settings import check_bandwidths, check_one_of, check_positive
+from ._kernel_means import ESTIMATORS, check_bandwidths, gaussian_kernels, mean_discrepancy, squared_distances
+from ._settings import check_one_of, check_positive
 
 PROBABILITY_BANDWIDTH = 1.68  # of the authors' code; squared distances between probabilities are at most 2
 
