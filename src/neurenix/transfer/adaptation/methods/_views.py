@@ -180,6 +180,6 @@ def _stretched(cells: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
 def _no_views(inputs: Inputs) -> str:
     return (
         f"of {described(inputs)} no other view can be made; there are views of images (n, channels, height, width), "
-        f"series (n, channels, time) and vectors (n, d), all of floats, and of texts, mappings with {_IDS} and {_MASK}. "
+        f"series (n, channels, time), vectors (n, d), all of floats, and texts, mappings with {_IDS} and {_MASK}. "
         "Take a method that looks at features alone, 'information_maximisation' say."
     )

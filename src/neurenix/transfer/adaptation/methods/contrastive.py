@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from ....metrics import TaskKind
 from ..method import METHODS, DomainStep, Side, Sizes, Term, TermMethod
+from ._aside import AsideTerm
 from ._nothing import nothing
 from ._settings import check_at_least_zero, check_one_of, check_positive
 from ._views import strong_view
@@ -56,7 +57,7 @@ class Contrastive(TermMethod):
 
 
 @final
-class _Term(Term):
+class _Term(AsideTerm):
     def __init__(self, method: Contrastive, projection: nn.Module) -> None:
         super().__init__()
         self.method, self.projection = method, projection
@@ -68,7 +69,9 @@ class _Term(Term):
         return {"contrastive": self.method.weight * loss}
 
     def _loss(self, side: Side, step: DomainStep) -> Tensor:
-        first, second = (self.projection(step.ask(strong_view(side.inputs, self.method.mirror))[0]) for _ in range(2))
+        first, second = (
+            self.projection(self.ask_aside(step, strong_view(side.inputs, self.method.mirror))[0]) for _ in range(2)
+        )
         return nt_xent(first, second, self.method.temperature)
 
 

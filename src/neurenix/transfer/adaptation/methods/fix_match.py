@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..method import METHODS, DomainStep, Sizes, Term, TermMethod
+from ._aside import AsideTerm
 from ._nothing import nothing
 from ._settings import check_at_least_zero, check_share
 from ._views import strong_view
@@ -47,7 +48,7 @@ class FixMatch(TermMethod):
 
 
 @final
-class _Term(Term):
+class _Term(AsideTerm):
     def __init__(self, method: FixMatch) -> None:
         super().__init__()
         self.method = method
@@ -56,7 +57,7 @@ class _Term(Term):
         method, target = self.method, step.target
         if not len(target):
             return {"pseudo_labels": nothing(target)}
-        _, outputs = step.ask(strong_view(target.inputs, method.mirror))
+        _, outputs = self.ask_aside(step, strong_view(target.inputs, method.mirror))
         loss = pseudo_label_loss(outputs, target.outputs, method.threshold)
         return {"pseudo_labels": method.weight * grown(step.progress, method.warmup) * loss}
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 from ....errors import ConfigurationError
 from ....metrics import TaskKind
 from ..method import METHODS, DomainStep, Side, Sizes, Term, TermMethod
+from ._aside import AsideTerm
 from ._nothing import nothing
 from ._settings import check_at_least_zero, check_one_of, check_positive
 from ._views import images_of, masked
@@ -61,7 +62,7 @@ class MaskedReconstruction(TermMethod):
 
 
 @final
-class _Term(Term):
+class _Term(AsideTerm):
     def __init__(self, method: MaskedReconstruction, decoder: nn.Module) -> None:
         super().__init__()
         self.method, self.decoder = method, decoder
@@ -76,11 +77,11 @@ class _Term(Term):
         cells = self.method.cells
         if self.method.predicts == "features":
             rest, _ = masked(side.inputs, self.method.share, cells)
-            return feature_loss(self.decoder(step.ask(rest)[0]), side.features.detach())
+            return feature_loss(self.decoder(self.ask_aside(step, rest)[0]), side.features.detach())
         images = images_of(side.inputs, "masked_reconstruction of pixels", "Take predicts='features'.")
         rest, chosen = masked(images, self.method.share, cells)
         assert chosen is not None
-        return pixel_loss(self.decoder(step.ask(rest)[0]).view_as(chosen), coarse(images, cells), chosen)
+        return pixel_loss(self.decoder(self.ask_aside(step, rest)[0]).view_as(chosen), coarse(images, cells), chosen)
 
 
 def feature_loss(told: Tensor, features: Tensor) -> Tensor:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,7 @@ from ....errors import ConfigurationError
 from ....models import PretrainedModel
 from ...heads._starts import last_linear
 from ..method import METHODS, DomainStep, Sizes, Term, TermMethod
-from ._growing import GrowingTerm
-from ._norms import batch_norms
+from ._aside import AsideTerm
 from ._nothing import nothing
 from ._settings import check_at_least_zero, check_share
 
@@ -59,7 +58,7 @@ class MeanTeacher(TermMethod):
 
 
 @final
-class _Term(GrowingTerm):
+class _Term(AsideTerm):
     """Buffers: steps, and the teacher's weights under their names in the model, "/" for "."."""
 
     steps: Tensor
@@ -71,8 +70,15 @@ class _Term(GrowingTerm):
         self._student: list[PretrainedModel] = []  # in a list, so that it is no part of the term
         self._is_checked = False
 
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any) -> None:
+        for key, value in state_dict.items():
+            if key.startswith(prefix) and key.removeprefix(prefix) not in self._buffers:
+                self.register_buffer(key.removeprefix(prefix), torch.empty_like(value, device=self.steps.device))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
     def begin(self, model: PretrainedModel) -> None:
         """Remember whose weights these are; the teacher begins as the model is after the first step."""
+        super().begin(model)
         self._student = [model]
 
     def forward(self, step: DomainStep) -> dict[str, Tensor]:
@@ -80,7 +86,7 @@ class _Term(GrowingTerm):
         if not len(target):
             return {"consistency": nothing(target)}
         with torch.no_grad(), self._as_teacher():
-            _, teacher = step.ask(target.inputs)
+            _, teacher = self.ask_aside(step, target.inputs)
         student = self._classified(target.features, target.outputs)
         loss = consistency(student, teacher.detach(), method.threshold)
         return {"consistency": method.weight * risen(step.progress, method.rampup) * loss}
@@ -108,25 +114,22 @@ class _Term(GrowingTerm):
 
     @contextlib.contextmanager
     def _as_teacher(self) -> Iterator[None]:
-        """The model has the teacher's weights inside the block, and batch norms forget what they see there.
+        """The model has the teacher's weights inside the block.
 
         Only where tensors lie is exchanged, so a graph that was made before still finds the model's own.
         """
-        model = self._student[0]
-        other: dict[Tensor, Tensor] = {
-            parameter: self.get_buffer(_buffer_of(name))
-            for name, parameter in model.named_parameters()
+        pairs = [
+            (parameter, parameter.data, self.get_buffer(_buffer_of(name)))
+            for name, parameter in self._student[0].named_parameters()
             if _buffer_of(name) in self._buffers
-        }
-        other |= {buffer: buffer.clone() for norm in batch_norms(model).values() for buffer in norm.buffers()}
-        own = {tensor: tensor.data for tensor in other}
+        ]
         try:
-            for tensor, value in other.items():
-                tensor.data = value
+            for parameter, _, average in pairs:
+                parameter.data = average
             yield
         finally:
-            for tensor, value in own.items():
-                tensor.data = value
+            for parameter, own, _ in pairs:
+                parameter.data = own
 
 
 def consistency(student: Tensor, teacher: Tensor, threshold: float) -> Tensor:

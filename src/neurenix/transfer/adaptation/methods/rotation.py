@@ -12,6 +12,7 @@ from torch.nn import functional
 from ....errors import InputMismatchError
 from ....metrics import TaskKind
 from ..method import METHODS, DomainStep, Side, Sizes, Term, TermMethod
+from ._aside import AsideTerm
 from ._nothing import nothing
 from ._settings import check_at_least_zero, check_one_of
 from ._views import images_of
@@ -50,7 +51,7 @@ class Rotation(TermMethod):
 
 
 @final
-class _Term(Term):
+class _Term(AsideTerm):
     def __init__(self, method: Rotation, classifier: nn.Module) -> None:
         super().__init__()
         self.method, self.classifier = method, classifier
@@ -64,7 +65,7 @@ class _Term(Term):
     def _loss(self, side: Side, step: DomainStep) -> Tensor:
         images = images_of(side.inputs, "rotation", "Take 'contrastive' or 'masked_reconstruction'.")
         turns = torch.randint(TURNS, (len(images),), device=images.device)
-        features, _ = step.ask(turned(images, turns))
+        features, _ = self.ask_aside(step, turned(images, turns))
         return functional.cross_entropy(self.classifier(features), turns)
 
 

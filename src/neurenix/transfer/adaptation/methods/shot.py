@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..method import METHODS, DomainStep, Sizes, Term, TermMethod
-from ._growing import GrowingTerm
 from ._information import information
 from ._nothing import nothing
 from ._settings import check_at_least_zero
@@ -48,7 +47,7 @@ class SHOT(TermMethod):
 
 
 @final
-class _Term(GrowingTerm):
+class _Term(Term):
     pseudo_labels: Tensor
 
     def __init__(self, method: SHOT) -> None:
