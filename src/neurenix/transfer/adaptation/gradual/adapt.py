@@ -173,7 +173,7 @@ class _Walk:
         return stops
 
     def _why_no_pool(self, mixed: float) -> str | None:
-        """A pool that is spread evenly over the way has a mixing of 1/3, one with most samples at its ends above 1/2."""
+        """A pool spread evenly over the way has a mixing of 1/3, one with most samples at both ends above 1/2."""
         if mixed <= self.method.largest_mixing:
             return None
         return (
