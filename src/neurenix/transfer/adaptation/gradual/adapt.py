@@ -56,7 +56,7 @@ def adapt(
         _Stretch(name, domains[name], places, method.window, name == "pool")
         for name, places in zip(along, found.windows, strict=True)
     ]
-    return walk.to_the_end(domains["source"], stretches, found.spread)
+    return walk.to_the_end(domains["source"], stretches, found.spread if found.tell else None)
 
 
 @dataclass(frozen=True)
@@ -87,18 +87,20 @@ class _Walk:
         self.tuner, self.method = tuner, method
         self.batch_size, self.num_workers = batch_size, num_workers
 
-    def to_the_end(self, source: Any, stretches: Sequence[_Stretch], spread: float) -> GradualPath:
-        """Take all windows of all stretches, or those before the way breaks off."""
+    def to_the_end(self, source: Any, stretches: Sequence[_Stretch], spread: float | None) -> GradualPath:
+        """Take all windows of all stretches, or those before the way breaks off.
+
+        spread: of positions within domains; None where they mean nothing.
+        """
         steps: list[Step] = []
-        for pool in (stretch for stretch in stretches if stretch.searched):
-            why = self._why_no_pool(mixing(pool.positions, spread))
-            if why is not None and self._breaks_off(why):
-                return GradualPath((), why)
+        why = None if spread is None else self._why_no_pool(stretches[0], spread)
+        if why is not None and self._breaks_off(why):
+            return GradualPath((), why)
         self.current, self.labels = source, hard_labels(self.probabilities(source))
-        position = 0.0
+        position: float | None = 0.0
         for window in (window for stretch in stretches for window in self._windows(stretch)):
             step = self._seen(window, spread)
-            why = self._why_not_gradual(step, step.position - position)
+            why = self._why_not_gradual(step, position)
             if why is not None and self._breaks_off(why):
                 return GradualPath((*steps, step), why)
             steps.append(replace(step, changed=self._trained(window)))
@@ -145,13 +147,13 @@ class _Walk:
         places = stretch.positions[start : start + length]
         return _Window(stretch.name, Subset(samples, range(length)), places, probabilities[:length], lost)
 
-    def _seen(self, window: _Window, spread: float) -> Step:
+    def _seen(self, window: _Window, spread: float | None) -> Step:
         return Step(
             name=window.name,
             samples=len(window.positions),
             kept=len(confident_places(window.probabilities, self.method.trim)),
-            position=float(window.positions.mean()),
-            mixing=mixing(window.positions, spread),
+            position=None if spread is None else float(window.positions.mean()),
+            mixing=None if spread is None else mixing(window.positions, spread),
             disagreement=window.disagreement,
         )
 
@@ -172,8 +174,9 @@ class _Walk:
         warnings.warn(f"{why} {_STOPPED if stops else _WENT_ON}", NotGradualWarning, stacklevel=5)
         return stops
 
-    def _why_no_pool(self, mixed: float) -> str | None:
+    def _why_no_pool(self, pool: _Stretch, spread: float) -> str | None:
         """A pool spread evenly over the way has a mixing of 1/3, one with most samples at both ends above 1/2."""
+        mixed = mixing(pool.positions, spread) if pool.searched else 0.0
         if mixed <= self.method.largest_mixing:
             return None
         return (
@@ -181,9 +184,11 @@ class _Walk:
             f"largest_mixing={self.method.largest_mixing}), with too few between them."
         )
 
-    def _why_not_gradual(self, step: Step, moved: float) -> str | None:
+    def _why_not_gradual(self, step: Step, before: float | None) -> str | None:
+        """before: position of the window before, or of the source."""
         where, method = f"the window {step.name!r} ({step.samples} samples)", self.method
-        if step.mixing > method.largest_mixing:
+        moved = 0.0 if step.position is None or before is None else step.position - before
+        if step.mixing is not None and step.mixing > method.largest_mixing:
             return (
                 f"{where} is a mixture of samples like the source's and like the target's (mixing {step.mixing:.2f}, "
                 f"largest_mixing={method.largest_mixing}), not a domain between them: its samples move all the way at "

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 class Step:
     """One window. name: "intermediate 2", "pool", "target". samples: in it. kept: of them, after trimming.
 
-    position: of its mean, 0 at the source and 1 at the target. mixing: see shift.mixing. disagreement: see
-    shift.cycle_disagreement. changed: share of the kept pseudo-labels that the trained model gives up; None where the
-    window was not trained on.
+    position: of its mean, 0 at the source and 1 at the target. mixing: see shift.mixing; both are None where source and
+    target cannot be told apart by a line. disagreement: see shift.cycle_disagreement. changed: share of the kept
+    pseudo-labels that the trained model gives up; None where the window was not trained on.
     """
 
     name: str
     samples: int
     kept: int
-    position: float
-    mixing: float
+    position: float | None
+    mixing: float | None
     disagreement: float
     changed: float | None = None
 
@@ -36,8 +36,12 @@ class GradualPath:
     def __str__(self) -> str:
         lines = [f"{'window':16} samples   kept  position  mixing  disagreement  changed"]
         lines += [
-            f"{step.name:16} {step.samples:7} {step.kept:6}  {step.position:8.2f}  {step.mixing:6.2f}  "
+            f"{step.name:16} {step.samples:7} {step.kept:6}  {_shown(step.position):>8}  {_shown(step.mixing):>6}  "
             f"{step.disagreement:12.2f}  {'not trained' if step.changed is None else f'{step.changed:7.2f}'}"
             for step in self.steps
         ]
         return "\n".join([*lines, *([self.stopped] if self.stopped else [])])
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

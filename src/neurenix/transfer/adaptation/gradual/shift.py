@@ -11,6 +11,7 @@ from torch import Tensor
 from ....training import classification_head, discriminant_head
 
 _SAMPLES = 4  # of each domain: two to learn from, two to measure
+_LARGEST_SPREAD = 0.25  # two standard deviations from the source's mean to the target's
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,14 @@ class Positions:
 
     spread: float
     windows: tuple[Tensor, ...]
+
+    @property
+    def tell(self) -> bool:
+        """Whether source and target lie far enough apart on a line for places between them to mean anything.
+
+        Domains that differ otherwise, in what a turn does to classes around one centre say, are not seen by a line.
+        """
+        return self.spread <= _LARGEST_SPREAD  # not a number where they are the same
 
     @property
     def means(self) -> list[float]:
