@@ -1,5 +1,6 @@
 """Adapt a model to a domain without labels."""
 
+from . import gradual as gradual
 from . import methods as methods
 from ._choice import list_adaptation_methods as list_adaptation_methods
 from .adapter import DomainAdapter as DomainAdapter
@@ -7,4 +8,4 @@ from .method import METHODS as METHODS
 from .method import AdaptationMethod as AdaptationMethod
 from .norms import NORMS as NORMS
 
-__all__ = ["METHODS", "NORMS", "AdaptationMethod", "DomainAdapter", "list_adaptation_methods", "methods"]
+__all__ = ["METHODS", "NORMS", "AdaptationMethod", "DomainAdapter", "gradual", "list_adaptation_methods", "methods"]
