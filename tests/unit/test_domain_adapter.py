@@ -19,6 +19,7 @@ from neurenix.transfer import DomainAdapter, Finetuner, LoraTuner, list_adaptati
 from neurenix.transfer.adaptation import NORMS, methods
 from neurenix.transfer.adaptation._data import hold_out
 from neurenix.transfer.adaptation._paired import PairedDomains
+from neurenix.transfer.adaptation.gradual import GradualSelfTraining
 
 CLASSES = 3
 
@@ -302,3 +303,35 @@ def test_strange_classes_of_the_target_are_left_out_of_the_report(capsys: pytest
     adapted.fit(frame_source, frame_target, epochs=1, run=False)
     assert "left out of the report" in capsys.readouterr().out
     assert adapted.report is not None and adapted.report.gap is None
+
+
+# --- methods that are no term --------------------------------------------------------------------------------------
+
+
+def test_batch_norms_alone_are_adapted() -> None:
+    adapted = adapter(method="adabn", chooses=False)
+    adapted.fit(SOURCE, TARGET, source_epochs=4, run=False)
+    with torch.no_grad():
+        first = adapted.model.trunk.module[0][0](TARGET[0])
+    torch.testing.assert_close(statistics(adapted), first.mean(0), atol=1e-5, rtol=1e-5)
+    assert adapted.report is not None and "target_accuracy" in adapted.report.scores
+
+
+def test_gradual_goes_through_what_lies_between() -> None:
+    between = [domain(seed, 60, shift)[0] for seed, shift in ((5, 0.3), (6, 0.6))]
+    adapted = adapter(method=GradualSelfTraining(epochs=2))
+    adapted.fit(SOURCE, TARGET[0], source_epochs=4, intermediate=between, run=False)
+    assert len(adapted.history.epochs) >= 4 + 2
+    with pytest.raises(ConfigurationError, match="intermediate"):
+        adapter(method="gradual").fit(SOURCE, TARGET[0], epochs=1, run=False)
+
+
+def test_the_worse_model_is_not_kept() -> None:
+    """Statistics of samples that are all alike would ruin the model; the one from before stays."""
+    adapted = adapter(method="adabn")
+    alike = torch.full((60, 4), 3.0) + 0.001 * torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    adapted.fit(SOURCE, alike, TARGET, source_epochs=6, run=False)
+    assert adapted.report is not None
+    if adapted.report.chosen_epoch == -1:
+        assert adapted.report.scores["target_accuracy"] == pytest.approx(adapted.evaluate(TARGET)["accuracy"])
+    assert adapted.report.gap is not None

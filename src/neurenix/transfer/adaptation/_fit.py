@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast, final
 
 import torch
@@ -31,7 +31,8 @@ class TermFit:
     """One fit of a term on a tuner's model. The tuner decides what is trained, at which rates, and is what is saved.
 
     Afterwards: before, after, what is known of the model as it began and as it ended, None where there is no source to
-    judge it by; chosen_epoch: 0-based, or BEFORE; gap: to the best epoch, where labels of the target are known.
+    judge it by; scores: metrics and criteria of the model as it ended; chosen_epoch: 0-based, or BEFORE; gap: to the
+    best epoch, where labels of the target are known.
     """
 
     def __init__(self, tuner: Tuner, method: TermMethod, data: DomainData, norms: str, chooses: bool) -> None:
@@ -42,6 +43,7 @@ class TermFit:
         self._choice = LabelFreeChoice(tuner.task, first_epoch=BEFORE) if chooses and self._judges else None
         self.before: Evidence | None = None
         self.after: Evidence | None = None
+        self.scores: Mapping[str, Any] = {}
 
     @property
     def chosen_epoch(self) -> int | None:
@@ -82,7 +84,7 @@ class TermFit:
         )
         fit_in_run(loop, training, self.data.judged, epochs, job=job, options=options, prepare=lambda: None)
         if self.data.judged is not None:
-            loop.evaluate(self.data.judged)
+            self.scores = loop.evaluate(self.data.judged)
             self.after = self._metrics.evidence()
 
     def _look_before(self, loop: Loop) -> None:

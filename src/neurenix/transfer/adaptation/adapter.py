@@ -25,6 +25,7 @@ from ._choice import MethodChoice, chosen_method
 from ._data import DomainLoaders, hold_out
 from ._fit import TermFit
 from ._report import AdaptationReport
+from ._ways import Way, adapted
 from .method import TermMethod
 from .norms import NORMS
 
@@ -115,6 +116,8 @@ class DomainAdapter:
         batch_size: int = 32,
         epochs: int = 10,
         source_epochs: int | None = None,
+        intermediate: Sequence[Any] = (),
+        pool: Any = None,
         callbacks: Sequence[Callback] | Callback = (),
         num_workers: int = 0,
         run: str | Path | Literal[False] | None = None,
@@ -135,6 +138,8 @@ class DomainAdapter:
             epochs: of the adaptation; in each the larger domain is seen once.
             source_epochs: on the source alone before it; None is half as many, or none where the model was fitted
                 before.
+            intermediate, pool: of gradual adaptation, unlabelled samples between the domains: datasets in their order
+                from source to target, or one in no order.
             callbacks: of the adaptation, see neurenix.callbacks.
             num_workers, run, resume, checkpoint_every, strict, on_save_error: see Finetuner.fit. A run has two folders,
                 `source` and `adaptation`.
@@ -146,19 +151,22 @@ class DomainAdapter:
             run=run, resume=resume, checkpoint_every=checkpoint_every, strict=strict, on_save_error=on_save_error
         )
         check_types({"epochs": epochs, "source_epochs": source_epochs}, {"epochs": int, "source_epochs": int | None})
-        method = self.method
-        if not isinstance(method, TermMethod):
-            raise ConfigurationError(f"{type(method).__name__} is not trained.")
+        trains = isinstance(self.method, TermMethod)
+        uses_source = not isinstance(self.method, TermMethod) or self.method.uses_source
         before = source_epochs if source_epochs is not None else 0 if self.history else max(1, epochs // 2)
-        self._check_source(source, method, before)
+        self._check_source(source, uses_source, before)
         trained, held = (None, None) if source is None else hold_out(source, self.tuner.settings.seed)
         if before:
             self._fit_source(trained, batch_size, before, num_workers, options)
         loaders = DomainLoaders(self.tuner, batch_size, num_workers)
-        data = loaders.data(trained, held, target, val_dataset, learns_source=method.uses_source)
-        fit = TermFit(self.tuner, method, data, self.norms, chooses=self.chooses)
-        fit.run(epochs, callbacks, _part(options, "adaptation"))
-        self.report = AdaptationReport.of(fit)
+        data = loaders.data(trained, held, target, val_dataset, learns_source=trains and uses_source)
+        if isinstance(self.method, TermMethod):
+            fit = TermFit(self.tuner, self.method, data, self.norms, chooses=self.chooses)
+            fit.run(epochs, callbacks, _part(options, "adaptation"))
+            self.report = AdaptationReport.of(fit)
+        else:
+            way = Way(source=trained, target=target, intermediate=intermediate, pool=pool, data=data)
+            self.report = AdaptationReport.of(adapted(self.tuner, self.method, way, chooses=self.chooses))
         print(f"neurenix: {self.report}")
         return self.history
 
@@ -205,13 +213,13 @@ class DomainAdapter:
         if getattr(self.tuner.settings, "mixup_alpha", 0.0):
             raise ConfigurationError("mixup_alpha mixes samples, whose domains are to be told apart; leave it at 0.")
 
-    def _check_source(self, source: Any, method: TermMethod, before: int) -> None:
-        if source is not None or not (method.uses_source or before):
+    def _check_source(self, source: Any, uses_source: bool, before: int) -> None:
+        if source is not None or not (uses_source or before):
             return
         need = "learns from labelled samples of the source too; give them"
-        if not method.uses_source:
+        if not uses_source:
             need = "starts from a trained model; fit it on a source first, or give source_epochs=0"
-        raise ConfigurationError(f"source=None, and {type(method).__name__} {need}.")
+        raise ConfigurationError(f"source=None, and {type(self.method).__name__} {need}.")
 
 
 def _tuner(model: nn.Module | Tuner, tail: Mapping[str, Any]) -> Tuner:
