@@ -13,6 +13,7 @@ from ._judge import BeforeAndAfter
 from .gradual import GradualSelfTraining, adapt
 from .method import AdaptationMethod
 from .methods import AdaBN
+from .methods.classical import ClassicalMethod, install_adapted_head
 
 
 @final
@@ -46,6 +47,8 @@ def adapted(tuner: Tuner, method: AdaptationMethod, way: Way, chooses: bool) -> 
     elif isinstance(method, AdaBN):
         device = next(tuner.model.parameters()).device
         method.apply(tuner.model, lambda: (batch.to(device) for batch in way.data.target.batches(0)))
+    elif isinstance(method, ClassicalMethod):
+        install_adapted_head(tuner, method, way.source, way.target, training.batch_size, training.num_workers)
     else:
         raise ConfigurationError(f"nothing here knows how {type(method).__name__} adapts a model.")
     judged.end()
