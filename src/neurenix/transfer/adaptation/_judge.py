@@ -63,6 +63,11 @@ class BeforeAndAfter:
         return self._choice.chosen_epoch if self._chooses else None
 
     @property
+    def began(self) -> Mapping[str, Any]:
+        """Metrics and criteria of the model from before."""
+        return self._scores[BEFORE]
+
+    @property
     def scores(self) -> Mapping[str, Any]:
         """Metrics and criteria of the model that is kept."""
         return self._scores[AFTER if self.chosen_epoch is None else self.chosen_epoch]
