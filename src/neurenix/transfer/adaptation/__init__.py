@@ -1,10 +1,23 @@
 """Adapt a model to a domain without labels."""
 
 from . import methods as methods
+from . import selection as selection
 from ._choice import list_adaptation_methods as list_adaptation_methods
 from .adapter import DomainAdapter as DomainAdapter
 from .method import METHODS as METHODS
 from .method import AdaptationMethod as AdaptationMethod
 from .norms import NORMS as NORMS
+from .verdict import Verdict as Verdict
+from .verdict import judge_adaptation as judge_adaptation
 
-__all__ = ["METHODS", "NORMS", "AdaptationMethod", "DomainAdapter", "list_adaptation_methods", "methods"]
+__all__ = [
+    "METHODS",
+    "NORMS",
+    "AdaptationMethod",
+    "DomainAdapter",
+    "Verdict",
+    "judge_adaptation",
+    "list_adaptation_methods",
+    "methods",
+    "selection",
+]

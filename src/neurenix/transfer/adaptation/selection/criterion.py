@@ -25,7 +25,8 @@ class Evidence:
 
     source_features, target_features, training_features: (n, d), (m, d), (t, d), what enters the head's last linear
     layer. source_outputs, target_outputs: (n, k), (m, k), logits or values. source_targets: (n,) class numbers, or
-    (n, k) labels or values. training_features: of source samples that were trained on, where they are known.
+    (n, k) labels or values. training_features: of source samples that were trained on, where they are
+    known. expected_shares: (k,), how often each class is expected in the target, where an estimate is known.
     """
 
     task: TaskKind
@@ -35,14 +36,15 @@ class Evidence:
     target_features: Tensor
     target_outputs: Tensor
     training_features: Tensor | None = None
+    expected_shares: Tensor | None = None
 
     def __post_init__(self) -> None:
         source = (len(self.source_features), len(self.source_outputs), len(self.source_targets))
         target = (len(self.target_features), len(self.target_outputs))
         if len({*source}) > 1 or len({*target}) > 1 or not source[0] or not target[0]:
             raise LabelMismatchError(
-                f"features, outputs and targets belong to the same samples, and each domain has some; the "
-                f"source has {source[0]}, {source[1]} and {source[2]}, the target {target[0]} features and {target[1]} outputs."
+                "features, outputs and targets belong to the same samples, and each domain has some; of the source there "
+                f"are {source[0]}, {source[1]} and {source[2]}, of the target {target[0]} features and {target[1]} outputs."
             )
         if self.source_features.shape[1] != self.target_features.shape[1]:
             raise LabelMismatchError(
