@@ -53,7 +53,7 @@ def plot_domain_gap(
     known = None if target_classes is None else torch.as_tensor(target_classes)
     if known is not None and len(known) != len(after.target_outputs):
         raise ConfigurationError(
-            f"target_classes has {len(known)} classes for {len(after.target_outputs)} target samples; give one for each."
+            f"target_classes has {len(known)} classes for {len(after.target_outputs)} target samples; give one each."
         )
     figures = require("matplotlib.figure", purpose="drawing a report", install="neurenix[plot]")
     figure = figures.Figure(figsize=(12.6, 6.2), layout="constrained")
@@ -62,7 +62,13 @@ def plot_domain_gap(
         _draw(axes, evidence, known, colours, project, seed)
         distance = proxy_distance(evidence.source_features, evidence.target_features)
         axes.set_title(f"{moment} adapting: proxy A-distance {distance:.2f}", fontsize=_TITLE, loc="left", pad=10)
-    figure.legend(handles=_legend(colours, names), loc="outside lower center", ncols=9, fontsize=_TEXT, frameon=False)
+    figure.legend(
+        handles=_legend(colours, names, everything=before.target_outputs.shape[1] <= len(colours)),
+        loc="outside lower center",
+        ncols=9,
+        fontsize=_TEXT,
+        frameon=False,
+    )
     if title:
         figure.suptitle(title, fontsize=_TITLE + 2, fontweight="bold", x=0.01, ha="left")
     with replacing(Path(path)) as temporary:
@@ -80,7 +86,7 @@ def principal_components(features: numpy.ndarray, seed: int) -> numpy.ndarray:
     return places if places.shape[1] == 2 else numpy.column_stack([places, numpy.zeros(len(places))])
 
 
-@PROJECTIONS.register("tsne", "t_sne")
+@PROJECTIONS.register("tsne")
 def neighbour_embedding(features: numpy.ndarray, seed: int) -> numpy.ndarray:
     """T-SNE: who is near whom, with distances between groups that mean little. van der Maaten & Hinton, JMLR 2008."""
     manifold = require("sklearn.manifold", purpose="t-SNE", install="scikit-learn")
@@ -127,7 +133,7 @@ def _drawn(count: int, seed: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:_MOST].sort().values
 
 
-def _legend(colours: dict[int, str], names: Sequence[str]) -> list[Any]:
+def _legend(colours: dict[int, str], names: Sequence[str], everything: bool) -> list[Any]:
     lines = require("matplotlib.lines", purpose="drawing a report", install="neurenix[plot]")
 
     def entry(label: str, colour: str, marker: str) -> Any:
@@ -136,4 +142,4 @@ def _legend(colours: dict[int, str], names: Sequence[str]) -> list[Any]:
     domains = [entry(name, _GREY, marker) for name, marker, _, _ in _DOMAINS]
     labels = {number: str(names[number]) if number < len(names) else f"class {number}" for number in colours}
     classes = [entry(labels[number], colour, "s") for number, colour in colours.items()]
-    return [*domains, *classes]
+    return [*domains, *classes, *([] if everything else [entry("other classes", _PALE, "s")])]

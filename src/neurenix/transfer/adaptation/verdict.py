@@ -100,8 +100,8 @@ def _reasons(found: Mapping[str, float]) -> list[str]:
     if found["risk"] > _LIMIT:
         reasons.append(
             f"the target seems to hold other shares of the classes than the source (label shift "
-            f"{found['label_shift']:.2f}, about {found['expected_classes']:.1f} of {found['classes']:.0f} classes), and "
-            f"{found['torn']:.0%} of neighbouring samples were torn apart"
+            f"{found['label_shift']:.2f}, about {found['expected_classes']:.1f} of {found['classes']:.0f} classes), "
+            f"and {found['torn']:.0%} of neighbouring samples were torn apart"
         )
     return reasons
 

@@ -21,9 +21,9 @@ _LEAST = 1e-3  # share of a class that is not expected at all: an estimate is ne
 class PriorIM(Criterion):
     """Information maximisation towards expected class shares, where IM expects the same of every class.
 
-    Krause, Perona & Gomes, Discriminative Clustering by Regularized Information Maximization, NIPS 2010, with a prior of
-    the classes; the shares are evidence.expected_shares, which AdaptationMetrics estimates by BBSE from the first model
-    that it measures, and where they are not known those of the source.
+    Krause, Perona & Gomes, Discriminative Clustering by Regularized Information Maximization, NIPS 2010, with a prior
+    of the classes. The shares are evidence.expected_shares, which AdaptationMetrics estimates by BBSE from the first
+    model that it measures; where they are not known, those of the source.
     """
 
     higher_is_better: ClassVar[bool] = True
