@@ -89,7 +89,7 @@ def test_the_default_criteria_and_guards_are_defined(task: TaskKind) -> None:
 
 def test_evidence_of_different_samples_is_refused() -> None:
     known = evidence("multi_class")
-    with pytest.raises(LabelMismatchError, match="of the source there are 50, 50 and 49"):
+    with pytest.raises(LabelMismatchError, match="the source has 50, 50 and 49"):
         replace(known, source_targets=known.source_targets[1:])
     with pytest.raises(LabelMismatchError, match="4 and 3 wide"):
         replace(known, target_features=known.target_features[:, 1:])

@@ -17,7 +17,9 @@ from neurenix.errors import ConfigurationError, LabelMismatchError, UnknownNameE
 from neurenix.storage import tensor_digest
 from neurenix.transfer import DomainAdapter, Finetuner, LoraTuner, list_adaptation_methods
 from neurenix.transfer.adaptation import NORMS, methods
+from neurenix.transfer.adaptation._data import hold_out
 from neurenix.transfer.adaptation._paired import PairedDomains
+from neurenix.transfer.adaptation.gradual import GradualSelfTraining
 
 CLASSES = 3
 
@@ -186,7 +188,7 @@ def test_batch_norms_keep_what_the_policy_says() -> None:
     """The first norm's running mean is that of the samples that the policy names: they lie on either side of it."""
     means = {}
     for norms in ("source", "target", "joint", "per_domain"):
-        adapted = adapter(norms=norms, learning_rate=1e-12)
+        adapted = adapter(norms=norms, learning_rate=1e-12, chooses=False)
         adapted.fit(SOURCE, TARGET[0], batch_size=44, epochs=40, source_epochs=1, run=False)
         with torch.no_grad():
             first = adapted.model.trunk.module[0][0]
@@ -258,3 +260,78 @@ def test_methods_are_listed() -> None:
     assert "dann" in list_adaptation_methods("adversarial")
     with pytest.raises(ConfigurationError, match="adversarial"):
         list_adaptation_methods("magic")
+
+
+# --- choice --------------------------------------------------------------------------------------------------------
+
+
+def test_epochs_are_judged_without_target_labels() -> None:
+    adapted = adapter()
+    adapted.fit(SOURCE, TARGET[0], epochs=2, source_epochs=1, run=False)
+    record = adapted.history.epochs[-1]
+    assert {"val_loss", "val_source_accuracy", "val_im", "val_snd", "val_dev"} <= set(record)
+    assert not [name for name in record if "target" in name]
+    assert adapted.report is not None and adapted.report.chosen_epoch in (-1, 0, 1) and adapted.report.gap is None
+
+
+def test_gap_is_told_where_labels_are_known() -> None:
+    adapted = adapter()
+    adapted.fit(SOURCE, TARGET, epochs=3, source_epochs=1, run=False)
+    assert adapted.report is not None and adapted.report.gap is not None
+    epochs = adapted.history.epochs[1:]
+    chosen = adapted.report.gap.chosen_epoch
+    if chosen >= 0:
+        assert adapted.report.gap.chosen == epochs[chosen]["val_target_accuracy"]
+    assert adapted.report.gap.oracle >= max(epoch["val_target_accuracy"] for epoch in epochs)
+    assert adapted.evaluate(TARGET)["accuracy"] == pytest.approx(adapted.report.gap.chosen)
+
+
+def test_loss_of_the_judged_epoch_is_the_sources() -> None:
+    """val_loss is the mean loss of the held-out source samples, as evaluate gives it for them."""
+    adapted = adapter(chooses=False, dropout_rate=0.0)
+    adapted.fit(SOURCE, TARGET[0][:30], epochs=1, source_epochs=1, batch_size=7, run=False)
+    _, held = hold_out(SOURCE, seed=0)
+    told = adapted.evaluate(held)
+    assert adapted.history.epochs[-1]["val_loss"] == pytest.approx(told["loss"], rel=1e-5)
+    assert adapted.history.epochs[-1]["val_source_accuracy"] == pytest.approx(told["accuracy"])
+
+
+def test_strange_classes_of_the_target_are_left_out_of_the_report(capsys: pytest.CaptureFixture[str]) -> None:
+    frame_source = [(SOURCE[0][place], "abc"[SOURCE[1][place]]) for place in range(60)]
+    frame_target = [(TARGET[0][place], "abz"[TARGET[1][place]]) for place in range(44)]
+    adapted = adapter()
+    adapted.fit(frame_source, frame_target, epochs=1, run=False)
+    assert "left out of the report" in capsys.readouterr().out
+    assert adapted.report is not None and adapted.report.gap is None
+
+
+# --- methods that are no term --------------------------------------------------------------------------------------
+
+
+def test_batch_norms_alone_are_adapted() -> None:
+    adapted = adapter(method="adabn", chooses=False)
+    adapted.fit(SOURCE, TARGET, source_epochs=4, run=False)
+    with torch.no_grad():
+        first = adapted.model.trunk.module[0][0](TARGET[0])
+    torch.testing.assert_close(statistics(adapted), first.mean(0), atol=1e-5, rtol=1e-5)
+    assert adapted.report is not None and "target_accuracy" in adapted.report.scores
+
+
+def test_gradual_goes_through_what_lies_between() -> None:
+    between = [domain(seed, 60, shift)[0] for seed, shift in ((5, 0.3), (6, 0.6))]
+    adapted = adapter(method=GradualSelfTraining(epochs=2))
+    adapted.fit(SOURCE, TARGET[0], source_epochs=4, intermediate=between, run=False)
+    assert len(adapted.history.epochs) >= 4 + 2
+    with pytest.raises(ConfigurationError, match="intermediate"):
+        adapter(method="gradual").fit(SOURCE, TARGET[0], epochs=1, run=False)
+
+
+def test_the_worse_model_is_not_kept() -> None:
+    """Statistics of samples that are all alike would ruin the model; the one from before stays."""
+    adapted = adapter(method="adabn")
+    alike = torch.full((60, 4), 3.0) + 0.001 * torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    adapted.fit(SOURCE, alike, TARGET, source_epochs=6, run=False)
+    assert adapted.report is not None
+    if adapted.report.chosen_epoch == -1:
+        assert adapted.report.scores["target_accuracy"] == pytest.approx(adapted.evaluate(TARGET)["accuracy"])
+    assert adapted.report.gap is not None

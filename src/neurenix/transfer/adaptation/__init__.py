@@ -1,9 +1,12 @@
 """Adapt a model to a domain without labels."""
 
+from . import gradual as gradual
 from . import methods as methods
 from . import selection as selection
 from ._choice import list_adaptation_methods as list_adaptation_methods
 from .adapter import DomainAdapter as DomainAdapter
+from .comparison import AdaptationComparison as AdaptationComparison
+from .comparison import compare_adaptations as compare_adaptations
 from .method import METHODS as METHODS
 from .method import AdaptationMethod as AdaptationMethod
 from .norms import NORMS as NORMS
@@ -16,6 +19,7 @@ __all__ = [
     "AdaptationMethod",
     "DomainAdapter",
     "Verdict",
+    "gradual",
     "judge_adaptation",
     "list_adaptation_methods",
     "methods",

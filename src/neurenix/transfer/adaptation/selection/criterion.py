@@ -43,9 +43,8 @@ class Evidence:
         target = (len(self.target_features), len(self.target_outputs))
         if len({*source}) > 1 or len({*target}) > 1 or not source[0] or not target[0]:
             raise LabelMismatchError(
-                "features, outputs and targets belong to the same samples, and each domain has some; of the source "
-                f"there are {source[0]}, {source[1]} and {source[2]}, of the target {target[0]} features and "
-                f"{target[1]} outputs."
+                "features, outputs and targets belong to the same samples, and each domain has some; the source has "
+                f"{source[0]}, {source[1]} and {source[2]}, the target {target[0]} features and {target[1]} outputs."
             )
         if self.source_features.shape[1] != self.target_features.shape[1]:
             raise LabelMismatchError(
