@@ -215,6 +215,17 @@ def test_epochs_before_the_first_are_no_candidates() -> None:
     assert callback.chosen_epoch == run.weight == 4 and run.snapshots == 1
 
 
+def test_the_model_from_before_is_a_candidate() -> None:
+    callback, run = LabelFreeChoice("multi_class", ["im"], first_epoch=-1), FakeRun(1)
+    callback.attach(run)
+    callback.on_train_begin({})
+    callback.on_epoch_end(-1, logs(4))
+    run_epochs(callback, run, range(1))
+    callback.on_train_end({})
+    assert callback.chosen_epoch == run.weight == -1
+    assert str(callback.gap).startswith("chosen without target labels: the model from before the first epoch, ")
+
+
 def test_a_run_that_goes_on_chooses_the_same() -> None:
     first, second, run = LabelFreeChoice("multi_class", ["im"]), LabelFreeChoice("multi_class", ["im"]), FakeRun(5)
     first.attach(run)

@@ -92,7 +92,7 @@ def adapted(kind: str, seed: int) -> tuple[tuple[Evidence, float], tuple[Evidenc
     data = domains(kind, seed)
     tuner = Finetuner(network(), num_classes=data.classes, head_hidden_sizes=(), learning_rate=2e-3, strategy="full")
     tuner.fit(data.train, epochs=8, run=False)
-    adapter = DomainAdapter(tuner, method="dann")
+    adapter = DomainAdapter(tuner, method="dann", chooses=False)
     adapter.fit(data.train, data.target[0], epochs=12, source_epochs=0, run=False)
     return seen(tuner.model, data), seen(adapter.model, data)
 
