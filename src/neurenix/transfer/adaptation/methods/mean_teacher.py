@@ -17,6 +17,7 @@ from ....models import PretrainedModel
 from ...heads._starts import last_linear
 from ..method import METHODS, DomainStep, Sizes, Term, TermMethod
 from ._aside import AsideTerm
+from ._information import marginal_entropy
 from ._nothing import nothing
 from ._settings import check_at_least_zero, check_share
 
@@ -32,21 +33,25 @@ class MeanTeacher(TermMethod):
     What disturbs the student is dropout on the features (beside the model's own), and not a change of the samples:
     so it works for any kind of sample, and frozen layers run once. Views of the samples are what FixMatch makes.
 
-    weight: of the loss. decay: of the average; in step t it is at most 1 − 1/(t + 1), as there. drop: share of features
-    that is dropped. threshold: least probability of the teacher's answer that is followed. rampup: share of the steps
-    in which the weight grows from 0, as exp(−5 (1 − x)²).
+    weight: of the loss. balance: weight of the entropy of the student's mean answer, which is held up so that not one
+    class takes all (section 3.4 there); 0 where the target's classes are not about as frequent as each other.
+    decay: of the average; in step t it is at most 1 − 1/(t + 1), as there. drop: share of features that is dropped.
+    threshold: least probability of the teacher's answer that is followed. rampup: share of the steps in which the
+    weights grow from 0, as exp(−5 (1 − x)²).
     """
 
     family: ClassVar[str] = "self_training"
-    weight: float = 1.0
+    weight: float = 3.0
+    balance: float = 1.0
     decay: float = 0.99
     drop: float = 0.5
     threshold: float = 0.0
     rampup: float = 0.3
 
     def check(self) -> None:
-        """All but the weight are shares."""
+        """All but the weights are shares."""
         check_at_least_zero("weight", self.weight)
+        check_at_least_zero("balance", self.balance)
         check_share("decay", self.decay, below_one=True)
         check_share("drop", self.drop, below_one=True)
         check_share("threshold", self.threshold)
@@ -88,8 +93,11 @@ class _Term(AsideTerm):
         with torch.no_grad(), self._as_teacher():
             _, teacher = self.ask_aside(step, target.inputs)
         student = self._classified(target.features, target.outputs)
-        loss = consistency(student, teacher.detach(), method.threshold)
-        return {"consistency": method.weight * risen(step.progress, method.rampup) * loss}
+        strength = risen(step.progress, method.rampup)
+        losses = {"consistency": method.weight * strength * consistency(student, teacher.detach(), method.threshold)}
+        if method.balance:
+            losses["balance"] = -method.balance * strength * marginal_entropy(student)
+        return losses
 
     @torch.no_grad()
     def end_step(self, model: PretrainedModel) -> None:
