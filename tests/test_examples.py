@@ -33,7 +33,13 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_every_example_is_run() -> None:
     names = {path.stem for path in EXAMPLES.glob("*.py")}
-    assert names == {"adapt_inputs", "dense_heads", "head_starts", "spoken_words"}  # the last one is read by the first
+    assert names == {
+        "adapt_inputs",
+        "dense_heads",
+        "gradual_shift",
+        "head_starts",
+        "spoken_words",
+    }  # the last one is read by the first
 
 
 def test_solved_heads_are_better_than_random_ones_before_any_step(run: Run) -> None:
@@ -59,3 +65,9 @@ def test_other_inputs_as_three_tables(run: Run) -> None:
     accuracies = [float(row[1]) for row in rows if row[1].strip() not in ("accuracy", "---")]
     assert len(accuracies) == 2 + 3 + 2
     assert all(0 <= accuracy <= 1 for accuracy in accuracies)
+
+
+def test_gradual_self_training_as_a_table(run: Run) -> None:
+    lines = run("gradual_shift", "--small", "--data", "gaussian", "--rows", "source", "gradual", "mixtures, stopped")
+    found = {line[:26].strip(): float(line[26:32]) for line in lines if "published" in line}
+    assert found["gradual"] > 95 > 65 > max(found["source"], found["mixtures, stopped"])

@@ -188,6 +188,10 @@ class UnusedParameterWarning(NeurenixWarning):
     """A trainable parameter did not move during training: the loss does not depend on it."""
 
 
+class NotGradualWarning(NeurenixWarning):
+    """What lies between source and target is no gradual way; the message says where it breaks off."""
+
+
 def nearest_names(name: object, known: Iterable[str], count: int = 3) -> list[str]:
     """The known names closest to `name`, best first, compared without case, '-', '_' and spaces."""
     by_plain = {plain_name(candidate): candidate for candidate in known}

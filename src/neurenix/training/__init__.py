@@ -6,6 +6,7 @@ from .closed_form import multi_label_head as multi_label_head
 from .closed_form import ridge_head as ridge_head
 from .discriminant import discriminant_head as discriminant_head
 from .evaluation import outputs_of as outputs_of
+from .faults import in_fitting_parts as in_fitting_parts
 from .freezing import FreezeSchedule as FreezeSchedule
 from .freezing import Phase as Phase
 from .freezing import above as above
@@ -83,6 +84,7 @@ __all__ = [
     "expanded",
     "fit_in_run",
     "frozen_now",
+    "in_fitting_parts",
     "labelled",
     "multi_label_head",
     "outputs_of",

@@ -73,7 +73,8 @@ class Supervised:
         if model.training and self.mixup_alpha > 0:
             return self._mixed(model, batch, targets)
         outputs = model(batch.inputs).float()
-        return StepResult(self.compare(outputs, targets), outputs)
+        shares = model.training and self.loss.task == "multi_class" and targets.ndim == 2
+        return StepResult(self.compare(outputs, targets), None if shares else outputs)  # shares have no right answer
 
     def compare(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The loss alone, (). outputs: (n, k), float32."""

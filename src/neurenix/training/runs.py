@@ -17,7 +17,7 @@ from .environment import differences
 from .history import History
 from .loop import Loop
 from .run_folder import Job, RunFolder, open_run
-from .state import restore_result
+from .state import restore_callbacks, restore_result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +140,7 @@ def _check_environment(folder: RunFolder, now: dict[str, Any], strict: bool) -> 
 
 def _as_it_ended(loop: Loop, state: Any, newest: Path) -> History:
     restore_result(loop.model, loop.objective, loop.base, loop.optimizer, loop.history, state)
+    restore_callbacks(loop.callbacks, state)
     loop.model.eval()
     if loop.is_main_process:
         print(f"neurenix: {newest.parents[1]} is finished; its result is taken. resume=False trains anew")

@@ -2,7 +2,10 @@
 
 from ..models import layer_names as layer_names
 from ..models.nlp import generate as generate
+from . import adaptation as adaptation
 from . import heads as heads
+from .adaptation import DomainAdapter as DomainAdapter
+from .adaptation import list_adaptation_methods as list_adaptation_methods
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .features import FeatureExtractor as FeatureExtractor
@@ -46,6 +49,7 @@ __all__ = [
     "AdapterTuner",
     "BiasTuner",
     "Comparison",
+    "DomainAdapter",
     "FeatureExtractor",
     "Finetuner",
     "IA3Tuner",
@@ -61,6 +65,7 @@ __all__ = [
     "adapt_to_sounds",
     "adapt_to_tables",
     "adapt_to_video",
+    "adaptation",
     "add_layer",
     "attach_head",
     "block_influence",
@@ -69,6 +74,7 @@ __all__ = [
     "generate",
     "heads",
     "layer_names",
+    "list_adaptation_methods",
     "list_edits",
     "list_heads",
     "list_models",

@@ -1,8 +1,11 @@
 """Adapt a model to a domain without labels."""
 
+from . import gradual as gradual
 from . import methods as methods
+from ._choice import list_adaptation_methods as list_adaptation_methods
 from .adapter import DomainAdapter as DomainAdapter
 from .method import METHODS as METHODS
 from .method import AdaptationMethod as AdaptationMethod
+from .norms import NORMS as NORMS
 
-__all__ = ["METHODS", "AdaptationMethod", "DomainAdapter", "methods"]
+__all__ = ["METHODS", "NORMS", "AdaptationMethod", "DomainAdapter", "gradual", "list_adaptation_methods", "methods"]

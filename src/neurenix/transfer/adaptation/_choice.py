@@ -24,3 +24,15 @@ def chosen_method(method: Any) -> AdaptationMethod:
         f"method={method!r} is no method of domain adaptation; give a name ({', '.join(METHODS)}), or one of "
         "neurenix.transfer.adaptation.methods with its settings."
     )
+
+
+def list_adaptation_methods(family: str | None = None) -> list[str]:
+    """Names of the methods, sorted.
+
+    family: "adversarial", "alignment", "self_supervised", "self_training", "source_free", "test_time", "gradual" or
+        "classical"; None for all.
+    """
+    families = {method.family for method in METHODS.values()}
+    if family is not None and family not in families:
+        raise ConfigurationError(f"family={family!r}; the methods here are: {', '.join(sorted(families))}.")
+    return sorted(name for name, method in METHODS.items() if family in (None, method.family))

@@ -1,126 +1,126 @@
-"""An adaptation by a term of the loss: the data of both domains, the objective, what learns, and the loop."""
+"""An adaptation by a term of the loss: the objective, what learns, how epochs are judged, and the loop."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast, final
 
 import torch
 
 from ...callbacks._base import Callback
-from ...data import DataLoader
 from ...training import FreezeSchedule, Loop, Phase, RunOptions, Supervised, build_optimizer, fit_in_run
 from ..arguments import checked_callbacks
 from ..heads._starts import last_linear
 from ..job import describe_data, describe_fit
-from ..loaders import Use, first_batch, loader_for
+from ..loaders import first_batch
 from ..tuner import Tuner
+from ._data import DomainData
 from ._objective import Adaptation
 from ._paired import PairedDomains
 from ._steering import Steering
 from ._trains import frozen_beside
 from .method import Sizes, TermMethod, record_of
 from .norms import NORMS
+from .selection import AdaptationMetrics, Evidence, LabelFreeChoice, SelectionGap
+
+BEFORE = -1  # the epoch of the model that an adaptation begins with
 
 
 @final
 class TermFit:
-    """One fit of a term on a tuner's model. The tuner decides what is trained, at which rates, and is what is saved."""
+    """One fit of a term on a tuner's model. The tuner decides what is trained, at which rates, and is what is saved.
 
-    def __init__(
-        self, tuner: Tuner, method: TermMethod, *, norms: str, batch_size: int, num_workers: int, options: RunOptions
-    ) -> None:
-        self.tuner, self.method, self.norms = tuner, method, norms
-        self.batch_size, self.num_workers, self.options = batch_size, num_workers, options
+    Afterwards: before, after, what is known of the model as it began and as it ended, None where there is no source to
+    judge it by; scores: metrics and criteria of the model as it ended; chosen_epoch: 0-based, or BEFORE; gap: to the
+    best epoch, where labels of the target are known.
+    """
 
-    def run(
-        self, source: Any, target: Any, validation: Any, epochs: int, callbacks: Sequence[Callback] | Callback
-    ) -> None:
-        """Adapt for so many epochs. source: labelled samples, or None. validation: labelled ones of the target."""
-        tuner = self.tuner
-        loader = self._training(source, target)
-        objective = self._objective(loader)
-        plan = self._freezing(len(loader.dataset), epochs)
-        optimizer = self._optimizer(objective)
-        steering = Steering(objective, self._loader(target, "prediction"))
-        own = checked_callbacks(callbacks, ["loss", "seconds"])
-        first = first_batch(loader, tuner.model, objective)
+    def __init__(self, tuner: Tuner, method: TermMethod, data: DomainData, norms: str, chooses: bool) -> None:
+        self.tuner, self.method, self.data, self.norms = tuner, method, data, norms
+        self.objective = self._objective()
+        self._judges = data.judged is not None
+        self._metrics = AdaptationMetrics(tuner._metrics.names, tuner.task, tuner.num_outputs, target_labels=data.told)
+        self._choice = LabelFreeChoice(tuner.task, first_epoch=BEFORE) if chooses and self._judges else None
+        self.before: Evidence | None = None
+        self.after: Evidence | None = None
+        self.scores: Mapping[str, Any] = {}
+
+    @property
+    def chosen_epoch(self) -> int | None:
+        """The epoch that was kept; None where none was chosen, and the last one stays."""
+        return None if self._choice is None else self._choice.chosen_epoch
+
+    @property
+    def gap(self) -> SelectionGap | None:
+        """What choosing without labels cost."""
+        return None if self._choice is None else self._choice.gap
+
+    def run(self, epochs: int, callbacks: Sequence[Callback] | Callback, options: RunOptions) -> None:
+        """Adapt for so many epochs."""
+        tuner, training = self.tuner, self.data.training
+        optimizer = self._optimizer()
+        judged = [f"val_{name}" for name in ("loss", *self._metrics.names)] if self._judges else []
+        own = checked_callbacks(callbacks, ["loss", *judged, "seconds"])
+        choosing = [] if self._choice is None else [self._choice]
+        steering = Steering(self.objective, self.data.target, self._look_before)
+        first = first_batch(training, tuner.model, self.objective)
 
         def job() -> dict[str, Any]:
-            told = {"method": record_of(self.method), "norms": self.norms}
-            data = describe_data("training", loader, first)
-            return describe_fit(tuner.model, optimizer, {**tuner._stored_settings(), **told}, data, epochs)
+            told = {"method": record_of(self.method), "norms": self.norms, "chooses": self._choice is not None}
+            read = describe_data("training", training, first)
+            return describe_fit(tuner.model, optimizer, {**tuner._stored_settings(), **told}, read, epochs)
 
         loop = Loop(
             tuner.model,
-            objective,
+            self.objective,
             optimizer,
-            freezing=plan,
-            settings=tuner._loop_settings(keep=self.options.keeps),
-            metrics=tuner._metrics,
-            callbacks=[steering, *own],
+            freezing=self._freezing(len(training.dataset), epochs),
+            settings=tuner._loop_settings(keep=options.keeps),
+            metrics=self._metrics,
+            callbacks=[steering, *choosing, *own],
             save=tuner.save,
             history=tuner.history,
             base=tuner._base,
         )
-        fit_in_run(loop, loader, None, epochs, job=job, options=self.options, prepare=lambda: None)
+        fit_in_run(loop, training, self.data.judged, epochs, job=job, options=options, prepare=lambda: None)
+        if self.data.judged is not None:
+            self.scores = loop.evaluate(self.data.judged)
+            self.after = self._metrics.evidence()
 
-    def _loader(self, data: Any, use: Use) -> DataLoader:
-        tuner = self.tuner
-        return loader_for(
-            data,
-            tuner.model,
-            use,
-            num_outputs=tuner.num_outputs,
-            categories=tuner.model.categories,
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            seed=tuner.settings.seed,
-        )
+    def _look_before(self, loop: Loop) -> None:
+        """Judge the model that the adaptation begins with: it is the first candidate."""
+        if self.data.judged is None:
+            return
+        logs = loop.evaluate(self.data.judged)
+        self.before = self._metrics.evidence()
+        if self._choice is not None:
+            self._choice.on_epoch_end(BEFORE, {f"val_{name}": value for name, value in logs.items()})
 
-    def _training(self, source: Any, target: Any) -> DataLoader:
-        """Batches of both domains."""
-        labelled = None if source is None else self._loader(source, "training").dataset
-        both = PairedDomains(labelled, self._loader(target, "adaptation").dataset, columns=self._columns(), told=False)
-        return DataLoader(
-            both,
-            self.batch_size,
-            shuffle=True,
-            num_workers=self.num_workers,
-            seed=self.tuner.settings.seed,
-            views=self.tuner.settings.augmented_views,
-            groups=both.sizes,
-        )
-
-    def _columns(self) -> int:
-        """Numbers that a label takes."""
-        return 1 if self.tuner.task == "multi_class" else self.tuner.num_outputs
-
-    def _objective(self, loader: DataLoader) -> Adaptation:
-        tuner, both = self.tuner, cast(PairedDomains, loader.dataset)
-        model = tuner.model
-        layer = last_linear(model.head)
-        sizes = Sizes(features=model.feature_size if layer is None else layer.in_features, outputs=tuner.num_outputs)
-        task = cast(Supervised, tuner._objective(both.datasets[0] if self.method.uses_source else None))
+    def _objective(self) -> Adaptation:
+        tuner, data = self.tuner, self.data
+        model, layer = tuner.model, last_linear(tuner.model.head)
+        width = model.feature_size if layer is None else layer.in_features
+        labelled = cast(PairedDomains, data.training.dataset).datasets[0] if self.method.uses_source else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(tuner.settings.seed)
-            term = self.method.term(sizes)
+            term = self.method.term(Sizes(features=width, outputs=tuner.num_outputs))
             term.begin(model)
         return Adaptation(
-            task,
+            cast(Supervised, tuner._objective(labelled)),
             term,
             norms=NORMS[self.norms](model),
-            columns=self._columns(),
-            offset=both.sizes[0] if self.method.uses_source else 0,
+            columns=data.columns,
+            offset=data.offset,
             reads=self.method.reads_inputs,
             uses_source=self.method.uses_source,
+            spread=data.spread,
         )
 
-    def _optimizer(self, objective: Adaptation) -> torch.optim.Optimizer:
+    def _optimizer(self) -> torch.optim.Optimizer:
         """The tuner's kind, anew, over the model and what the method trains beside it, at the head's rate."""
         settings, rates = self.tuner.settings, self.tuner._rates(self.tuner.settings.learning_rate)
         optimizer = build_optimizer(self.tuner.model, settings.optimizer, rates, settings.weight_decay)
-        own = list(objective.parameters())
+        own = list(self.objective.parameters())
         if own:
             group = {"params": own, "name": "method", "lr": rates.head, "base_lr": rates.head}
             optimizer.add_param_group({**group, "weight_decay": settings.weight_decay})

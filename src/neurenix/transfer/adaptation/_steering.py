@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast, final
 
 import torch
@@ -17,11 +18,12 @@ from ._objective import Adaptation, ask
 class Steering(Callback):
     """Tells the objective how far the adaptation is, and its term of every epoch and step.
 
-    target: all of the target's samples as an evaluation sees them, in their order.
+    target: all of the target's samples as an evaluation sees them, in their order. before: called once with the loop
+    before the first step, when frozen layers are known.
     """
 
-    def __init__(self, objective: Adaptation, target: DataLoader) -> None:
-        self._objective, self._target = objective, target
+    def __init__(self, objective: Adaptation, target: DataLoader, before: Callable[[Loop], None]) -> None:
+        self._objective, self._target, self._before = objective, target, before
 
     @property
     def _loop(self) -> Loop:
@@ -29,6 +31,8 @@ class Steering(Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any) -> None:
         """Not where a run goes on inside an epoch: what was seen at its beginning is in the checkpoint."""
+        if self.run.steps == 0:
+            self._before(self._loop)
         if self.run.steps % self.run.steps_per_epoch == 0:
             self._objective.term.begin_epoch(epoch, self._look)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -12,7 +13,6 @@ import numpy
 from torch import nn
 
 from ...callbacks._base import Callback
-from ...data import as_dataset
 from ...devices import Precision
 from ...errors import ConfigurationError
 from ...models import PretrainedModel
@@ -22,9 +22,14 @@ from ..finetune import Finetuner
 from ..heads._choice import HeadChoice
 from ..tuner import Tuner
 from ._choice import MethodChoice, chosen_method
+from ._data import DomainLoaders, hold_out
 from ._fit import TermFit
+from ._report import AdaptationReport
+from ._ways import Way, adapted
 from .method import TermMethod
 from .norms import NORMS
+
+_OWN = ("self", "model", "method", "norms", "chooses")  # arguments that are no tuner's
 
 
 @final
@@ -42,6 +47,8 @@ class DomainAdapter:
         method: a method, neurenix.transfer.adaptation.methods.DANN(weight=0.5) say, or its name, "dann".
         norms: what batch norms that are trained do with two domains: "joint" in one batch, "separate", "source" or
             "target", whose statistics then stay, or "per_domain", with scales and shifts of its own for each.
+        chooses: end with the epoch that criteria without target labels choose, which may be the model from before the
+            adaptation; else with the last epoch.
         head_hidden_sizes: widths of hidden layers in the new head. What enters its last layer is what methods bring
             together, so that with frozen layers below there has to be one.
 
@@ -56,6 +63,7 @@ class DomainAdapter:
         num_classes: int | None = None,
         method: MethodChoice = "dann",
         norms: str = "separate",
+        chooses: bool = True,
         freeze_layers: Sequence[str] = (),
         dropout_rate: float = 0.0,
         head_hidden_sizes: Sequence[int] = (256,),
@@ -82,10 +90,12 @@ class DomainAdapter:
         backend: str = "auto",
         seed: int = 0,
     ) -> None:
-        tail = {name: value for name, value in locals().items() if name not in ("self", "model", "method", "norms")}
+        tail = {name: value for name, value in locals().items() if name not in _OWN}
         self.method = chosen_method(method)
         self.norms = NORMS.canonical(norms)
         self.tuner = _tuner(model, tail)
+        self.chooses = chooses
+        self.report: AdaptationReport | None = None
         self._check_task()
 
     @property
@@ -106,6 +116,8 @@ class DomainAdapter:
         batch_size: int = 32,
         epochs: int = 10,
         source_epochs: int | None = None,
+        intermediate: Sequence[Any] = (),
+        pool: Any = None,
         callbacks: Sequence[Callback] | Callback = (),
         num_workers: int = 0,
         run: str | Path | Literal[False] | None = None,
@@ -126,6 +138,8 @@ class DomainAdapter:
             epochs: of the adaptation; in each the larger domain is seen once.
             source_epochs: on the source alone before it; None is half as many, or none where the model was fitted
                 before.
+            intermediate, pool: of gradual adaptation, unlabelled samples between the domains: datasets in their order
+                from source to target, or one in no order.
             callbacks: of the adaptation, see neurenix.callbacks.
             num_workers, run, resume, checkpoint_every, strict, on_save_error: see Finetuner.fit. A run has two folders,
                 `source` and `adaptation`.
@@ -137,31 +151,23 @@ class DomainAdapter:
             run=run, resume=resume, checkpoint_every=checkpoint_every, strict=strict, on_save_error=on_save_error
         )
         check_types({"epochs": epochs, "source_epochs": source_epochs}, {"epochs": int, "source_epochs": int | None})
-        method = self.method
-        if not isinstance(method, TermMethod):
-            raise ConfigurationError(f"{type(method).__name__} is not trained.")
+        trains = isinstance(self.method, TermMethod)
+        uses_source = not isinstance(self.method, TermMethod) or self.method.uses_source
         before = source_epochs if source_epochs is not None else 0 if self.history else max(1, epochs // 2)
-        self._check_source(source, method, before)
+        self._check_source(source, uses_source, before)
+        trained, held = (None, None) if source is None else hold_out(source, self.tuner.settings.seed)
         if before:
-            self.tuner.fit(
-                source,
-                batch_size=batch_size,
-                epochs=before,
-                num_workers=num_workers,
-                run=_part(run, "source"),
-                checkpoint_every=checkpoint_every,
-                strict=strict,
-                on_save_error=on_save_error,
-            )
-        fit = TermFit(
-            self.tuner,
-            method,
-            norms=self.norms,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            options=_options(options, "adaptation"),
-        )
-        fit.run(as_dataset(source) if method.uses_source else None, target, val_dataset, epochs, callbacks)
+            self._fit_source(trained, batch_size, before, num_workers, options)
+        loaders = DomainLoaders(self.tuner, batch_size, num_workers)
+        data = loaders.data(trained, held, target, val_dataset, learns_source=trains and uses_source)
+        if isinstance(self.method, TermMethod):
+            fit = TermFit(self.tuner, self.method, data, self.norms, chooses=self.chooses)
+            fit.run(epochs, callbacks, _part(options, "adaptation"))
+            self.report = AdaptationReport.of(fit)
+        else:
+            way = Way(source=trained, target=target, intermediate=intermediate, pool=pool, data=data)
+            self.report = AdaptationReport.of(adapted(self.tuner, self.method, way, chooses=self.chooses))
+        print(f"neurenix: {self.report}")
         return self.history
 
     # --- use ---------------------------------------------------------------------------------------------------
@@ -184,6 +190,20 @@ class DomainAdapter:
 
     # --- parts -------------------------------------------------------------------------------------------------
 
+    def _fit_source(self, source: Any, batch_size: int, epochs: int, num_workers: int, options: RunOptions) -> None:
+        own = _part(options, "source")
+        self.tuner.fit(
+            source,
+            batch_size=batch_size,
+            epochs=epochs,
+            num_workers=num_workers,
+            run=own.run,
+            resume=own.resume if own.resume is False else None,  # it may have ended before the process did
+            checkpoint_every=own.checkpoint_every,
+            strict=own.strict,
+            on_save_error=own.on_save_error,
+        )
+
     def _check_task(self) -> None:
         if self.tuner.task not in self.method.tasks:
             raise ConfigurationError(
@@ -193,16 +213,13 @@ class DomainAdapter:
         if getattr(self.tuner.settings, "mixup_alpha", 0.0):
             raise ConfigurationError("mixup_alpha mixes samples, whose domains are to be told apart; leave it at 0.")
 
-    def _check_source(self, source: Any, method: TermMethod, before: int) -> None:
-        if source is None and (method.uses_source or before):
-            raise ConfigurationError(
-                f"source=None: {type(method).__name__} "
-                + (
-                    "learns from labelled samples of the source too; give them."
-                    if method.uses_source
-                    else "starts from a trained model; fit it on a source first, or give source_epochs=0."
-                )
-            )
+    def _check_source(self, source: Any, uses_source: bool, before: int) -> None:
+        if source is not None or not (uses_source or before):
+            return
+        need = "learns from labelled samples of the source too; give them"
+        if not uses_source:
+            need = "starts from a trained model; fit it on a source first, or give source_epochs=0"
+        raise ConfigurationError(f"source=None, and {type(self.method).__name__} {need}.")
 
 
 def _tuner(model: nn.Module | Tuner, tail: Mapping[str, Any]) -> Tuner:
@@ -219,16 +236,8 @@ def _tuner(model: nn.Module | Tuner, tail: Mapping[str, Any]) -> Tuner:
     return copy.deepcopy(model)
 
 
-def _part(run: str | Path | Literal[False] | None, name: str) -> str | Path | Literal[False] | None:
-    return run if run is None or run is False else Path(run) / name
-
-
-def _options(options: RunOptions, name: str) -> RunOptions:
+def _part(options: RunOptions, name: str) -> RunOptions:
+    """The same for a folder within the run's."""
+    run = options.run if options.run is None or options.run is False else Path(options.run) / name
     resume = Path(options.resume) / name if isinstance(options.resume, (str, Path)) else options.resume
-    return RunOptions(
-        run=_part(options.run, name),
-        resume=resume,
-        checkpoint_every=options.checkpoint_every,
-        strict=options.strict,
-        on_save_error=options.on_save_error,
-    )
+    return replace(options, run=run, resume=resume)

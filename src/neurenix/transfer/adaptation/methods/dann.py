@@ -13,6 +13,7 @@ from ....nn import reverse_gradient
 from ..method import METHODS, DomainStep, Sizes, Term, TermMethod
 from ..strength import STRENGTHS
 from ._discriminator import Discriminator, domain_loss
+from ._settings import check_positive
 
 
 @METHODS.register("dann")
@@ -34,7 +35,9 @@ class DANN(TermMethod):
     schedule: str = "sigmoid"
 
     def check(self) -> None:
-        """The schedule has to exist."""
+        """Weight and size are positive; the schedule has to exist."""
+        check_positive("weight", self.weight)
+        check_positive("hidden_size", self.hidden_size)
         STRENGTHS.canonical(self.schedule)
 
     def term(self, sizes: Sizes) -> Term:

@@ -1,0 +1,87 @@
+"""A model judged on both domains without training: for methods that do not go through the loop epoch by epoch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, cast, final
+
+import torch
+from torch import Tensor
+
+from ...callbacks._base import Run
+from ...data import DataLoader
+from ...devices import autocast, resolve_precision
+from ...nn import evaluating
+from ...training import in_fitting_parts
+from ..tuner import Tuner
+from ._steering import side_by_side
+from .selection import AdaptationMetrics, Evidence, LabelFreeChoice, SelectionGap
+
+BEFORE, AFTER = -1, 0  # the candidates, as epochs
+
+
+@final
+class _Model:
+    """What a choice asks of a run, of a model that is in none."""
+
+    def __init__(self, tuner: Tuner) -> None:
+        self._model = tuner.model
+
+    def snapshot(self) -> dict[str, Any]:
+        return copy.deepcopy(self._model.state_dict())
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        self._model.load_state_dict(dict(snapshot))
+
+
+@final
+class BeforeAndAfter:
+    """The model of a tuner as it begins and as it ends: which is better, and what is known of both.
+
+    judged: held-out samples of the source and those of the target. told: whether the target's labels are among them.
+    """
+
+    def __init__(self, tuner: Tuner, judged: DataLoader, told: bool, chooses: bool) -> None:
+        self._tuner, self._judged, self._chooses = tuner, judged, chooses
+        self._metrics = AdaptationMetrics(tuner._metrics.names, tuner.task, tuner.num_outputs, target_labels=told)
+        self._choice = LabelFreeChoice(tuner.task, first_epoch=BEFORE)
+        self._choice.attach(cast(Run, _Model(tuner)))
+        self._scores: dict[int, Mapping[str, Any]] = {}
+        self.before = self._look(BEFORE)
+        self.after: Evidence | None = None
+
+    def end(self) -> None:
+        """Judge the model as it is now; where the one from before is better, and a choice is wanted, put that back."""
+        self.after = self._look(AFTER)
+        if self._chooses:
+            self._choice.on_train_end({})
+
+    @property
+    def chosen_epoch(self) -> int | None:
+        """BEFORE or AFTER; None where nothing is chosen."""
+        return self._choice.chosen_epoch if self._chooses else None
+
+    @property
+    def scores(self) -> Mapping[str, Any]:
+        """Metrics and criteria of the model that is kept."""
+        return self._scores[AFTER if self.chosen_epoch is None else self.chosen_epoch]
+
+    @property
+    def gap(self) -> SelectionGap | None:
+        """What choosing without labels cost."""
+        return self._choice.gap if self._chooses else None
+
+    @torch.no_grad()
+    def _look(self, epoch: int) -> Evidence:
+        model = self._tuner.model
+        device = next(model.parameters()).device
+        precision = resolve_precision(self._tuner.settings.precision, device)
+        self._metrics.reset()
+        with evaluating(model), autocast(device, precision):
+            for batch in self._judged.batches(0):
+                answers = in_fitting_parts(batch.to(device), lambda part: side_by_side(model, part))
+                self._metrics.update(torch.cat(answers).cpu(), cast(Tensor, batch.targets))
+        self._scores[epoch] = self._metrics.compute()
+        self._choice.on_epoch_end(epoch, {f"val_{name}": value for name, value in self._scores[epoch].items()})
+        return self._metrics.evidence()

@@ -1,0 +1,52 @@
+"""Methods that are no term of a loss: how each of them is called, and the model judged before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+from ...errors import ConfigurationError
+from ..tuner import Tuner
+from ._data import DomainData
+from ._judge import BeforeAndAfter
+from .gradual import GradualSelfTraining, adapt
+from .method import AdaptationMethod
+from .methods import AdaBN
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """What lies between the domains. source: labelled samples. intermediate, pool: see DomainAdapter.fit."""
+
+    source: Any
+    target: Any
+    intermediate: Sequence[Any]
+    pool: Any
+    data: DomainData
+
+
+def adapted(tuner: Tuner, method: AdaptationMethod, way: Way, chooses: bool) -> BeforeAndAfter:
+    """Adapt a trained tuner's model in place; gives what is known of it before and after."""
+    assert way.data.judged is not None
+    judged = BeforeAndAfter(tuner, way.data.judged, way.data.told, chooses)
+    training = way.data.training
+    if isinstance(method, GradualSelfTraining):
+        adapt(
+            tuner,
+            method,
+            way.source,
+            way.target,
+            way.intermediate,
+            way.pool,
+            batch_size=training.batch_size,
+            num_workers=training.num_workers,
+        )
+    elif isinstance(method, AdaBN):
+        device = next(tuner.model.parameters()).device
+        method.apply(tuner.model, lambda: (batch.to(device) for batch in way.data.target.batches(0)))
+    else:
+        raise ConfigurationError(f"nothing here knows how {type(method).__name__} adapts a model.")
+    judged.end()
+    return judged

@@ -1,0 +1,21 @@
+"""How far two domains are apart, in features and in labels, and whether adapting hurt."""
+
+from .domain_classifier import DomainClassifier as DomainClassifier
+from .domain_classifier import fit_domain_classifier as fit_domain_classifier
+from .label_shift import black_box_shift as black_box_shift
+from .label_shift import class_shares as class_shares
+from .label_shift import confusion_rates as confusion_rates
+from .label_shift import maximum_likelihood_shift as maximum_likelihood_shift
+from .label_shift import share_distance as share_distance
+from .proxy_distance import proxy_distance as proxy_distance
+
+__all__ = [
+    "DomainClassifier",
+    "black_box_shift",
+    "class_shares",
+    "confusion_rates",
+    "fit_domain_classifier",
+    "maximum_likelihood_shift",
+    "proxy_distance",
+    "share_distance",
+]

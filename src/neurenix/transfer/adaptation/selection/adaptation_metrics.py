@@ -1,0 +1,135 @@
+"""What is measured of a model between two domains: its task on the source, the criteria, the target where known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, final
+
+import torch
+from torch import Tensor
+
+from ....errors import EmptyDatasetError, LabelMismatchError
+from ....metrics import TaskKind, build_metrics
+from .criterion import CRITERIA, MOST_SAMPLES, Evidence, criteria_for
+from .row_sample import RowSample
+
+SOURCE: Final = 0
+TARGET: Final = 1
+TRAINED: Final = 2
+
+
+@final
+class AdaptationMetrics:
+    """Metrics of (outputs, targets) in which each row says which domain it is of; a neurenix.metrics.Metrics.
+
+    outputs: (n, k + d), the head's k outputs and the d features that enter its last linear layer.
+    targets: (n, 1 + c) float32, [domain, label or labels]; the domain is SOURCE (held out), TARGET, or TRAINED, source
+    samples of the training set, of which only the features are used, for density ratios. A target's labels may be NaN.
+
+    metrics: names as in build_metrics, reported as source_… and, where target_labels says that there are some,
+    target_… of the target's labelled rows. criteria: names in CRITERIA; None takes all that the task has.
+    Nothing of the target's labels reaches a criterion, and without target_labels they are not looked at.
+    """
+
+    def __init__(
+        self,
+        metrics: Sequence[Any],
+        task: TaskKind,
+        num_outputs: int,
+        *,
+        criteria: Sequence[str] | None = None,
+        target_labels: bool = False,
+    ) -> None:
+        names = criteria_for(task) if criteria is None else criteria
+        self._criteria = {CRITERIA.canonical(name): CRITERIA[name]() for name in names}
+        self._task, self._num_outputs = task, num_outputs
+        self._labelled = {SOURCE: build_metrics(metrics, task, num_outputs)}
+        if target_labels:
+            self._labelled[TARGET] = build_metrics(metrics, task, num_outputs)
+        self._samples = {domain: RowSample(MOST_SAMPLES, seed=domain) for domain in (SOURCE, TARGET, TRAINED)}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The keys of `compute`, in order."""
+        source = [f"source_{name}" for name in self._labelled[SOURCE].names]
+        target = [f"target_{name}" for name in self._labelled[TARGET].names] if TARGET in self._labelled else []
+        return (*source, *self._criteria, *target)
+
+    def to(self, device: torch.device) -> AdaptationMetrics:
+        """Count the task's metrics on `device`; what criteria look at is kept on the CPU."""
+        for metrics in self._labelled.values():
+            metrics.to(device)
+        return self
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Add some samples; shapes in the docstring of the class."""
+        self._check(outputs, targets)
+        for domain, sample in self._samples.items():
+            own = targets[:, 0] == domain
+            answers, labels = outputs[own].float(), targets[own, 1:]
+            sample.add(torch.cat([answers, labels if domain == SOURCE else labels[:, :0]], 1))
+            if domain in self._labelled:
+                known = ~labels.isnan().any(1)
+                self._labelled[domain].update(answers[known, : self._num_outputs], self._as_targets(labels[known]))
+
+    def compute(self) -> dict[str, Any]:
+        """Every metric and criterion over all samples since the last reset."""
+        source = {f"source_{name}": value for name, value in self._labelled[SOURCE].compute().items()}
+        evidence = self.evidence()
+        judged = {name: criterion.score(evidence) for name, criterion in self._criteria.items()}
+        target = self._labelled[TARGET].compute() if TARGET in self._labelled else {}
+        return {**source, **judged, **{f"target_{name}": value for name, value in target.items()}}
+
+    def evidence(self) -> Evidence:
+        """What criteria judge by: at most MOST_SAMPLES of each domain, the same places after every reset."""
+        source, target, trained = (sample.rows() for sample in self._samples.values())
+        if source is None or target is None:
+            raise EmptyDatasetError(
+                f"Criteria compare held-out source samples with target samples; there are {self._samples[SOURCE].seen} "
+                f"of the source and {self._samples[TARGET].seen} of the target."
+            )
+        outputs, columns = self._num_outputs, source.shape[1] - target.shape[1]
+        return Evidence(
+            task=self._task,
+            source_features=source[:, outputs : source.shape[1] - columns],
+            source_outputs=source[:, :outputs],
+            source_targets=self._as_targets(source[:, source.shape[1] - columns :]),
+            target_features=target[:, outputs:],
+            target_outputs=target[:, :outputs],
+            training_features=None if trained is None or not len(trained) else trained[:, outputs:],
+        )
+
+    def reset(self) -> None:
+        """Forget all samples."""
+        for part in (*self._labelled.values(), *self._samples.values()):
+            part.reset()
+
+    def state(self) -> dict[str, Any]:
+        """All that was seen since the last reset, as numbers and tensors."""
+        return {
+            "labelled": [metrics.state() for metrics in self._labelled.values()],
+            "samples": [sample.state() for sample in self._samples.values()],
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on counting where `state` was taken."""
+        for metrics, found in zip(self._labelled.values(), state["labelled"], strict=True):
+            metrics.load_state(found)
+        for sample, rows in zip(self._samples.values(), state["samples"], strict=True):
+            sample.load_state(rows)
+
+    def _as_targets(self, labels: Tensor) -> Tensor:
+        """(n, c) -> (n,) class numbers, or (n, c) labels or values."""
+        return labels[:, 0].long() if self._task == "multi_class" else labels
+
+    def _check(self, outputs: Tensor, targets: Tensor) -> None:
+        if targets.ndim != 2 or targets.shape[1] < 2 or len(targets) != len(outputs):
+            raise LabelMismatchError(
+                f"targets are (n, 1 + c), a domain and labels for each of {len(outputs)} samples; they are "
+                f"{tuple(targets.shape)}."
+            )
+        if outputs.ndim != 2 or outputs.shape[1] <= self._num_outputs:
+            raise LabelMismatchError(
+                f"outputs are (n, {self._num_outputs} + d), with the features behind the head's outputs; they are "
+                f"{tuple(outputs.shape)}."
+            )
