@@ -90,11 +90,10 @@ class _Term(AsideTerm):
         method, target = self.method, step.target
         if not len(target):
             return {"consistency": nothing(target)}
-        with torch.no_grad(), self._as_teacher():
-            _, teacher = self.ask_aside(step, target.inputs)
+        teacher = self._teacher(step)
         student = self._classified(target.features, target.outputs)
         strength = risen(step.progress, method.rampup)
-        losses = {"consistency": method.weight * strength * consistency(student, teacher.detach(), method.threshold)}
+        losses = {"consistency": method.weight * strength * consistency(student, teacher, method.threshold)}
         if method.balance:
             losses["balance"] = -method.balance * strength * marginal_entropy(student)
         return losses
@@ -110,6 +109,14 @@ class _Term(AsideTerm):
             elif parameter.requires_grad:
                 self.register_buffer(_buffer_of(name), parameter.detach().clone())
         self.steps += 1
+
+    @torch.no_grad()
+    def _teacher(self, step: DomainStep) -> Tensor:
+        """The teacher's logits (n, k) for target samples. Before the first step is made it is the model itself."""
+        if len(self._buffers) == 1:
+            return step.target.outputs.detach()
+        with self._as_teacher():
+            return self.ask_aside(step, step.target.inputs)[1].detach()
 
     def _classified(self, features: Tensor, outputs: Tensor) -> Tensor:
         """Logits (n, k) of the features with some of them dropped."""
@@ -167,7 +174,7 @@ def _check_is_last(classifier: nn.Module, features: Tensor, outputs: Tensor) -> 
     """Raise ConfigurationError where the outputs are not what the last layer makes of the features."""
     with torch.no_grad():
         answers = classifier(features) if features.shape[1:] else outputs
-        if answers.shape != outputs.shape or not torch.allclose(answers, outputs, rtol=1e-2, atol=1e-2):
+        if answers.shape != outputs.shape or not torch.allclose(answers, outputs, rtol=1e-2, atol=1e-2, equal_nan=True):
             raise ConfigurationError(
                 f"mean_teacher disturbs what enters the head's last layer, and something follows that {classifier!r}; "
                 "take a head that ends with its linear layer, or another method ('fixmatch', 'shot')."
