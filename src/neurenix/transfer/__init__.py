@@ -5,6 +5,7 @@ from ..models.nlp import generate as generate
 from . import adaptation as adaptation
 from . import heads as heads
 from .adaptation import DomainAdapter as DomainAdapter
+from .adaptation import compare_adaptations as compare_adaptations
 from .adaptation import list_adaptation_methods as list_adaptation_methods
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
@@ -70,6 +71,7 @@ __all__ = [
     "attach_head",
     "block_influence",
     "compare",
+    "compare_adaptations",
     "find_label_errors",
     "generate",
     "heads",

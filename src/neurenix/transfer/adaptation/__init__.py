@@ -4,6 +4,8 @@ from . import gradual as gradual
 from . import methods as methods
 from ._choice import list_adaptation_methods as list_adaptation_methods
 from .adapter import DomainAdapter as DomainAdapter
+from .comparison import AdaptationComparison as AdaptationComparison
+from .comparison import compare_adaptations as compare_adaptations
 from .method import METHODS as METHODS
 from .method import AdaptationMethod as AdaptationMethod
 from .norms import NORMS as NORMS

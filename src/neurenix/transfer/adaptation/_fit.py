@@ -31,8 +31,8 @@ class TermFit:
     """One fit of a term on a tuner's model. The tuner decides what is trained, at which rates, and is what is saved.
 
     Afterwards: before, after, what is known of the model as it began and as it ended, None where there is no source to
-    judge it by; scores: metrics and criteria of the model as it ended; chosen_epoch: 0-based, or BEFORE; gap: to the
-    best epoch, where labels of the target are known.
+    judge it by; began, scores: metrics and criteria of both; chosen_epoch: 0-based, or BEFORE; gap: to the best epoch,
+    where labels of the target are known.
     """
 
     def __init__(self, tuner: Tuner, method: TermMethod, data: DomainData, norms: str, chooses: bool) -> None:
@@ -43,6 +43,7 @@ class TermFit:
         self._choice = LabelFreeChoice(tuner.task, first_epoch=BEFORE) if chooses and self._judges else None
         self.before: Evidence | None = None
         self.after: Evidence | None = None
+        self.began: Mapping[str, Any] = {}
         self.scores: Mapping[str, Any] = {}
 
     @property
@@ -91,10 +92,10 @@ class TermFit:
         """Judge the model that the adaptation begins with: it is the first candidate."""
         if self.data.judged is None:
             return
-        logs = loop.evaluate(self.data.judged)
+        self.began = loop.evaluate(self.data.judged)
         self.before = self._metrics.evidence()
         if self._choice is not None:
-            self._choice.on_epoch_end(BEFORE, {f"val_{name}": value for name, value in logs.items()})
+            self._choice.on_epoch_end(BEFORE, {f"val_{name}": value for name, value in self.began.items()})
 
     def _objective(self) -> Adaptation:
         tuner, data = self.tuner, self.data

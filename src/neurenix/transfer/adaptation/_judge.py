@@ -63,6 +63,11 @@ class BeforeAndAfter:
         return self._choice.chosen_epoch if self._chooses else None
 
     @property
+    def began(self) -> Mapping[str, Any]:
+        """Metrics and criteria of the model from before."""
+        return self._scores[BEFORE]
+
+    @property
     def scores(self) -> Mapping[str, Any]:
         """Metrics and criteria of the model that is kept."""
         return self._scores[AFTER if self.chosen_epoch is None else self.chosen_epoch]
@@ -72,16 +77,22 @@ class BeforeAndAfter:
         """What choosing without labels cost."""
         return self._choice.gap if self._chooses else None
 
-    @torch.no_grad()
     def _look(self, epoch: int) -> Evidence:
-        model = self._tuner.model
-        device = next(model.parameters()).device
-        precision = resolve_precision(self._tuner.settings.precision, device)
         self._metrics.reset()
-        with evaluating(model), autocast(device, precision):
-            for batch in self._judged.batches(0):
-                answers = in_fitting_parts(batch.to(device), lambda part: side_by_side(model, part))
-                self._metrics.update(torch.cat(answers).cpu(), cast(Tensor, batch.targets))
+        self._metrics.update(*seen(self._tuner, self._judged))
         self._scores[epoch] = self._metrics.compute()
         self._choice.on_epoch_end(epoch, {f"val_{name}": value for name, value in self._scores[epoch].items()})
         return self._metrics.evidence()
+
+
+@torch.no_grad()
+def seen(tuner: Tuner, loader: DataLoader) -> tuple[Tensor, Tensor]:
+    """[outputs, features] (n, k + d) of a loader's samples, and their targets, float32 on the CPU, in its order."""
+    model = tuner.model
+    device = next(model.parameters()).device
+    answers, targets = [], []
+    with evaluating(model), autocast(device, resolve_precision(tuner.settings.precision, device)):
+        for batch in loader.batches(0):
+            answers += in_fitting_parts(batch.to(device), lambda part: side_by_side(model, part))
+            targets.append(cast(Tensor, batch.targets))
+    return torch.cat(answers).cpu(), torch.cat(targets)

@@ -17,6 +17,8 @@ class Judged(Protocol):
     @property
     def gap(self) -> SelectionGap | None: ...
     @property
+    def began(self) -> Mapping[str, Any]: ...
+    @property
     def scores(self) -> Mapping[str, Any]: ...
     @property
     def before(self) -> Evidence | None: ...
@@ -29,18 +31,20 @@ class Judged(Protocol):
 class AdaptationReport:
     """chosen_epoch: 0-based, -1 for the model from before the adaptation, None where none was chosen.
 
-    gap: what choosing without target labels cost; None where there are no such labels. scores: source_… metrics and
-    criteria of the model that was kept, and target_… metrics where labels are known; empty without a source.
+    gap: what choosing without target labels cost; None where there are no such labels. scores, source_only: source_…
+    metrics and criteria of the model that was kept and of the one from before, and target_… metrics where labels are
+    known; empty without a source.
     """
 
     chosen_epoch: int | None
     gap: SelectionGap | None
     scores: Mapping[str, Any]
+    source_only: Mapping[str, Any]
 
     @classmethod
     def of(cls, judged: Judged) -> AdaptationReport:
         """The report of an adaptation that has ended."""
-        return cls(chosen_epoch=judged.chosen_epoch, gap=judged.gap, scores=judged.scores)
+        return cls(chosen_epoch=judged.chosen_epoch, gap=judged.gap, scores=judged.scores, source_only=judged.began)
 
     def __str__(self) -> str:
         if self.gap is not None:

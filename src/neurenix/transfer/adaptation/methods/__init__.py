@@ -6,6 +6,19 @@ from .afn import AFN as AFN
 from .bnm import BNM as BNM
 from .bsp import BSP as BSP
 from .cdan import CDAN as CDAN
+from .classical import KLIEP as KLIEP
+from .classical import ClassTransport as ClassTransport
+from .classical import DensityRatio as DensityRatio
+from .classical import FeatureCORAL as FeatureCORAL
+from .classical import GaussianRatio as GaussianRatio
+from .classical import KernelMeanMatching as KernelMeanMatching
+from .classical import LinearTransport as LinearTransport
+from .classical import NeighbourRatio as NeighbourRatio
+from .classical import SinkhornTransport as SinkhornTransport
+from .classical import SubspaceAlignment as SubspaceAlignment
+from .classical import TargetShift as TargetShift
+from .classical import TransferComponents as TransferComponents
+from .classical import Transport as Transport
 from .contrastive import Contrastive as Contrastive
 from .coral import DeepCORAL as DeepCORAL
 from .dan import DAN as DAN
@@ -24,6 +37,19 @@ from .shot import SHOT as SHOT
 from .tent import Tent as Tent
 
 __all__ = [
+    "ClassTransport",
+    "DensityRatio",
+    "FeatureCORAL",
+    "GaussianRatio",
+    "KLIEP",
+    "KernelMeanMatching",
+    "LinearTransport",
+    "NeighbourRatio",
+    "SinkhornTransport",
+    "SubspaceAlignment",
+    "TargetShift",
+    "TransferComponents",
+    "Transport",
     "ADDA",
     "AFN",
     "AdaBN",

@@ -1,0 +1,188 @@
+"""Several methods on one pair of domains, and a choice among them without target labels."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, final
+
+from torch import nn
+
+from ...errors import ConfigurationError, NeurenixError
+from ...metrics import TaskKind
+from ..arguments import check_types
+from ._choice import MethodChoice, chosen_method
+from ._data import hold_out
+from .adapter import DomainAdapter
+from .method import METHODS
+from .selection import LabelFreeChooser, guards_for
+from .selection.choice import DEFAULT_CRITERIA
+
+SOURCE_ONLY = "source only"
+Scores = Mapping[str, float]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class AdaptedRow:
+    """What a method reached, means over the seeds. source, target: the first metric; target, spread, best are None
+    where the target's labels are not known.
+
+    target: of the epoch that was chosen without labels. spread: its standard deviation over seeds. best: of the best
+    epoch, which only labels can tell. seconds: of an adaptation. scores: the criteria.
+    """
+
+    name: str
+    source: float
+    target: float | None
+    spread: float | None
+    best: float | None
+    seconds: float
+    scores: Scores
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class AdaptationComparison:
+    """The rows, the source's model first; print it. chosen: the row that criteria without target labels choose.
+
+    left_out: name -> why it could not be tried.
+    """
+
+    metric: str
+    rows: tuple[AdaptedRow, ...]
+    chosen: AdaptedRow
+    left_out: Mapping[str, str]
+
+    def __str__(self) -> str:
+        width = max(len(row.name) for row in self.rows)
+        lines = [f"  {'method':{width}}  source  {'target ' + self.metric:>20}  best epoch  seconds"]
+        for row in self.rows:
+            mark = "*" if row is self.chosen else " "
+            target = "-" if row.target is None else f"{row.target:.4f} ± {row.spread or 0.0:.4f}"
+            best = "-" if row.best is None else f"{row.best:.4f}"
+            lines.append(f"{mark} {row.name:{width}}  {row.source:.4f}  {target:>20}  {best:>10}  {row.seconds:7.1f}")
+        lines.append("* chosen without target labels")
+        return "\n".join([*lines, *(f"left out: {name}, because {reason}" for name, reason in self.left_out.items())])
+
+
+def compare_adaptations(
+    model: nn.Module,
+    source: Any,
+    target: Any,
+    methods: Sequence[str] | Mapping[str, MethodChoice] | None = None,
+    val_dataset: Any = None,
+    *,
+    epochs: int = 10,
+    source_epochs: int | None = None,
+    batch_size: int = 32,
+    num_workers: int = 0,
+    seeds: Sequence[int] = (0,),
+    settings: Mapping[str, Any] | None = None,
+) -> AdaptationComparison:
+    """Adapt copies of one source-trained model by several methods, and choose among them and it without target labels.
+
+    methods: names, or label -> a method with its settings; None takes all that one fit can do (all but gradual ones).
+    settings: other arguments of DomainAdapter, num_classes say. source, target, val_dataset: see DomainAdapter.fit.
+    What frozen layers give is kept in the cache folder, so that it is computed once for all methods.
+
+    A method that the model or data have no place for is left out, and why is told. Raises UnknownNameError for a method
+    of no such name; ConfigurationError where none could be tried.
+    """
+    check_types({"seeds": seeds, "epochs": epochs}, {"seeds": Sequence[int], "epochs": int})
+    chosen = _chosen(methods)
+    trial = _Trial(source, target, val_dataset, epochs, batch_size, num_workers)
+    left_out: dict[str, str] = {}
+    for seed in seeds:
+        given = {**(settings or {}), "seed": seed}
+        start = DomainAdapter(model, method=next(iter(chosen.values())), **given)
+        trained, _ = hold_out(source, seed)
+        start.tuner.fit(
+            trained, None, batch_size, source_epochs or max(1, epochs // 2), num_workers=num_workers, run=False
+        )
+        own = {name: value for name, value in given.items() if name in ("norms", "chooses")}
+        for name, method in chosen.items():
+            if name in left_out:
+                continue
+            try:
+                trial.run(name, DomainAdapter(start.tuner, method=method, **own))
+            except NeurenixError as error:
+                left_out[name] = str(error)
+                trial.forget(name)
+    return trial.compared(start.tuner.task, left_out)
+
+
+@final
+class _Trial:
+    """The runs of all methods and seeds."""
+
+    def __init__(
+        self, source: Any, target: Any, validation: Any, epochs: int, batch_size: int, num_workers: int
+    ) -> None:
+        self._data = (source, target, validation, batch_size, epochs, 0)
+        self._workers = num_workers
+        self._runs: dict[str, list[dict[str, Any]]] = {}
+
+    def run(self, name: str, adapter: DomainAdapter) -> None:
+        """One method, one seed."""
+        begun = time.perf_counter()
+        with tempfile.TemporaryDirectory(prefix="neurenix-adaptations-") as folder:
+            adapter.fit(*self._data, num_workers=self._workers, run=Path(folder) / "run")
+        report, seconds = adapter.report, time.perf_counter() - begun
+        assert report is not None
+        best = None if report.gap is None else report.gap.oracle
+        self._runs.setdefault(SOURCE_ONLY, []).append({"scores": report.source_only, "seconds": 0.0, "best": None})
+        self._runs.setdefault(name, []).append({"scores": report.scores, "seconds": seconds, "best": best})
+
+    def forget(self, name: str) -> None:
+        """A method that cannot be tried."""
+        self._runs.pop(name, None)
+
+    def compared(self, task: TaskKind, left_out: Mapping[str, str]) -> AdaptationComparison:
+        """All rows and the choice."""
+        if len(self._runs) < 2:
+            raise ConfigurationError(
+                f"none of {', '.join(left_out)} could be tried; {next(iter(left_out.values()), 'give some methods')}"
+            )
+        scores = self._runs[SOURCE_ONLY][0]["scores"]
+        metric = next(
+            name for name in scores if name.startswith("source_") and name not in ("source_error", "source_risk")
+        )
+        metric = metric.removeprefix("source_")
+        rows = tuple(_row(name, runs, metric) for name, runs in self._runs.items())
+        chooser = LabelFreeChooser[AdaptedRow](DEFAULT_CRITERIA[task], guards_for(task), len(rows))
+        for row in rows:
+            chooser.add(row.scores, lambda row=row: row)  # type: ignore[misc]
+        return AdaptationComparison(metric=metric, rows=rows, chosen=chooser.chosen()[1], left_out=left_out)
+
+
+def _row(name: str, runs: Sequence[Mapping[str, Any]], metric: str) -> AdaptedRow:
+    def mean(key: str) -> float:
+        return statistics.mean(float(run["scores"][key]) for run in runs)
+
+    target = f"target_{metric}"
+    told = target in runs[0]["scores"]
+    values = [float(run["scores"][target]) for run in runs] if told else []
+    bests = [run["best"] for run in runs if run["best"] is not None]
+    return AdaptedRow(
+        name=name,
+        source=mean(f"source_{metric}"),
+        target=statistics.mean(values) if told else None,
+        spread=statistics.stdev(values) if len(values) > 1 else None,
+        best=statistics.mean(bests) if bests else None,
+        seconds=statistics.median(run["seconds"] for run in runs),
+        scores={key: mean(key) for key in runs[0]["scores"] if not key.startswith("target_")},
+    )
+
+
+def _chosen(methods: Sequence[str] | Mapping[str, MethodChoice] | None) -> dict[str, MethodChoice]:
+    if methods is None:
+        methods = [name for name, method in METHODS.items() if method.family != "gradual"]
+    named = methods if isinstance(methods, Mapping) else {str(name): name for name in methods}
+    if not named:
+        raise ConfigurationError(f"there is nothing to compare: give at least one of {', '.join(METHODS)}.")
+    return {label: cast(MethodChoice, chosen_method(method)) for label, method in named.items()}
