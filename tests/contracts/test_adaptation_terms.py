@@ -34,6 +34,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "dan, biased": ("dan", {"estimator": "biased"}),
     "deep_coral, means": ("deep_coral", {"means": True}),
     "jan, biased": ("jan", {"estimator": "biased"}),
+    "eta": ("eta", {"margin": 1.0}),  # an untrained network is sure of nothing
+    "mean_teacher": ("mean_teacher", {"drop": 0.0}),  # which features are dropped depends on the order of samples
 }
 # Alignments are zero on equal domains, but for these.
 NEVER_ZERO = {

@@ -17,6 +17,7 @@ from ....models import PretrainedModel
 from ...heads._starts import last_linear
 from ..method import METHODS, DomainStep, Sizes, Term, TermMethod
 from ._aside import AsideTerm
+from ._information import marginal_entropy
 from ._nothing import nothing
 from ._settings import check_at_least_zero, check_share
 
@@ -32,21 +33,25 @@ class MeanTeacher(TermMethod):
     What disturbs the student is dropout on the features (beside the model's own), and not a change of the samples:
     so it works for any kind of sample, and frozen layers run once. Views of the samples are what FixMatch makes.
 
-    weight: of the loss. decay: of the average; in step t it is at most 1 − 1/(t + 1), as there. drop: share of features
-    that is dropped. threshold: least probability of the teacher's answer that is followed. rampup: share of the steps
-    in which the weight grows from 0, as exp(−5 (1 − x)²).
+    weight: of the loss. balance: weight of the entropy of the student's mean answer, which is held up so that not one
+    class takes all (section 3.4 there); 0 where the target's classes are not about as frequent as each other.
+    decay: of the average; in step t it is at most 1 − 1/(t + 1), as there. drop: share of features that is dropped.
+    threshold: least probability of the teacher's answer that is followed. rampup: share of the steps in which the
+    weights grow from 0, as exp(−5 (1 − x)²).
     """
 
     family: ClassVar[str] = "self_training"
-    weight: float = 1.0
+    weight: float = 3.0
+    balance: float = 1.0
     decay: float = 0.99
     drop: float = 0.5
     threshold: float = 0.0
     rampup: float = 0.3
 
     def check(self) -> None:
-        """All but the weight are shares."""
+        """All but the weights are shares."""
         check_at_least_zero("weight", self.weight)
+        check_at_least_zero("balance", self.balance)
         check_share("decay", self.decay, below_one=True)
         check_share("drop", self.drop, below_one=True)
         check_share("threshold", self.threshold)
@@ -85,11 +90,13 @@ class _Term(AsideTerm):
         method, target = self.method, step.target
         if not len(target):
             return {"consistency": nothing(target)}
-        with torch.no_grad(), self._as_teacher():
-            _, teacher = self.ask_aside(step, target.inputs)
+        teacher = self._teacher(step)
         student = self._classified(target.features, target.outputs)
-        loss = consistency(student, teacher.detach(), method.threshold)
-        return {"consistency": method.weight * risen(step.progress, method.rampup) * loss}
+        strength = risen(step.progress, method.rampup)
+        losses = {"consistency": method.weight * strength * consistency(student, teacher, method.threshold)}
+        if method.balance:
+            losses["balance"] = -method.balance * strength * marginal_entropy(student)
+        return losses
 
     @torch.no_grad()
     def end_step(self, model: PretrainedModel) -> None:
@@ -102,6 +109,14 @@ class _Term(AsideTerm):
             elif parameter.requires_grad:
                 self.register_buffer(_buffer_of(name), parameter.detach().clone())
         self.steps += 1
+
+    @torch.no_grad()
+    def _teacher(self, step: DomainStep) -> Tensor:
+        """The teacher's logits (n, k) for target samples. Before the first step is made it is the model itself."""
+        if len(self._buffers) == 1:
+            return step.target.outputs.detach()
+        with self._as_teacher():
+            return self.ask_aside(step, step.target.inputs)[1].detach()
 
     def _classified(self, features: Tensor, outputs: Tensor) -> Tensor:
         """Logits (n, k) of the features with some of them dropped."""
@@ -159,7 +174,7 @@ def _check_is_last(classifier: nn.Module, features: Tensor, outputs: Tensor) -> 
     """Raise ConfigurationError where the outputs are not what the last layer makes of the features."""
     with torch.no_grad():
         answers = classifier(features) if features.shape[1:] else outputs
-        if answers.shape != outputs.shape or not torch.allclose(answers, outputs, rtol=1e-2, atol=1e-2):
+        if answers.shape != outputs.shape or not torch.allclose(answers, outputs, rtol=1e-2, atol=1e-2, equal_nan=True):
             raise ConfigurationError(
                 f"mean_teacher disturbs what enters the head's last layer, and something follows that {classifier!r}; "
                 "take a head that ends with its linear layer, or another method ('fixmatch', 'shot')."
