@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from ...errors import ConfigurationError
-from ._kind import HEADS, HeadKind, Record, has_outputs, kind_from, record_of
+from ..flat_record import Record
+from ._kind import HEADS, HeadKind, has_outputs, kind_from, record_of
 
 HeadChoice: TypeAlias = HeadKind | str | Mapping[str, Any] | None
 

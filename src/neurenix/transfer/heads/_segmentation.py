@@ -42,6 +42,7 @@ class SegmentationHead(TaskHead):
     """
 
     task: ClassVar[str] = "segmentation"
+    needs: ClassVar[tuple[str, ...] | None] = ("images",)
 
     def __init__(self, reader: MapReader, decoder: nn.Module, classifier: nn.Conv2d) -> None:
         super().__init__()

@@ -76,6 +76,8 @@ class TaggingHead(TaskHead):
 
     task: ClassVar[str] = "token_tagging"
     reads: ClassVar[Literal["features", "vector", "tokens"]] = "tokens"
+    needs: ClassVar[tuple[str, ...] | None] = ()
+    has_token_targets: ClassVar[bool] = True
 
     def __init__(self, feature_size: int, num_outputs: int, ignore_index: int, dropout_rate: float) -> None:
         super().__init__()
