@@ -73,7 +73,7 @@ class Batch:
         return replace(self, inputs=inputs, targets=targets, indices=self.indices[chosen], skipped=())
 
 
-def rows(values: Any, chosen: slice) -> Any:
+def rows(values: Any, chosen: slice | Tensor) -> Any:
     """Some rows of a tensor or list, or of each tensor of a mapping."""
     if isinstance(values, Mapping):
         return {name: tensor[chosen] for name, tensor in values.items()}

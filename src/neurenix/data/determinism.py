@@ -24,6 +24,8 @@ def is_random(dataset: Any) -> bool:
     """
     if is_in_memory(dataset):
         return False
+    if parts := getattr(dataset, "datasets", None):
+        return any(is_random(part) for part in parts)
     tried = 0
     with own_random_state():
         for index in range(len(dataset)):

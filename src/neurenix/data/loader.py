@@ -26,7 +26,7 @@ from ._fetching import IDLE, Key
 from ._stream import Stream
 from .collation import Collate, collate
 from .conversion import as_dataset
-from .sampling import epoch_order, length_batches, plain_batches, share_batches
+from .sampling import epoch_order, grouped_batches, length_batches, plain_batches, share_batches
 
 _CHANCES = 3  # workers that may be lost while they read nothing
 
@@ -46,6 +46,8 @@ class DataLoader:
     lengths: of every sample; batches samples of similar length, unshuffled ones longest first and short ones in
         larger batches.
     views: augmented versions of each sample, which come in turn, one in each epoch; None for a new one each time.
+    groups: sizes of the parts that the dataset consists of, one after the other; each batch has batch_size samples of
+        every one of them, shuffled, see sampling.grouped_batches.
     timeout: seconds that a worker may spend on one sample. Only workers can be watched: with num_workers=0 a decoder
         that does not return holds up the program, and one that crashes ends it.
     skipped: the samples found unreadable so far, each once.
@@ -68,23 +70,30 @@ class DataLoader:
         timeout: float = 60.0,
         on_bad: str | None = None,
         views: int | None = None,
+        groups: Sequence[int] = (),
     ) -> None:
         self.dataset = as_dataset(dataset, on_bad)
         _check_arguments(len(self.dataset), batch_size, num_workers, bad_limit)
         if views is not None and views < 1:
             raise ConfigurationError(f"views={views}; it is a number of versions of each sample, at least 1, or None.")
-        self.views = views
+        if groups and sum(groups) != len(self.dataset):
+            raise ConfigurationError(
+                f"groups={list(groups)} are parts of {len(self.dataset)} samples, but add up to {sum(groups)}."
+            )
+        self.views, self.groups = views, tuple(groups)
         self.batch_size, self.shuffle, self.num_workers = batch_size, shuffle, num_workers
         self.seed, self.collate, self.drop_last = seed, collate, drop_last
         self.bad_limit, self.timeout = bad_limit, timeout
         self.skipped: list[Skipped] = list(left_out(self.dataset))
-        self._lengths = _known_lengths(self.dataset, lengths, shuffle)
+        self._lengths = None if groups else _known_lengths(self.dataset, lengths, shuffle)
         self._epoch = 0
         self._stream: Stream | None = None
         self._losses: Counter[int] = Counter()  # workers lost at each sample
         self._deadly: dict[int, str] = {}  # why samples that cost two workers are not read again
 
     def __len__(self) -> int:
+        if self.groups:
+            return max(-(-group // self.batch_size) for group in self.groups)
         if self._lengths is not None and not self.shuffle:
             return len(self.plan(0))
         count, size = len(self.dataset), self.batch_size
@@ -130,6 +139,9 @@ class DataLoader:
         if not 0 <= rank < world_size:
             raise ConfigurationError(f"rank={rank} of world_size={world_size}; rank has to be in 0..{world_size - 1}.")
         size = self.batch_size * world_size
+        if self.groups:
+            batches = grouped_batches(self.groups, size, self.seed, epoch)
+            return share_batches(batches, rank, world_size, drop_last=False, size=size)
         order = epoch_order(len(self.dataset), self.seed, epoch, self.shuffle)
         if self._lengths is None:
             batches = plain_batches(order, size)

@@ -6,6 +6,8 @@ gives the same permutation and the same augmentation of every sample.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -82,6 +84,31 @@ def token_batches(order: Tensor, lengths: Tensor, size: int) -> list[Tensor]:
         batches.append(order[start : start + count])
         start += count
     return batches
+
+
+def grouped_batches(groups: Sequence[int], size: int, seed: int, epoch: int) -> list[Tensor]:
+    """Batches with `size` samples of every group, or all of a smaller one; as many as the largest group fills.
+
+    groups: sizes of the parts that the dataset consists of, one after the other. The largest is seen once, the others
+    again and again, each time in another order. Within a batch the groups take turns, so that halves of it have both.
+    """
+    count = max(-(-group // size) for group in groups)
+    starts = [sum(groups[:place]) for place in range(len(groups))]
+    streams = []
+    for place, (group, start) in enumerate(zip(groups, starts, strict=True)):
+        taken = min(size, group)
+        rounds = 1 if group == max(groups) else -(-count * taken // group)
+        orders = [
+            torch.randperm(group, generator=_generator(seed, epoch, mix(place) ^ mix(turn))) for turn in range(rounds)
+        ]
+        streams.append((start + torch.cat(orders)).split(taken))
+    return [_in_turns([stream[place] for stream in streams if place < len(stream)]) for place in range(count)]
+
+
+def _in_turns(parts: Sequence[Tensor]) -> Tensor:
+    """The parts' elements, each part evenly spread over the whole."""
+    places = torch.cat([(torch.arange(len(part)) + 0.5) / len(part) for part in parts])
+    return torch.cat(list(parts))[places.argsort(stable=True)]
 
 
 def share_batches(batches: list[Tensor], rank: int, world_size: int, *, drop_last: bool, size: int) -> list[Tensor]:

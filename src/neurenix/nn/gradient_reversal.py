@@ -22,5 +22,5 @@ class _Reversed(torch.autograd.Function):
 
 def reverse_gradient(values: Tensor, strength: float = 1.0) -> Tensor:
     """R(x) = x with dR/dx = -strength · I. Ganin & Lempitsky, ICML 2015, equation 6. values: (…) -> (…)."""
-    reversed_values: Tensor = _Reversed.apply(values, strength)  # type: ignore[no-untyped-call]
+    reversed_values: Tensor = _Reversed.apply(values, strength)
     return reversed_values

@@ -62,6 +62,27 @@ def evaluate(
     return {"loss": processes.mean(total, samples), **metrics.compute()}
 
 
+@torch.no_grad()
+def answers(
+    model: nn.Module, feed: Feed, processes: Processes, precision: str, ask: Callable[[nn.Module, Batch], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """What `ask` gives for every sample of a feed, (n, …), and the samples' places in the dataset, (n,).
+
+    The model's mode is put back afterwards.
+    """
+    found, places = [], []
+
+    def compute(part: Batch) -> Tensor:
+        with autocast(processes.device, precision):
+            return ask(feed.module, part)
+
+    with evaluating(model):
+        for batch in feed.epoch(0):
+            found += in_fitting_parts(batch.to(processes.device), compute)
+            places.append(batch.indices)
+    return torch.cat(found), torch.cat(places)
+
+
 def _joined(parts: list[Any]) -> Any:
     """The outputs of a batch's parts as those of the batch: tensors one after the other, or lists."""
     return torch.cat(parts) if isinstance(parts[0], Tensor) else [sample for part in parts for sample in part]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..callbacks._base import Callback
 from ..data import Batch, DataLoader
@@ -21,7 +21,7 @@ from ..models import PretrainedModel
 from .checkpoints import Checkpoints
 from .ema import MovingAverage
 from .environment import environment
-from .evaluation import EvaluationInterrupted, evaluate
+from .evaluation import EvaluationInterrupted, answers, evaluate
 from .faults import non_finite_tensors
 from .freezing import FreezeSchedule, Phase, set_training_mode
 from .history import History
@@ -72,6 +72,8 @@ class Loop:
         self._save, self.base = save, base
         self.processes = Processes(next(model.parameters()).device)
         self._device = self.processes.device
+        if isinstance(objective, nn.Module):
+            objective.to(self._device)
         self._step = OptimizerStep(
             model, objective, optimizer, settings=settings, metrics=metrics, processes=self.processes
         )
@@ -213,6 +215,10 @@ class Loop:
         self._tell(lambda callback: callback.on_test_end(logs))
         return logs
 
+    def ask(self, loader: DataLoader, question: Callable[[nn.Module, Batch], Tensor]) -> tuple[Tensor, Tensor]:
+        """(answers, places in the dataset) of every sample, without gradients; frozen layers are run once in a fit."""
+        return answers(self.model, self._feeds.validation(loader), self.processes, self._step.precision, question)
+
     def _begin(self, train: DataLoader, epochs: int, state: State | None) -> Parts:
         if epochs < 1:
             raise ConfigurationError(f"epochs={epochs}; train for at least one.")
@@ -332,6 +338,7 @@ class Loop:
     def _parts(self, train: DataLoader) -> Parts:
         return Parts(
             model=self.model,
+            objective=self.objective,
             base=self.base,
             optimizer=self.optimizer,
             scaler=self._step.scaler,

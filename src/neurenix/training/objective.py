@@ -29,7 +29,10 @@ class StepResult:
 
 
 class Objective(Protocol):
-    """objective(model, batch) -> StepResult; `check` raises for a batch that it cannot use, before it is moved."""
+    """objective(model, batch) -> StepResult; `check` raises for a batch that it cannot use, before it is moved.
+
+    One that is a module has parameters of its own, which the optimizer trains and checkpoints keep beside the model's.
+    """
 
     def reads_inputs(self, training: bool) -> str | None:
         """For what it needs the batch's inputs beside calling the model with them, in words; None where it does not."""
@@ -70,7 +73,11 @@ class Supervised:
         if model.training and self.mixup_alpha > 0:
             return self._mixed(model, batch, targets)
         outputs = model(batch.inputs).float()
-        return StepResult(self.loss.compute(outputs, targets, self._options_on(outputs)), outputs)
+        return StepResult(self.compare(outputs, targets), outputs)
+
+    def compare(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss alone, (). outputs: (n, k), float32."""
+        return self.loss.compute(outputs, targets, self._options_on(outputs))
 
     def check(self, batch: Batch) -> None:
         """Targets must be there, and be ones that the head can answer."""
@@ -91,7 +98,7 @@ class Supervised:
         if self.loss.task == "multi_class" and targets.ndim == 1:
             targets = functional.one_hot(targets.long(), self.num_outputs).float()
         outputs = model(mix(batch.inputs, order, share)).float()
-        return StepResult(self.loss.compute(outputs, mix(targets.float(), order, share), self._options_on(outputs)))
+        return StepResult(self.compare(outputs, mix(targets.float(), order, share)))
 
     def _options_on(self, outputs: Tensor) -> LossOptions:
         weights, unit = self.options.class_weights, self.options.target_sd

@@ -139,7 +139,7 @@ def _check_environment(folder: RunFolder, now: dict[str, Any], strict: bool) -> 
 
 
 def _as_it_ended(loop: Loop, state: Any, newest: Path) -> History:
-    restore_result(loop.model, loop.base, loop.optimizer, loop.history, state)
+    restore_result(loop.model, loop.objective, loop.base, loop.optimizer, loop.history, state)
     loop.model.eval()
     if loop.is_main_process:
         print(f"neurenix: {newest.parents[1]} is finished; its result is taken. resume=False trains anew")

@@ -26,9 +26,13 @@ _FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """Everything with a state. base: digests of the tensors that the model was loaded with, which need no saving."""
+    """Everything with a state. base: digests of the tensors that the model was loaded with, which need no saving.
+
+    objective: may be a module with parameters of its own.
+    """
 
     model: nn.Module
+    objective: Any
     base: Mapping[str, str]
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
@@ -46,7 +50,8 @@ def capture(parts: Parts, progress: Progress, total: Tensor) -> dict[str, Any]:
         "progress": progress.state(),
         "total": total,
         "model": _changed(parts.model, parts.base),
-        "optimizer": _moments(parts.model, parts.optimizer),
+        "objective": dict(parts.objective.state_dict()) if isinstance(parts.objective, nn.Module) else {},
+        "optimizer": _moments(_trained_by(parts.model, parts.objective), parts.optimizer),
         "rates": [group["lr"] for group in parts.optimizer.param_groups],
         "scaler": parts.scaler.state_dict(),
         "average": parts.average.state(parts.model) if parts.average is not None else None,
@@ -61,7 +66,7 @@ def restore(parts: Parts, state: Mapping[str, Any]) -> tuple[Progress, Tensor]:
     """Put a captured state back, but for the callbacks'; returns progress and sum of losses."""
     if state.get("format") != _FORMAT:
         raise DamagedFileError(f"this checkpoint has format {state.get('format')!r}; known is {_FORMAT}.")
-    restore_result(parts.model, parts.base, parts.optimizer, parts.history, state)
+    restore_result(parts.model, parts.objective, parts.base, parts.optimizer, parts.history, state)
     for group, rate in zip(parts.optimizer.param_groups, state["rates"], strict=True):
         group["lr"] = rate
     parts.scaler.load_state_dict(state["scaler"])
@@ -74,12 +79,13 @@ def restore(parts: Parts, state: Mapping[str, Any]) -> tuple[Progress, Tensor]:
 
 def restore_result(
     model: nn.Module,
+    objective: Any,
     base: Mapping[str, str],
     optimizer: torch.optim.Optimizer,
     history: History,
     state: Mapping[str, Any],
 ) -> None:
-    """Put back what outlives a fit: the weights, the optimizer's moments, the history."""
+    """Put back what outlives a fit: the weights, the objective's too, the optimizer's moments, the history."""
     strange = [
         name
         for name, tensor in model.state_dict().items()
@@ -93,7 +99,9 @@ def restore_result(
     unexpected = model.load_state_dict(state["model"], strict=False).unexpected_keys
     if unexpected:
         raise DamagedFileError(f"this checkpoint is of another model: it has {unexpected[:3]}, which this one lacks.")
-    _put_moments(model, optimizer, state["optimizer"])
+    if isinstance(objective, nn.Module):
+        objective.load_state_dict(state["objective"])
+    _put_moments(_trained_by(model, objective), optimizer, state["optimizer"])
     history.epochs[:] = state["history"]
 
 
@@ -114,17 +122,25 @@ def _changed(model: nn.Module, base: Mapping[str, str]) -> dict[str, Tensor]:
     }
 
 
-def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
+def _trained_by(model: nn.Module, objective: Any) -> dict[str, nn.Parameter]:
+    """Name -> parameter, of the model and of an objective that has some."""
+    own = objective.named_parameters(prefix="objective") if isinstance(objective, nn.Module) else ()
+    return {**dict(model.named_parameters()), **dict(own)}
+
+
+def _moments(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
     """Parameter name -> what the optimizer keeps for it."""
     return {
         name: dict(optimizer.state[parameter])
-        for name, parameter in model.named_parameters()
+        for name, parameter in parameters.items()
         if optimizer.state.get(parameter)
     }
 
 
-def _put_moments(model: nn.Module, optimizer: torch.optim.Optimizer, moments: Mapping[str, Mapping[str, Any]]) -> None:
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
+def _put_moments(
+    parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, moments: Mapping[str, Mapping[str, Any]]
+) -> None:
+    names = {id(parameter): name for name, parameter in parameters.items()}
     ordered = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
     state = {place: dict(moments[name]) for place, name in enumerate(ordered) if name in moments}
     # through torch's own loading, which knows which of them belong on the parameter's device

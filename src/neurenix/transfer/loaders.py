@@ -45,7 +45,7 @@ _DATA = {
     **{"video": "lists of images", "table": "rows", "series": "arrays (steps, channels)"},
 }
 
-Use = Literal["training", "evaluation", "prediction"]
+Use = Literal["training", "evaluation", "prediction", "adaptation"]  # the last trains without labels
 
 
 def loader_for(
@@ -63,8 +63,10 @@ def loader_for(
     """A loader over `data`, shuffled for training, with the model's preprocessing where samples are raw.
 
     A loader of neurenix or of torch brings its own dataset, batch size and workers. Labels are numbered as the head's
-    outputs are, see with_known_labels; for a prediction they do not matter, and one sample will do.
+    outputs are, see with_known_labels; for a prediction or an adaptation they do not matter, and for a prediction one
+    sample will do.
     """
+    learns, is_labelled = use in ("training", "adaptation"), use in ("training", "evaluation")
     check_types({"batch_size": batch_size, "num_workers": num_workers}, {"batch_size": int, "num_workers": int})
     own: dict[str, Any] = {}
     if isinstance(data, (DataLoader, TorchDataLoader)):
@@ -72,25 +74,26 @@ def loader_for(
     if use == "prediction":
         data = _pairs(data) if _task(model) == "span_answering" else many(data, model.preprocess)
     dataset = ArrayDataset(data) if isinstance(data, torch.Tensor) else as_dataset(data)
-    check_contract(model, None if use == "prediction" else dataset)
+    check_contract(model, dataset if is_labelled else None)
     if use != "prediction":
         _check_kind(dataset, model.preprocess)
+    if is_labelled:
         _check_labelled(dataset)
     elif _task(model) == "span_answering" and has_answers(dataset):
         dataset = TextDataset(texts_of(dataset))
     elif _task(model) == "token_tagging" and has_tagged_words(dataset):
         dataset = TextDataset(texts_of(dataset))
-    sequences = None if use == "prediction" else sequence_targets(model, dataset)
-    if use != "prediction" and (sequences is None or _task(model) == "token_tagging"):
-        dataset = with_known_labels(dataset, categories, num_outputs, use == "training")
-    prepared = prepare(dataset, model.preprocess, use == "training")
+    sequences = sequence_targets(model, dataset) if is_labelled else None
+    if is_labelled and (sequences is None or _task(model) == "token_tagging"):
+        dataset = with_known_labels(dataset, categories, num_outputs, learns)
+    prepared = prepare(dataset, model.preprocess, learns)
     prepared = prepared if sequences is None else sequences(prepared)
     return DataLoader(
         prepared,
-        shuffle=use == "training",
+        shuffle=learns,
         seed=seed,
         lengths=innermost(prepared, "lengths"),
-        views=views if use == "training" else None,
+        views=views if learns else None,
         **{"batch_size": batch_size, "num_workers": num_workers, **own},
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from ...metrics import TaskKind
@@ -62,15 +63,22 @@ class DomainStep:
 class Term(nn.Module, abc.ABC):
     """What a method adds to the loss; what it trains beside the model are parameters of its own, kept in checkpoints.
 
-    Whatever else it remembers from step to step is a buffer, so that a killed run goes on with it.
+    Whatever else it remembers from step to step is a buffer, of any size, so that a killed run goes on with it.
     """
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any) -> None:
+        for name, buffer in self._buffers.items():
+            saved = state_dict.get(prefix + name)
+            if buffer is not None and saved is not None and saved.shape != buffer.shape:
+                self._buffers[name] = torch.empty_like(saved, device=buffer.device)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     @abc.abstractmethod
     def forward(self, step: DomainStep) -> dict[str, Tensor]:
         """Named shares of the loss, each weighted and a scalar (); they are added to the source's loss."""
 
     def begin(self, model: PretrainedModel) -> None:
-        """Before the first step, with the model as it is then."""
+        """Before the first step, with the model as it is then; where a run goes on, its state is put back after it."""
 
     def begin_epoch(self, epoch: int, look: Callable[[], tuple[Tensor, Tensor]]) -> None:
         """Before each epoch. look: asks the model for (features, outputs) of all target samples, in their order."""
