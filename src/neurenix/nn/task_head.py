@@ -25,6 +25,7 @@ class TaskHead(nn.Module, abc.ABC):
     has_token_targets: targets are tensors (n, tokens), one number for each of the tokens that it reads.
     layers: of which layers of the trunk it reads the outputs, as a tuple and in this order, by their names below the
         trunk; none for what the trunk gives.
+    ignore_index: in targets, the number that is no class; None where there is none, or the head's record says it.
     has_classes: whether for_classes makes sense; of a language model's next tokens it does not.
     options: names of its settings that a user may change, numbers and yes or no; they are saved with a tuning.
     writes: whether its targets are texts that it has to write.
@@ -34,6 +35,7 @@ class TaskHead(nn.Module, abc.ABC):
     reads: ClassVar[Literal["features", "vector", "tokens"]] = "features"
     needs: ClassVar[tuple[str, ...] | None] = None
     has_token_targets: ClassVar[bool] = False
+    ignore_index: ClassVar[int | None] = None
     layers: Sequence[str] = ()
     has_classes: ClassVar[bool] = True
     options: ClassVar[tuple[str, ...]] = ()

@@ -43,7 +43,8 @@ class TokenTagging(HeadKind):
     num_outputs: tags. ignore_index: in targets, a token without a tag; below 0.
     dropout_rate: before the layer. start: "default", or "zero".
     predict gives one list for each text, a tag for each word (None where the text was cut before it); of other inputs
-    an array (tokens,) of numbers for each sample. Metrics are those of classes, over all tokens that have a tag.
+    an array (tokens,) of numbers for each sample. Metrics are those of classes, over all tokens that have a tag;
+    with tags called B-…, I-… and O also entity_f1, of whole entities.
     """
 
     num_outputs: int
