@@ -34,25 +34,22 @@ UNSEEN_FROM, UNSEEN_COLUMN = 1200, 380  # digits by other writers, and parts of 
 
 @dataclass(frozen=True)
 class Trial:
-    """A head, its rate and how many epochs it needs."""
+    """A head, its rate, how many epochs it needs, and of what batches."""
 
     kind: heads.HeadKind
     learning_rate: float
     epochs: int
+    batch_size: int = 4
 
 
 HEADS = {
     "linear_segmentation": Trial(heads.LinearSegmentation(num_outputs=len(DIGITS) + 1, background=0), 4e-3, 8),
     "unet": Trial(heads.UNet(num_outputs=len(DIGITS) + 1, background=0, widths=[32, 32, 16, 16]), 4e-3, 14),
     "anchor_free": Trial(
-        heads.AnchorFree(num_outputs=len(DIGITS), channels=64, depth=1, coarser_levels=False), 3e-3, 8
+        heads.AnchorFree(num_outputs=len(DIGITS), channels=64, depth=1, coarser_levels=False), 3e-3, 7
     ),
-    "anchors": Trial(  # digits are 15 to 32 pixels high, and anchors of 20 to 32 overlap them enough to be told of them
-        heads.Anchors(
-            num_outputs=len(DIGITS), channels=48, anchor_scale=2.5, aspect_ratios=[1.0], coarser_levels=False
-        ),
-        3e-3,
-        10,
+    "anchors": Trial(
+        heads.Anchors(num_outputs=len(DIGITS), channels=48, aspect_ratios=[1.0], coarser_levels=False), 4e-3, 18, 8
     ),
 }
 METRICS = {"segmentation": ("mean_iou", "mean IoU"), "detection": ("mean_average_precision_50", "AP50")}
@@ -90,7 +87,7 @@ def measured(name: str, scenes: int, epochs: int | None) -> tuple[str, str, floa
         scenes_for(str(kind.task), count, unseen) for count, unseen in ((scenes, False), (scenes // 4, True))
     )
     before = tuner.evaluate(test)[key]
-    tuner.fit(train, epochs=epochs or trial.epochs, batch_size=4, run=False)
+    tuner.fit(train, epochs=epochs or trial.epochs, batch_size=trial.batch_size, run=False)
     after = tuner.evaluate(test)[key]
     return " ".join(tuner.model.head.layers), shown, before, after, time.perf_counter() - started
 
