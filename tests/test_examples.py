@@ -68,6 +68,12 @@ def test_heads_for_pixels_and_boxes_learn_on_a_backbone_of_photographs(
 def test_other_inputs_as_three_tables(run: Run) -> None:
     pytest.importorskip("espeakng_loader")
     rows = [line.split("|")[1:-1] for line in run("adapt_inputs", "--small") if line.startswith("| ")]
-    accuracies = [float(row[1]) for row in rows if row[1].strip() not in ("accuracy", "---")]
-    assert len(accuracies) == 2 + 3 + 2
-    assert all(0 <= accuracy <= 1 for accuracy in accuracies)
+    named = [(row[0].strip(), row[1].strip()) for row in rows]
+    accuracy = {name: float(value) for name, value in named if value not in ("accuracy", "---")}
+    assert len(accuracy) == 2 + 3 + 2
+    pretrained, scratch = (
+        accuracy[name] for name in ("EfficientNet-Lite0, ImageNet", "four convolutions from scratch")
+    )
+    assert pretrained > 1 / 6 and pretrained >= scratch  # of six words; a small run tells them little apart
+    assert all(value > 2 / 8 for name, value in accuracy.items() if name[0].isdigit())  # of eight classes
+    assert accuracy["64 x 64"] > accuracy["32 x 32"]
