@@ -66,6 +66,11 @@ class AdaptationMetrics:
             metrics.to(device)
         return self
 
+    def name_outputs(self, names: Sequence[str]) -> None:
+        """Tell the task's metrics the names of the outputs, in order."""
+        for metrics in self._labelled.values():
+            metrics.name_outputs(names)
+
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Add some samples; shapes in the docstring of the class."""
         self._check(outputs, targets)
