@@ -97,7 +97,8 @@ def _reasons(found: Mapping[str, float]) -> list[str]:
             f"the answers collapsed to fewer classes ({found['class_spread_before']:.1f} before, "
             f"{found['class_spread_after']:.1f} after)"
         )
-    if found["risk"] > _LIMIT:
+    knows_the_task = found["source_error_before"] < (1 - 1 / found["classes"]) / 2  # else it cannot tell the shares
+    if found["risk"] > _LIMIT and knows_the_task:
         reasons.append(
             f"the target seems to hold other shares of the classes than the source (label shift "
             f"{found['label_shift']:.2f}, about {found['expected_classes']:.1f} of {found['classes']:.0f} classes), "
