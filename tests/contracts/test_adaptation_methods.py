@@ -1,8 +1,8 @@
 """Methods that bring domains together, or sharpen the target's predictions, beat training on the source alone.
 
-"Shortcut blobs": three clouds in a plane, and beside it three features that name the class, but in the source alone. In
-the target those are noise, and the clouds have moved, less far than from one to the next. A model of the source leans on
-the shortcut, and draws its borders through the target's clouds.
+"Shortcut blobs": three clouds in a plane, and beside it three features that name the class, but in the source alone.
+In the target those are noise, and the clouds have moved by less than lies between them. A model of the source leans
+on the shortcut, and draws its borders through the target's clouds.
 """
 
 from __future__ import annotations
