@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from neurenix.transfer.adaptation.selection import (
     LabelFreeChoice,
     criteria_for,
 )
+from neurenix.transfer.adaptation.selection.expected_shares import expected_shares
 from neurenix.transfer.adaptation.selection.row_sample import RowSample
 
 CLASSES, FEATURES = 3, 5
@@ -64,6 +66,7 @@ def test_values_are_those_of_the_rows(trained: int) -> None:
     outputs, targets = stream(trained=trained)
     metrics = fed(made(target_labels=True), outputs, targets)
     values, evidence = metrics.compute(), evidence_of(outputs, targets)
+    evidence = replace(evidence, expected_shares=expected_shares(evidence))
     assert tuple(values) == metrics.names
     for name in criteria_for("multi_class"):
         assert values[name] == pytest.approx(CRITERIA[name]().score(evidence), rel=1e-12), name
@@ -82,6 +85,20 @@ def test_target_labels_reach_no_criterion() -> None:
     assert with_labels.pop("target_accuracy") > 0
     assert with_labels == without
     assert made().names == tuple(without)
+
+
+def test_class_shares_are_those_that_the_first_model_expects() -> None:
+    """They are kept for the models that follow, and for a run that goes on."""
+    metrics = fed(made(), *stream(0))
+    metrics.compute()
+    expected = metrics.expected_shares
+    assert expected is not None and torch.equal(expected, expected_shares(evidence_of(*stream(0))))
+    metrics.reset()
+    fed(metrics, *stream(1)).compute()
+    other = made()
+    other.load_state(metrics.state())
+    assert metrics.expected_shares is expected
+    assert other.expected_shares is not None and torch.equal(other.expected_shares, expected)
 
 
 def test_only_the_labelled_part_of_the_target_is_reported() -> None:

@@ -97,27 +97,35 @@ def adapted(kind: str, seed: int) -> tuple[tuple[Evidence, float], tuple[Evidenc
     return seen(tuner.model, data), seen(adapter.model, data)
 
 
-# Seeds at which adapting does what the test is about, which each test asserts first: it helps, or it hurts.
-HELPED = tuple(range(10)) if PROVE else (3, 8)
-HURT = tuple(range(10)) if PROVE else (0, 1)
+CASES = 10 if PROVE else 2
+Looked = tuple[Evidence, float]
 
 
-@pytest.mark.parametrize("seed", HELPED)
-def test_silent_where_adapting_helps(seed: int) -> None:
-    (before, old), (after, new) = adapted("even", seed)
-    assert new > old + 0.01
-    verdict = judge_adaptation(before, after)
-    assert not verdict.hurts, verdict
-    assert str(verdict).startswith("No sign that adapting hurt (proxy A-distance ")
+def cases(kind: str, hurts: bool) -> list[tuple[Looked, Looked]]:
+    """The first adaptations of a kind that do what the test is about: better by more than a point, or worse."""
+    found = []
+    for seed in range(3 * CASES):
+        before, after = adapted(kind, seed)
+        gain = after[1] - before[1]
+        if (gain < -0.01) if hurts else (gain > 0.01):
+            found.append((before, after))
+        if len(found) == CASES:
+            return found
+    return pytest.fail(f"only {len(found)} of {CASES} cases")
 
 
-@pytest.mark.parametrize("seed", HURT)
-def test_rings_where_adapting_hurts(seed: int) -> None:
-    (before, old), (after, new) = adapted("partial", seed)
-    assert new < old - 0.01
-    verdict = judge_adaptation(before, after)
-    assert verdict.hurts, verdict
-    assert verdict.evidence["label_shift"] > 0.2 and "other shares of the classes" in str(verdict)
+def test_silent_where_adapting_helps() -> None:
+    for (before, _), (after, _) in cases("even", hurts=False):
+        verdict = judge_adaptation(before, after)
+        assert not verdict.hurts, verdict
+        assert str(verdict).startswith("No sign that adapting hurt (proxy A-distance ")
+
+
+def test_rings_where_adapting_hurts() -> None:
+    for (before, _), (after, _) in cases("partial", hurts=True):
+        verdict = judge_adaptation(before, after)
+        assert verdict.hurts, verdict
+        assert verdict.evidence["label_shift"] > 0.2 and "other shares of the classes" in str(verdict)
 
 
 # --- by hand: three blobs, seen by models that are made up ------------------------------------------------------

@@ -108,7 +108,7 @@ class AdaptationMetrics:
             source_targets=self._as_targets(source[:, source.shape[1] - columns :]),
             target_features=target[:, outputs:],
             target_outputs=target[:, :outputs],
-            training_features=None if trained is None or not len(trained) else trained[:, outputs:],
+            training_features=None if trained is None else trained[:, outputs:],
             expected_shares=self.expected_shares,
         )
 

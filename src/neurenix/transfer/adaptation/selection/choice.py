@@ -16,7 +16,7 @@ from .guards import guards_for
 Logs = Mapping[str, float]
 Snapshot = dict[str, Any]
 DEFAULT_CRITERIA: dict[str, tuple[str, ...]] = {
-    "multi_class": ("prior_im", "snd", "class_ami", "source_risk"),
+    "multi_class": ("prior_im", "entropy", "snd"),
     "multi_label": ("im", "entropy", "dev"),
     "regression": ("dev", "source_risk"),
 }
