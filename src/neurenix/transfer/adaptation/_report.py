@@ -15,17 +15,34 @@ class Judged(Protocol):
     """An adaptation that has ended."""
 
     @property
-    def chosen_epoch(self) -> int | None: ...
+    def chosen_epoch(self) -> int | None:
+        """See AdaptationReport."""
+        ...
+
     @property
-    def gap(self) -> SelectionGap | None: ...
+    def gap(self) -> SelectionGap | None:
+        """See AdaptationReport."""
+        ...
+
     @property
-    def began(self) -> Mapping[str, Any]: ...
+    def began(self) -> Mapping[str, Any]:
+        """Metrics and criteria of the model from before."""
+        ...
+
     @property
-    def scores(self) -> Mapping[str, Any]: ...
+    def scores(self) -> Mapping[str, Any]:
+        """Metrics and criteria of the model that is kept."""
+        ...
+
     @property
-    def before(self) -> Evidence | None: ...
+    def before(self) -> Evidence | None:
+        """What is known of the model from before."""
+        ...
+
     @property
-    def after(self) -> Evidence | None: ...
+    def after(self) -> Evidence | None:
+        """What is known of the model that is kept."""
+        ...
 
 
 @final
