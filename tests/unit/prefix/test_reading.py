@@ -194,6 +194,20 @@ def test_cut_anywhere_it_ends_with_the_same_bits(tmp_path: Path) -> None:
         assert digests(fitted(kind, "always", Scenes(10, True), run=folder, **options)) == digests(whole)
 
 
+def test_what_is_kept_is_found_by_heads_that_read_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NEURENIX_HOME", str(tmp_path / "home"))
+    unet, coarse = SEGMENTERS["unet"], SEGMENTERS["fcn"]
+    fitted(unet, "always", Scenes(6, False), run=tmp_path / "first")
+    assert "had been through" not in capsys.readouterr().out
+    fitted(coarse, "always", Scenes(6, False), run=tmp_path / "coarse")
+    assert "had been through" not in capsys.readouterr().out
+    again = fitted(unet, "always", Scenes(6, False), run=tmp_path / "again")
+    assert "2 batches had been through the frozen layers before" in capsys.readouterr().out
+    assert digests(again) == digests(fitted(unet, "never", Scenes(6, False)))
+
+
 def test_images_of_several_sizes_run_them_in_every_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     """Batches of one image each; what the first one has no room for is not stored, and nothing is lost."""
     sizes = ((SIDE, SIDE), (SIDE, 2 * SIDE))

@@ -24,6 +24,7 @@ from ...data import Batch
 from ...errors import DamagedFileError
 from ...models import fingerprint
 from ...storage import cache_folder, read_hashed, sweep, tensor_digest, write_hashed
+from .reading import Reading
 from .split import Embedding, Prefix
 from .store import Boundary
 
@@ -99,6 +100,8 @@ class KeptBatches:
 def _identity(prefix: nn.Module, environment: Mapping[str, Any]) -> str:
     if isinstance(prefix, Embedding):
         layers: Any = fingerprint.module_digest(prefix.model, leave_out=("head",))
+    elif isinstance(prefix, Reading):
+        layers = [*prefix.what, fingerprint.module_digest(prefix.model, leave_out=("head",))]
     else:
         assert isinstance(prefix, Prefix)
         tensors = [*prefix.body.named_parameters(), *prefix.body.named_buffers()]

@@ -63,6 +63,12 @@ class Reading(nn.Module):
         self.model = model
         self.training = model.training
 
+    @property
+    def what(self) -> list[str]:
+        """What is read: the kind of it, and the names of layers."""
+        head = cast(TaskHead, self.model.head)
+        return [head.reads, *head.layers]
+
     def forward(self, inputs: Inputs) -> Boundary:
         """One tensor under READ, or several, numbered. Raises NotSplittable for anything else."""
         read = self.model.read(inputs)
