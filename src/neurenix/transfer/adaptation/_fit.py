@@ -53,8 +53,11 @@ class TermFit:
         self._start = start
         self.objective = self._objective()
         self._judges = data.judged is not None
-        self._metrics = AdaptationMetrics(tuner._metrics.names, tuner.task, tuner.num_outputs, target_labels=data.told)
-        self._choice = LabelFreeChoice(tuner.task, first_epoch=BEFORE) if chooses and self._judges else None
+        choice = LabelFreeChoice(tuner.task, first_epoch=BEFORE)
+        self._metrics = AdaptationMetrics(
+            tuner._metrics.names, tuner.task, tuner.num_outputs, criteria=choice.needed, target_labels=data.told
+        )
+        self._choice = choice if chooses and self._judges else None
         self.before: Evidence | None = None
         self.after: Evidence | None = None
         self.began: Mapping[str, Any] = {}

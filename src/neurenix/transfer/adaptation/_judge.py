@@ -44,8 +44,10 @@ class BeforeAndAfter:
 
     def __init__(self, tuner: Tuner, judged: DataLoader, told: bool, chooses: bool) -> None:
         self._tuner, self._judged, self._chooses = tuner, judged, chooses
-        self._metrics = AdaptationMetrics(tuner._metrics.names, tuner.task, tuner.num_outputs, target_labels=told)
         self._choice = LabelFreeChoice(tuner.task, first_epoch=BEFORE)
+        self._metrics = AdaptationMetrics(
+            tuner._metrics.names, tuner.task, tuner.num_outputs, criteria=self._choice.needed, target_labels=told
+        )
         self._choice.attach(cast(Run, _Model(tuner)))
         self._scores: dict[int, Mapping[str, Any]] = {}
         self.before = self._look(BEFORE)
