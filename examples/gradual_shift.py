@@ -202,11 +202,22 @@ DATA: dict[str, Callable[[int, bool], Shift]] = {"gaussian": gaussians, "digits"
 
 def accuracy(shift: Shift, row: str) -> float:
     """In percent, on the target's test samples."""
-    tuner = shift.tuner(row != "not regularised")
-    tuner.fit(shift.source, epochs=shift.source_epochs, batch_size=shift.batch_size, run=False)
+    tuner = of_the_source(shift, regularised=row != "not regularised")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGradualWarning)
         ROWS[row](shift, tuner)
+    return percent(shift, tuner)
+
+
+def of_the_source(shift: Shift, regularised: bool = True) -> Finetuner:
+    """A tuner that was trained on the source alone."""
+    tuner = shift.tuner(regularised)
+    tuner.fit(shift.source, epochs=shift.source_epochs, batch_size=shift.batch_size, run=False)
+    return tuner
+
+
+def percent(shift: Shift, tuner: Finetuner) -> float:
+    """Accuracy on the target's test samples."""
     inputs, targets = shift.test
     return 100 * float((tuner.predict_proba(inputs).argmax(1) == targets.numpy()).mean())
 

@@ -192,6 +192,10 @@ class NotGradualWarning(NeurenixWarning):
     """What lies between source and target is no gradual way; the message says where it breaks off."""
 
 
+class NegativeTransferWarning(NeurenixWarning):
+    """Adapting to the target probably made the model worse there; the message says by what signs."""
+
+
 def nearest_names(name: object, known: Iterable[str], count: int = 3) -> list[str]:
     """The known names closest to `name`, best first, compared without case, '-', '_' and spaces."""
     by_plain = {plain_name(candidate): candidate for candidate in known}

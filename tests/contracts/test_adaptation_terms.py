@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
@@ -54,6 +55,10 @@ def method_of(variant: str) -> TermMethod:
     return METHODS[name](**options)
 
 
+# Without a source, steps with an empty target have nothing at all, and are never made.
+EMPTY_SIDES = [
+    (variant, side) for variant in VARIANTS for side in ("source", "target")[: 1 + method_of(variant).uses_source]
+]
 READ_FEATURES = [variant for variant in VARIANTS if method_of(variant).reads_inputs is None]
 
 
@@ -67,16 +72,18 @@ class Network(nn.Module):
         self.next = nn.Conv2d(8, 16, 3, stride=2, padding=1)
         self.squeeze = nn.Linear(16, FEATURES)
         self.head = nn.Linear(FEATURES, CLASSES)
+        with torch.no_grad():
+            self.head.weight.mul_(8)  # so that it is sure of some samples and not of others
 
     def forward(self, images: Tensor) -> Tensor:
         maps = self.next(self.norm(self.stem(images)).relu()).relu()
-        return self.head(torch.tanh(self.squeeze(maps.mean((2, 3)))))
+        return self.head(torch.tanh(10 * self.squeeze(maps.mean((2, 3)))))
 
 
 class Scene:
     """A network in training, a method's term that has begun, and steps for it.
 
-    The target's images are darker and have another contrast. Of a method that uses no source, steps have none.
+    The target's images are darker, and differ less in their colours. Of a method that uses no source, steps have none.
     """
 
     def __init__(self, variant: str, *, seed: int = 0) -> None:
@@ -84,7 +91,7 @@ class Scene:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             self.model: PretrainedModel = adopt(Network()).train()
-            self.images = torch.rand(11, 3, SIDE, SIDE)
+            self.images = torch.rand(11, 3, 1, 1) * torch.rand(11, 3, SIDE, SIDE)
             self.others = 0.4 * torch.rand(8, 3, SIDE, SIDE)
             torch.manual_seed(seed)
             self.term: Term = self.method.term(Sizes(features=FEATURES, outputs=CLASSES))
@@ -128,16 +135,27 @@ class Scene:
             ask=lambda asked: ask(self.model, asked),
         )
 
-    def total(self, step: DomainStep) -> Tensor:
-        """The sum of what the term adds, drawn with one seed."""
+    def with_features(self, change: Callable[[Tensor], Tensor]) -> tuple[DomainStep, Tensor]:
+        """A step whose features (n, d) are changed and then leaves of the graph; the features."""
+        step = self.step()
+        inputs = torch.cat([step.source.inputs, step.target.inputs])  # type: ignore[list-item]
+        features = change(torch.cat([step.source.features, step.target.features]).detach()).requires_grad_()
+        outputs = self.model.head(features)
+        return self.step_of(inputs, features, outputs, step.source.places, step.target.places), features
+
+    def total(self, step: DomainStep, *, seed: int = 2) -> Tensor:
+        """The sum of what the term adds, drawn with a seed."""
         with torch.random.fork_rng():
-            torch.manual_seed(2)
+            torch.manual_seed(seed)
             parts = self.term(step)
         assert all(part.shape == () for part in parts.values())
         return sum(parts.values(), start=step.target.outputs.sum() * 0.0)
 
 
 def gradients(loss: Tensor, wanted: list[Tensor]) -> list[Tensor]:
+    """Zeros where the loss does not depend on something."""
+    if not wanted:
+        return []
     found = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
     return [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, found, strict=True)]
 
@@ -193,15 +211,14 @@ def test_the_same_seed_gives_the_same_step(variant: str) -> None:
     assert torch.equal(first.total(first.step()), second.total(second.step()))
 
 
-@every_variant
-@pytest.mark.parametrize("empty", ["source", "target"])
+@pytest.mark.parametrize(("variant", "empty"), EMPTY_SIDES)
 def test_a_side_may_be_empty(variant: str, empty: str) -> None:
     scene = Scene(variant)
     total = scene.total(scene.step(**{empty: torch.arange(0)}))
     found = gradients(total, [*scene.model.parameters(), *scene.term.parameters()])
     assert bool(total.isfinite()) and all(bool(gradient.isfinite().all()) for gradient in found)
     if scene.method.family == "alignment" and VARIANTS[variant][0] != "afn":
-        assert float(total) == 0.0  # there is nothing to align
+        assert float(total.detach()) == 0.0  # there is nothing to align
 
 
 @every_variant
@@ -214,19 +231,21 @@ def test_one_sample_of_each_is_enough(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", READ_FEATURES)
 def test_the_order_of_samples_is_nothing(variant: str) -> None:
-    first, second = Scene(variant), Scene(variant)
+    """But for methods that draw something for each sample: another order is another draw."""
+    first, second, third = Scene(variant), Scene(variant), Scene(variant)
     generator = torch.Generator().manual_seed(3)
     orders = torch.randperm(11, generator=generator), torch.randperm(8, generator=generator)
     expected = first.total(first.step())
-    torch.testing.assert_close(second.total(second.step(*orders)), expected, rtol=1e-4, atol=1e-6)
+    if torch.equal(expected, third.total(third.step(), seed=7)):
+        torch.testing.assert_close(second.total(second.step(*orders)), expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("variant", [variant for variant in VARIANTS if method_of(variant).family == "alignment"])
 def test_alignments_are_zero_on_equal_domains(variant: str) -> None:
     scene = Scene(variant)
-    apart = float(scene.total(scene.step()))
+    apart = float(scene.total(scene.step()).detach())
     scene.images = scene.others
-    together = float(scene.total(scene.step(torch.arange(8))))
+    together = float(scene.total(scene.step(torch.arange(8))).detach())
     if variant in NEVER_ZERO:
         assert abs(together) > 1e-5, f"take {variant} out of NEVER_ZERO"
     else:
@@ -238,21 +257,17 @@ def test_alignments_are_zero_on_equal_domains(variant: str) -> None:
 def test_features_of_both_domains_are_taught(variant: str) -> None:
     """Those of the source too, where the method does not say otherwise."""
     scene = Scene(variant)
-    step = scene.step()
-    features = torch.cat([step.source.features, step.target.features]).detach().requires_grad_()
-    outputs = scene.model.head(features)
-    places = step.source.places, step.target.places
-    total = scene.total(scene.step_of(torch.zeros(len(features)), features, outputs, *places))
-    (gradient,) = gradients(total, [features])
+    step, features = scene.with_features(lambda features: features)
+    (gradient,) = gradients(scene.total(step), [features])
     split = len(step.source)
     assert bool(gradient.isfinite().all()) and bool(gradient[split:].any())
     if split:
         assert bool(gradient[:split].any()) == (variant not in LEAVES_SOURCE)
 
 
-EXTREMES = {
-    "equal": lambda features: torch.ones_like(features),
-    "zero": lambda features: torch.zeros_like(features),
+EXTREMES: dict[str, Callable[[Tensor], Tensor]] = {
+    "equal": torch.ones_like,
+    "zero": torch.zeros_like,
     "huge": lambda features: 1e6 * features,
     "tiny": lambda features: 1e-12 * features,
 }
@@ -262,12 +277,8 @@ EXTREMES = {
 @pytest.mark.parametrize("extreme", EXTREMES)
 def test_extreme_features_have_finite_gradients(variant: str, extreme: str) -> None:
     scene = Scene(variant)
-    step = scene.step()
-    features = torch.cat([step.source.features, step.target.features]).detach()
-    features = EXTREMES[extreme](features).requires_grad_()
-    outputs = scene.model.head(features)
-    places = step.source.places, step.target.places
-    total = scene.total(scene.step_of(torch.zeros(len(features)), features, outputs, *places))
+    step, features = scene.with_features(EXTREMES[extreme])
+    total = scene.total(step)
     found = gradients(total, [features, *scene.model.head.parameters(), *scene.term.parameters()])
     assert bool(total.isfinite()) and all(bool(gradient.isfinite().all()) for gradient in found)
 
@@ -276,11 +287,8 @@ def test_extreme_features_have_finite_gradients(variant: str, extreme: str) -> N
 def test_broken_features_are_for_the_loop_to_name(variant: str) -> None:
     """A term gives a loss that is not finite, and no error of its own."""
     scene = Scene(variant)
-    step = scene.step()
-    features = torch.cat([step.source.features, step.target.features]).detach() * torch.nan
-    features.requires_grad_()
-    places = step.source.places, step.target.places
-    assert bool(scene.total(scene.step_of(features, features, scene.model.head(features), *places)).isnan())
+    step, _ = scene.with_features(lambda features: features * torch.nan)
+    assert bool(scene.total(step).isnan())
 
 
 # --- what it remembers -------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from neurenix.models import PretrainedModel, adopt
 from neurenix.transfer import Finetuner, LoraTuner, attach_head, heads, list_heads
 from neurenix.transfer.heads import HEADS, HeadKind
 from neurenix.transfer.heads._begin import learn_units
-from neurenix.transfer.heads._kind import kind_from, name_of, record_of
+from neurenix.transfer.heads._kind import kind_from, record_of
 
 SIDE, SAMPLES, CLASSES = 32, 12, 3
 
@@ -143,7 +143,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 def test_every_registered_kind_that_reads_a_vector_is_here() -> None:
-    assert {name_of(kind) for kind in KINDS.values()} >= {
+    assert {record_of(kind)["kind"] for kind in KINDS.values()} >= {
         name for name, kind in HEADS.items() if kind.task in (*SHAPES, None)
     }
 
@@ -277,7 +277,7 @@ def test_the_loss_of_another_task_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", FAST)
 def test_a_name_alone_takes_its_outputs_from_the_data(name: str) -> None:
     wanted = targets(KINDS[name])
-    tuner = Finetuner(base("own network"), head=name_of(KINDS[name]))
+    tuner = Finetuner(base("own network"), head=record_of(KINDS[name])["kind"])
     tuner.fit((inputs("own network"), wanted), epochs=1, run=False)
     assert tuner.num_outputs == (wanted.shape[1] if wanted.ndim > 1 else CLASSES)
 

@@ -197,7 +197,12 @@ def test_has_a_description(name: str) -> None:
 
 def test_every_metric_has_a_reference() -> None:
     pooled = {name for name, metric in METRICS.items() if not set(metric.tasks) & set(DENSE)}
-    assert {*MULTI_CLASS, *MULTI_LABEL, *REGRESSION} == pooled  # the others: test_dense_metrics.py
+    assert {
+        *MULTI_CLASS,
+        *MULTI_LABEL,
+        *REGRESSION,
+        "entity_f1",
+    } == pooled  # of it: test_entities.py; of dense ones: test_dense_metrics.py
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,10 @@ def example(monkeypatch):
 @pytest.mark.parametrize("seed", range(5 if PROVE else 1))
 def test_gaussians_in_100_dimensions_reach_the_published_accuracy(seed, example):
     shift = example.gaussians(seed, small=not PROVE)
-    assert example.accuracy(shift, "source") < 65
-    assert example.accuracy(shift, "gradual") == pytest.approx(98.8, abs=1.0)
+    tuner = example.of_the_source(shift)
+    assert example.percent(shift, tuner) < 65
+    example.gradual(shift, tuner, shift.way)
+    assert example.percent(shift, tuner) == pytest.approx(98.8, abs=1.0)
 
 
 @pytest.mark.skipif(not PROVE, reason="minutes; NEURENIX_PROVE=1 runs it")
@@ -59,5 +61,7 @@ def test_only_small_steps_reach_the_target(data, example):
 def test_digits_that_turn_are_followed(example):
     """Far fewer pictures of far fewer pixels than the paper's, so that it is the gap that is held to: 31.9 and 87.9."""
     shift = example.digits(0, small=True)
-    assert example.accuracy(shift, "source") < 35
-    assert example.accuracy(shift, "gradual") > 55
+    tuner = example.of_the_source(shift)
+    alone = example.percent(shift, tuner)
+    example.gradual(shift, tuner, shift.way)
+    assert alone < 35 and example.percent(shift, tuner) > alone + 25

@@ -22,6 +22,8 @@ from neurenix.transfer.adaptation._paired import PairedDomains
 from neurenix.transfer.adaptation.gradual import GradualSelfTraining
 
 CLASSES = 3
+# few epochs on few samples: what the verdict says of such models is not asked here
+pytestmark = pytest.mark.filterwarnings("ignore::neurenix.errors.NegativeTransferWarning")
 
 
 def network() -> nn.Module:
@@ -335,3 +337,33 @@ def test_the_worse_model_is_not_kept() -> None:
     if adapted.report.chosen_epoch == -1:
         assert adapted.report.scores["target_accuracy"] == pytest.approx(adapted.evaluate(TARGET)["accuracy"])
     assert adapted.report.gap is not None
+
+
+def test_the_model_from_before_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    adapted = adapter(chooses=False)
+    with pytest.raises(ConfigurationError, match="nothing was adapted"):
+        adapted.use_source_only()
+    source_only = adapter(chooses=False).tuner
+    trained, _ = hold_out(SOURCE, seed=0)
+    source_only.fit(trained, epochs=3, run=False)
+    adapted.fit(SOURCE, TARGET[0], epochs=2, source_epochs=3, run=False)
+    assert digests(adapted) != {name: tensor_digest(part) for name, part in source_only.model.state_dict().items()}
+    adapted.use_source_only()
+    assert digests(adapted) == {name: tensor_digest(part) for name, part in source_only.model.state_dict().items()}
+
+
+def test_a_run_that_goes_on_reports_the_same(tmp_path: Path) -> None:
+    """Also of the model from before, which the process that goes on never trained."""
+
+    def fit(run: Path, *callbacks: Callback) -> DomainAdapter:
+        adapted = adapter()
+        adapted.fit(SOURCE, TARGET, batch_size=16, epochs=3, callbacks=callbacks, run=run, checkpoint_every=1)
+        return adapted
+
+    whole = fit(tmp_path / "whole")
+    with pytest.raises(Cut):
+        fit(tmp_path / "cut", CutAfter(6))
+    for again in (fit(tmp_path / "cut"), fit(tmp_path / "cut")):  # gone on with, and taken as it ended
+        assert str(again.report) == str(whole.report)
+        assert again.report is not None and whole.report is not None
+        assert dict(again.report.source_only) == dict(whole.report.source_only)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neurenix.data import Subset
 from neurenix.errors import ConfigurationError, DamagedFileError, LabelMismatchError, UnknownNameError
 from neurenix.models import adopt
 from neurenix.training import discriminant_head
@@ -24,6 +25,7 @@ from neurenix.training.discriminant import ledoit_wolf
 from neurenix.transfer import Finetuner, attach_head, heads, predict
 from neurenix.transfer.heads._class_means import class_means
 from neurenix.transfer.heads._kind import kind_from
+from neurenix.transfer.heads._starts import class_rows
 from neurenix.transfer.heads.cosine import cosine_logits
 from neurenix.transfer.heads.gaussian import gaussian_loss
 from neurenix.transfer.heads.nearest_neighbours import neighbour_votes
@@ -205,6 +207,37 @@ def test_rows_come_by_the_names_of_classes(capsys: pytest.CaptureFixture[str], g
     torch.testing.assert_close(tuner.model.head.weight[0], model.head.weight[1], atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [heads.Cosine, heads.MultiLabel])
+def test_rows_of_other_heads_come_by_name_too(
+    kind: Any, capsys: pytest.CaptureFixture[str], generator: torch.Generator
+) -> None:
+    model = attach_head(Identity(), kind(num_outputs=4), ["tabby, tabby cat", "hen", "fox", "tractor"], seed=1)
+    changed = attach_head(model, kind(num_outputs=3, start="by_name"), ["fox", "robot", "tabby cat"], seed=2)
+    assert "fox, tabby cat; new: robot" in capsys.readouterr().out
+    for rows, known in zip(class_rows(changed.head), class_rows(model.head), strict=True):
+        assert torch.equal(rows[[0, 2]], known[[2, 0]])
+        assert not bool((rows[1] == known).flatten(1).all(1).any() if rows.ndim > 1 else (rows[1] == known).any())
+    features = torch.randn(5, SIZE, generator=generator)
+    with torch.no_grad():
+        torch.testing.assert_close(changed(features)[:, [0, 2]], model(features)[:, [2, 0]])
+    assert changed.head_record is not None and changed.head_record["start"] == "default"
+    with pytest.raises(ConfigurationError, match="categories"):
+        attach_head(model, kind(num_outputs=3, start="by_name"))
+
+
+@pytest.mark.parametrize("kind", [heads.Cosine, heads.MultiLabel])
+def test_rows_by_name_need_a_head_of_one_make_and_a_name_that_it_knows(kind: Any) -> None:
+    names = ["tabby, tabby cat", "hen", "fox", "tractor"]
+    model = attach_head(Identity(), kind(num_outputs=4), names)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(LabelMismatchError, match="found none of robot, owl"):
+        attach_head(model, kind(num_outputs=2, start="by_name"), ["robot", "owl"])
+    deep = attach_head(Identity(), heads.MLP(num_outputs=4, hidden_sizes=[3]), names)
+    with pytest.raises(ConfigurationError, match="heads of one make"):
+        attach_head(deep, kind(num_outputs=2, start="by_name"), ["hen", "owl"])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
 def test_values_are_learnt_in_units_of_their_spread(generator: torch.Generator) -> None:
     features = torch.randn(64, SIZE, generator=generator)
     values = 5000 + 300 * features[:, 0]
@@ -350,6 +383,62 @@ def test_units_are_part_of_the_contract(tmp_path: Path, generator: torch.Generat
     assert contract_of(loaded.model).units == ("mm",)
     with pytest.raises(LabelMismatchError, match="convert"):
         loaded.evaluate(InUnits(features, features[:, 0], units=["cm"]))
+
+
+class Masks(torch.utils.data.Dataset[Any]):
+    """Images with one class for each pixel, which say what their numbers mean."""
+
+    def __init__(self, classes: list[str], background: int | None = None, ignore_index: int | None = None) -> None:
+        self.classes, self.background, self.ignore_index = classes, background, ignore_index
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        mask = torch.zeros(8, 8, dtype=torch.long)
+        mask[index:, :4] = 1
+        return mask.expand(3, 8, 8).float(), mask
+
+
+def segmenter(background: int | None = None) -> Finetuner:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    return Finetuner(network, head=heads.LinearSegmentation(num_outputs=2, background=background), strategy="full")
+
+
+def test_background_and_what_is_ignored_are_part_of_the_contract(tmp_path: Path) -> None:
+    tuner = segmenter(background=0)
+    tuner.fit(Masks(["ground", "road"], background=0, ignore_index=255), epochs=1, run=False)
+    tuner.save(tmp_path)
+    manifest = json.loads((tmp_path / "neurenix.json").read_text())
+    assert manifest["labels"] == {"names": ["ground", "road"], "units": [], "ignore_index": 255, "background": 0}
+    loaded = Finetuner.load(tmp_path, model=segmenter().model)
+    turned = Masks(["road", "ground"], background=1)
+    assert loaded.evaluate(turned)["loss"] > 0  # the numbers differ, the names say the same
+    for data, words in (
+        (Masks(["ground", "road"], ignore_index=0), "0 is no class .*and for this model 255"),
+        (
+            Masks(["ground", "road"], background=1),
+            "background of these targets is 'road', and that of this model 'grou",
+        ),
+        (Masks(["ground", "river"]), "river was not in training"),
+    ):
+        with pytest.raises(LabelMismatchError, match=words):
+            loaded.evaluate(data)
+        with pytest.raises(LabelMismatchError, match=words):
+            loaded.fit(Subset(data, [0, 1]), epochs=1, run=False)
+    with pytest.raises(ConfigurationError, match="background=2"):
+        segmenter(background=2)
+
+
+def test_a_background_that_was_changed_is_found_when_it_is_loaded(tmp_path: Path) -> None:
+    tuner = segmenter(background=0)
+    tuner.fit(Masks(["ground", "road"]), epochs=1, run=False)
+    tuner.save(tmp_path)
+    manifest = json.loads((tmp_path / "neurenix.json").read_text())
+    manifest["head_record"]["background"] = 1
+    (tmp_path / "neurenix.json").write_text(json.dumps(manifest))
+    with pytest.raises(DamagedFileError, match="manifest was changed"):
+        Finetuner.load(tmp_path, model=segmenter().model)
 
 
 def test_a_changed_contract_is_found_when_it_is_loaded(tmp_path: Path, generator: torch.Generator) -> None:

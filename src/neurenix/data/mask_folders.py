@@ -38,6 +38,8 @@ class MaskFolder(Dataset):
         partner: "raise", or "skip", then the loader leaves it out, counts and lists it.
     """
 
+    ignore_index = IGNORED
+
     def __init__(
         self,
         root: str | os.PathLike[str],

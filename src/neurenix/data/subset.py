@@ -13,6 +13,8 @@ from .conversion import as_dataset
 from .preparation import pair
 from .sampling import epoch_order
 
+_MEANINGS = ("units", "ignore_index", "background")  # what a dataset may say of its targets
+
 
 @final
 class Subset(Dataset):
@@ -24,6 +26,7 @@ class Subset(Dataset):
         self.classes = label_names(dataset)
         self.on_bad = innermost(dataset, "on_bad", "raise")
         self.in_memory = is_in_memory(dataset)
+        self.units, self.ignore_index, self.background = (innermost(dataset, name) for name in _MEANINGS)
 
     @property
     def targets(self) -> np.ndarray | None:

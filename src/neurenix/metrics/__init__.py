@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import classification as classification  # each enters its metrics in METRICS
 from . import dense as dense
+from . import entities as entities
 from . import regression as regression
 from . import spans as spans
 from ._dense_metric_set import DenseMetricSet as DenseMetricSet
@@ -30,6 +31,7 @@ __all__ = [
     "build_metrics",
     "classification",
     "dense",
+    "entities",
     "find_metric",
     "higher_is_better",
     "regression",

@@ -5,13 +5,15 @@ Imported by the build functions alone, because torchmetrics takes seconds to imp
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import final
 
 import torch
 import torchmetrics
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
+
+from .entities import check_entity_tags, entities_of
 
 Score = Callable[[Tensor, Tensor], Tensor]
 
@@ -38,6 +40,41 @@ class WholeSample(torchmetrics.Metric):
     def compute(self) -> Tensor:
         """The score of everything kept: ()."""
         return self.score(dim_zero_cat(self.outputs), dim_zero_cat(self.targets))
+
+
+@final
+class EntityF1(torchmetrics.Metric):
+    """2 · right / (found + there), of entities with the right kind and the right first and last token."""
+
+    full_state_update = False
+    right: Tensor
+    found: Tensor
+    there: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._names: tuple[str, ...] = ()
+        for state in ("right", "found", "there"):
+            self.add_state(state, default=torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def name_outputs(self, names: Sequence[str]) -> None:
+        """Say what the tags are called, in order, before any are counted. Raises ConfigurationError for other tags."""
+        check_entity_tags(names)
+        self._names = tuple(names)
+
+    def update(self, decided: Tensor, targets: Tensor) -> None:
+        """Count the entities of some sequences (n, tokens) of tags; tokens whose target is below 0 are left out."""
+        check_entity_tags(self._names)
+        for answer, tags in zip(decided.cpu(), targets.cpu(), strict=True):
+            tagged = tags >= 0
+            found, there = (entities_of([self._names[tag] for tag in row[tagged].tolist()]) for row in (answer, tags))
+            self.right += len(found & there)
+            self.found += len(found)
+            self.there += len(there)
+
+    def compute(self) -> Tensor:
+        """(): NaN where no entity was found and none is there."""
+        return 2 * self.right.double() / (self.found + self.there)
 
 
 @final

@@ -53,6 +53,9 @@ class DenseMetricSet:
         """Count on the CPU always, where matching boxes and counting pixels take least."""
         return self
 
+    def name_outputs(self, names: Sequence[str]) -> None:
+        """None of these needs names."""
+
     def update(self, outputs: Any, targets: Any) -> None:
         """Add some samples; shapes in the docstring of the class."""
         self._samples += len(outputs)

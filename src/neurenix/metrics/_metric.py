@@ -35,6 +35,7 @@ class Metric:
     (classification) or values (regression) and targets, shaped as `prepare` says.
     higher_is_better: None for what has no order (a confusion matrix). range: the smallest and largest value.
     part: key of it among several values that are computed together; "" where it is the only one.
+    by_sequence: it is fed the decided tags and the targets of whole sequences, (n, tokens) both.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Metric:
     description: str
     build: Build
     part: str = ""
+    by_sequence: bool = False
 
 
 METRICS: Registry[Metric] = Registry("metric", hint="topK_accuracy exists for every K.")
@@ -56,12 +58,13 @@ def metric(
     higher_is_better: bool | None = True,
     range: tuple[float, float] = (0.0, 1.0),
     part: str = "",
+    by_sequence: bool = False,
 ) -> Callable[[Build], Build]:
     """Decorator that registers a build function; the first line of its docstring describes the metric."""
 
     def register(build: Build) -> Build:
         description = (build.__doc__ or "").partition("\n")[0]
-        METRICS.add(name, Metric(name, tasks, higher_is_better, range, description, build, part), *aliases)
+        METRICS.add(name, Metric(name, tasks, higher_is_better, range, description, build, part, by_sequence), *aliases)
         return build
 
     return register

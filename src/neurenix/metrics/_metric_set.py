@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
 import torch
@@ -31,10 +31,19 @@ class MetricSet:
     """Named metrics over one stream of (outputs, targets).
 
     In a run of several processes the caller gathers outputs and targets; the metrics do not communicate.
+    sequences: names of those that are fed whole sequences of decided tags, see Metric.by_sequence.
     """
 
-    def __init__(self, metrics: Mapping[str, torchmetrics.Metric], task: TaskKind, num_outputs: int) -> None:
+    def __init__(
+        self,
+        metrics: Mapping[str, torchmetrics.Metric],
+        task: TaskKind,
+        num_outputs: int,
+        sequences: Collection[str] = (),
+    ) -> None:
         self._metrics = dict(metrics)
+        self._sequences: dict[str, Any] = {name: metric for name, metric in self._metrics.items() if name in sequences}
+        self._of_classes = [metric for name, metric in self._metrics.items() if name not in sequences]
         self._task, self._num_outputs = task, num_outputs
         self._device = torch.device("cpu")
         self._pending: list[tuple[Tensor, Tensor]] = []
@@ -53,11 +62,18 @@ class MetricSet:
                 metric.to(device)
         return self
 
+    def name_outputs(self, names: Sequence[str]) -> None:
+        """Tell those that need them the names of the outputs; ConfigurationError for names that they cannot read."""
+        for metric in self._sequences.values():
+            metric.name_outputs(names)
+
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Add some samples. outputs: logits or values, (n, outputs). targets: (n,), or (n, outputs)."""
         if not self._metrics or not len(outputs):
             return
         prepared = prepare(self._task, self._num_outputs, outputs, targets)
+        for metric in self._sequences.values():
+            metric.update(outputs.detach().argmax(-1), targets)
         self._pending.append(prepared)
         self._pending_size += prepared[0].numel()
         if self._pending_size >= _PENDING:
@@ -116,7 +132,7 @@ class MetricSet:
         if not finite.any():
             return
         with _unordered_counting():
-            for metric in self._metrics.values():
+            for metric in self._of_classes:
                 metric.update(outputs[finite], targets[finite])
 
     def _with_undefined(self, values: dict[str, Value]) -> dict[str, Value]:
@@ -153,7 +169,8 @@ def build_metrics(
             raise ConfigurationError(f"Two metrics would be reported as {key!r}; leave one out.")
         metric.sync_on_compute = False  # the loop gathers outputs instead
         metrics[key] = metric
-    return MetricSet(metrics, task, num_outputs)
+    by_sequence = [name for name in names if isinstance(name, str) and find_metric(name).by_sequence]
+    return MetricSet(metrics, task, num_outputs, by_sequence)
 
 
 def _by_name(name: Any) -> str:

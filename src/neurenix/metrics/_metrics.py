@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +18,10 @@ class Metrics(Protocol):
 
     def to(self, device: torch.device) -> Metrics:
         """Count on `device`, where that is possible."""
+        ...
+
+    def name_outputs(self, names: Sequence[str]) -> None:
+        """Tell those that need them the names of the outputs, in order."""
         ...
 
     def update(self, outputs: Any, targets: Any) -> None:

@@ -19,8 +19,13 @@ class TaskHead(nn.Module, abc.ABC):
     reads: "features", what the trunk gives; "vector", what is pooled of it, (n, feature_size): such a head has no use
         for the inputs, and frozen layers below it run once for each sample; or "tokens", a pair of
         (n, tokens, feature_size), leading class tokens left out, and (n, tokens) bool, True where a token is real.
+    needs: names of what it looks at of the inputs besides, when they are a mapping; "images" stands for their height
+        and width alone. Frozen layers below a head that says so run once for each sample, and it is given these alone
+        then, the images without channels. None: it may look at anything.
+    has_token_targets: targets are tensors (n, tokens), one number for each of the tokens that it reads.
     layers: of which layers of the trunk it reads the outputs, as a tuple and in this order, by their names below the
         trunk; none for what the trunk gives.
+    ignore_index: in targets, the number that is no class; None where there is none, or the head's record says it.
     has_classes: whether for_classes makes sense; of a language model's next tokens it does not.
     options: names of its settings that a user may change, numbers and yes or no; they are saved with a tuning.
     writes: whether its targets are texts that it has to write.
@@ -28,6 +33,9 @@ class TaskHead(nn.Module, abc.ABC):
 
     task: ClassVar[str]
     reads: ClassVar[Literal["features", "vector", "tokens"]] = "features"
+    needs: ClassVar[tuple[str, ...] | None] = None
+    has_token_targets: ClassVar[bool] = False
+    ignore_index: ClassVar[int | None] = None
     layers: Sequence[str] = ()
     has_classes: ClassVar[bool] = True
     options: ClassVar[tuple[str, ...]] = ()

@@ -85,6 +85,7 @@ class Loop:
             settings.reuse,
             precision=self._step.precision,
             reads_inputs=objective.reads_inputs,
+            check=objective.check,
             features=features,
         )
         self._progress = Progress()

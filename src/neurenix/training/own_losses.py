@@ -17,7 +17,7 @@ class OwnLosses:
     """The sum of the losses that a model's TaskHead computes; its answers, while the model is not trained.
 
     num_outputs: of the head; larger class numbers are refused before anything is computed.
-    reads_vector: the head reads one vector per sample and nothing else. check_batch: the head's own.
+    reads_any: the head may look at anything of the inputs, see TaskHead.needs. check_batch: the head's own.
     """
 
     def __init__(
@@ -25,17 +25,15 @@ class OwnLosses:
         task: str,
         num_outputs: int,
         *,
-        reads_vector: bool = False,
+        reads_any: bool = True,
         check_batch: Callable[[Any, Any], None] | None = None,
     ) -> None:
-        self.task, self.num_outputs, self.reads_vector = task, num_outputs, reads_vector
+        self.task, self.num_outputs, self._reads_any = task, num_outputs, reads_any
         self._check_batch = check_batch
 
     def reads_inputs(self, training: bool) -> str | None:
-        """Sizes and lengths belong to the inputs."""
-        if self.reads_vector:
-            return None
-        return f"a head for {self.task} reads more than what enters it from the frozen layers"
+        """A head that does not say what of them it needs."""
+        return f"this head for {self.task} may look at anything of its inputs" if self._reads_any else None
 
     def __call__(self, model: nn.Module, batch: Batch) -> StepResult:
         """Forward and losses; in evaluation the trunk runs once for losses and answers."""

@@ -182,8 +182,8 @@ class FitSettings:
         """What is asked of a model with this head. dataset: whose targets balance the classes; None for evaluation."""
         if self.loss == OWN:
             own = cast(TaskHead, head)
-            vector = own.reads == "vector"
-            return OwnLosses(task, num_outputs, reads_vector=vector, check_batch=own.check_batch)
+            anything = own.reads != "vector" and own.needs is None
+            return OwnLosses(task, num_outputs, reads_any=anything, check_batch=own.check_batch)
         weights: Any = self.class_weights
         if weights == "balanced":
             weights = None if dataset is None else balanced_class_weights(all_targets(dataset), num_outputs)

@@ -42,20 +42,21 @@ class LabelContract:
 
 
 def contract_of(model: PretrainedModel) -> LabelContract:
-    """A model's contract: the names it was tuned on, and what its head's record says."""
-    record = model.head_record or {}
+    """A model's contract: the names it was tuned on, and what its head and the head's record say."""
+    record, head = model.head_record or {}, model.head
     return LabelContract(
         names=tuple(model.categories),
         units=tuple(record.get("units", ())),
-        ignore_index=record.get("ignore_index"),
+        ignore_index=record.get("ignore_index", head.ignore_index if isinstance(head, TaskHead) else None),
         background=record.get("background"),
     )
 
 
 def check_contract(model: PretrainedModel, dataset: Any) -> None:
-    """Raise LabelMismatchError where names or units cannot be those of the model's head.
+    """Raise LabelMismatchError where names, units or special classes cannot be those of the model's head.
 
-    dataset: one with an attribute `units`, a name for each value, is held to those of the head.
+    dataset: what it says of itself is held to the head: `units`, a name for each value; `ignore_index`, the number that
+    is no class; `background`, the number, among its own classes, of the one that is none of the things looked for.
     """
     contract, record = contract_of(model), model.head_record or {}
     outputs = record.get("num_outputs")
@@ -69,6 +70,35 @@ def check_contract(model: PretrainedModel, dataset: Any) -> None:
         raise LabelMismatchError(
             f"the targets are in {_shown(list(units))}, and the model answers in {_shown(contract.units)}; convert the "
             "targets, or tune a head with units of theirs."
+        )
+    _check_ignored(contract, dataset)
+    _check_background(contract, dataset)
+
+
+def _check_ignored(contract: LabelContract, dataset: Any) -> None:
+    ignored = innermost(dataset, "ignore_index")
+    if ignored is not None and contract.ignore_index not in (None, ignored):
+        raise LabelMismatchError(
+            f"in these targets {ignored} is no class (ignore_index), and for this model {contract.ignore_index} is; "
+            f"change the one to the other, targets[targets == {ignored}] = {contract.ignore_index}, and say so in the "
+            "dataset's ignore_index."
+        )
+
+
+def _check_background(contract: LabelContract, dataset: Any) -> None:
+    """Compared by name where both have names: numbers are put in order by name later."""
+    ground = innermost(dataset, "background")
+    if ground is None or contract.background is None:
+        return
+    names = label_names(dataset)
+    there = names[ground] if names and 0 <= ground < len(names) else ground
+    meant: Any = contract.background
+    if names:
+        meant = contract.names[meant] if contract.names else names[meant] if meant < len(names) else meant
+    if there != meant:
+        raise LabelMismatchError(
+            f"the background of these targets is {there!r}, and that of this model {meant!r}; renumber the classes, or "
+            "tune a head with background= of theirs."
         )
 
 

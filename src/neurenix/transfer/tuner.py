@@ -363,6 +363,7 @@ class Tuner(abc.ABC):
         features: Callable[[], Features] | None = None,
         keep: bool = False,
     ) -> Loop:
+        self._metrics.name_outputs(self.model.categories)
         return Loop(
             self.model,
             objective,

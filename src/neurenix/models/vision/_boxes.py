@@ -53,6 +53,7 @@ class OneStageHead(ThresholdedHead):
     """
 
     task: ClassVar[str] = "detection"
+    needs: ClassVar[tuple[str, ...] | None] = ("images", "image_sizes")
 
     def __init__(self, network: Any) -> None:
         super().__init__()

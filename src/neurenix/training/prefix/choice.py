@@ -7,7 +7,7 @@ from typing import final
 
 from torch import nn
 
-from ...data import DataLoader, is_random
+from ...data import Batch, DataLoader, is_random
 from ...models import PretrainedModel
 from ..processes import Processes
 from .feeds import Features, Feed, OrdinaryFeed, ReuseOptions
@@ -20,6 +20,7 @@ class Feeds:
 
     reads_inputs: while training or not -> why the objective needs the batch's inputs themselves, so that they cannot
         be replaced; None where it does not.
+    check: raises for a batch whose targets the objective cannot use.
     features: gives what enters the head for the training data, where that has been asked for before; see ReusingFeed.
     """
 
@@ -31,10 +32,11 @@ class Feeds:
         *,
         precision: str,
         reads_inputs: Callable[[bool], str | None],
+        check: Callable[[Batch], None],
         features: Callable[[], Features] | None = None,
     ) -> None:
         self._model, self._processes, self._options = model, processes, options
-        self._precision, self._reads_inputs, self._features = precision, reads_inputs, features
+        self._precision, self._reads_inputs, self._check, self._features = precision, reads_inputs, check, features
         self._first, self._passes = 0, 1
         self._moving: frozenset[int] = frozenset()
         self._made: dict[int, Feed] = {}
@@ -77,6 +79,7 @@ class Feeds:
                     passes=self._passes,
                     training=training,
                     moving=self._moving,
+                    check=self._check,
                     features=self._features if training else None,
                     say=self._say,
                 )

@@ -32,16 +32,25 @@ class Pass:
 
 
 def check_same(
-    model: nn.Module, inputs: Inputs, parts: nn.Module, boundary: Inputs, *, precision: str, training: bool
+    model: nn.Module,
+    inputs: Inputs,
+    parts: nn.Module,
+    boundary: Inputs,
+    *,
+    precision: str,
+    training: bool,
+    targets: Any = None,
 ) -> None:
     """Raise NotSplittable unless parts(boundary) answers and, in training, learns as model(inputs) does.
+
+    targets: of a TaskHead, whose losses are compared in place of answers, which may be of any kind.
 
     A trace knows of tensor operations alone: what stops, turns or hooks gradients, or writes what it does not own, is
     found out here. Running statistics and the generators are put back.
     """
-    whole = _passed(model, model, inputs, precision, training)
+    whole = _passed(model, model, inputs, targets, precision, training)
     try:
-        other = _passed(model, parts, boundary, precision, training)
+        other = _passed(model, parts, boundary, targets, precision, training)
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
@@ -82,12 +91,12 @@ def put_back(model: nn.Module) -> Any:
         raise NotSplittable(f"its forward puts a new tensor in the place of {replaced[0]}")
 
 
-def _passed(model: nn.Module, called: nn.Module, inputs: Inputs, precision: str, training: bool) -> Pass:
+def _passed(model: nn.Module, called: nn.Module, inputs: Inputs, targets: Any, precision: str, training: bool) -> Pass:
     trained = {name: parameter for name, parameter in model.named_parameters() if training and parameter.requires_grad}
     device = next(model.parameters()).device
     with put_back(model):
         with torch.set_grad_enabled(training), autocast(device, precision):
-            answer: Tensor = called(inputs)
+            answer = called(inputs) if targets is None else torch.stack(list(called(inputs, targets).values()))
         gradients: tuple[Tensor | None, ...] = ()
         if trained:
             goal = answer.float().square().sum()

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from ...backends import eager, operations
 from ...data import Batch, DataLoader, innermost
 from ...data._randomness import own_random_state
-from ...devices import autocast, free_memory
+from ...devices import autocast, free_memory, move
 from ...models import PretrainedModel
+from ...nn import TaskHead
 from ...storage import cache_folder
 from ..processes import Processes
 from .feeds import Features, ReuseOptions
@@ -24,6 +25,7 @@ from .graph import NotSplittable, NotWorthIt
 from .rehearsal import CLOSE, check_same, put_back
 from .split import FEATURES, Embedding, Split, split
 from .store import Boundary, RowStore, bytes_per_sample, columns_of
+from .targets import TargetRows
 from .worth import BACKWARD, ENOUGH, Estimate
 
 _SECONDS = 5.0  # saved at least, for models that have to be traced
@@ -42,6 +44,7 @@ class ReusingFeed:
     first: the epoch in which the frozen layers became what they are. passes: how often the data will be read.
     training: steps are made with the batches, in the mode that the modules are in.
     moving: ids of buffers that training changes, so that nothing above them stays the same.
+    check: raises for a batch whose targets cannot be used.
     features: gives what enters the head for all samples, in the same bits in any process. Where that is the boundary,
     and a few samples computed anew agree, the store is filled with it at once.
     """
@@ -58,6 +61,7 @@ class ReusingFeed:
         passes: int,
         training: bool,
         moving: frozenset[int],
+        check: Callable[[Batch], None],
         features: Callable[[], Features] | None,
         say: Callable[[str], None],
     ) -> None:
@@ -65,12 +69,14 @@ class ReusingFeed:
         self._model, self._loader, self._device = model, loader, processes.device
         self._options, self._precision = options, precision
         self._first, self._passes, self._training, self._say = first, passes, training, say
-        self._moving = moving
+        self._moving, self._check = moving, check
         self._frozen: FrozenLayers | None = None  # while rows are missing
         self._store: RowStore | None = None
-        self._targets: Tensor | None = None
+        self._beside: Callable[[Any], Boundary] = lambda inputs: {}
+        self._sizes_differ = False
         self._views = loader.views or 1
         self._features = features
+        self._targets = TargetRows(0)
         self._decided = False
         self._traced: Any = None  # what a trace took for constant, when the model was cut
         self._complete: set[int] = set()  # views of which every row has been computed
@@ -80,39 +86,37 @@ class ReusingFeed:
         if not self._decided:
             with own_random_state():  # a forward that is looked at may draw
                 self._decide()
-        if self._store is not None and self._traced != _traced(self._model):
-            self._store, self.module = None, self._model
-            self._say(
-                "the frozen layers run in every pass from now on: tensors of the model were replaced, or settings of "
-                "its layers changed, since they were split off"
-            )
-        if self._store is None:
-            yield from self._loader.batches(epoch, start)
-            return
+        self._give_up_what_is_wrong()
         view = self._loader.view(epoch)
         filling = self._first + (view - self._first) % self._views
         rows = view * len(self._loader.dataset)
-        if epoch == filling and view not in self._complete:
+        if self._store is not None and epoch == filling and view not in self._complete:
             for batch in self._loader.batches(epoch, start):
-                self._keep(batch, rows)
-                yield replace(batch, inputs=self._store.get(batch.indices + rows))
+                yield replace(batch, inputs=self._kept(batch, rows))
             self._complete |= {view} if start == 0 else set()
             self._release()
             return
-        if view not in self._complete:  # an earlier process had them; in its batches, so that every bit is the same
-            for batch in self._loader.batches(filling):
-                self._keep(batch, rows)
-            self._complete.add(view)
-            self._release()
+        if self._store is not None and view not in self._complete:
+            self._fill(filling, view)
+        if self._store is None:
+            yield from self._loader.batches(epoch, start)
+            return
         for place, indices in enumerate(self._loader.plan(epoch)[start:], start + 1):
             known = indices[self._store.written(indices + rows)]
             if len(known):
-                targets = None if self._targets is None else self._targets[known + rows]
-                yield Batch(self._store.get(known + rows), targets, known, place=place)
+                yield Batch(self._store.get(known + rows), self._targets.get(known + rows), known, place=place)
 
     def whole(self, batch: Batch, epoch: int) -> Batch:
         """The samples of a batch of rows, read once more."""
         return batch if self._store is None else self._loader.of(batch.indices, epoch)
+
+    def _fill(self, epoch: int, view: int) -> None:
+        """Store the rows that an earlier process had, in its batches, so that every bit is the same."""
+        for batch in self._loader.batches(epoch):
+            self._kept(batch, view * len(self._loader.dataset))
+        self._complete.add(view)
+        self._release()
+        self._give_up_what_is_wrong()
 
     def _release(self) -> None:
         """Give back what the frozen layers were run with, once every row of every view is there."""
@@ -120,17 +124,33 @@ class ReusingFeed:
             self._frozen.finish()
             self._frozen = None
 
-    def _keep(self, batch: Batch, rows: int) -> None:
-        """Store a batch's rows and targets, unless they are there. rows: where those of its view begin."""
+    def _give_up_what_is_wrong(self) -> None:
+        """Go back to the whole model where the store cannot be used: between epochs, as a window may hold its rows."""
+        reason = None
+        if self._store is not None and self._traced != _traced(self._model):
+            reason = "tensors of the model were replaced, or settings of its layers changed, since they were split off"
+        elif self._sizes_differ:
+            reason = "what they give is not of one size for all samples"
+        if reason is not None:
+            self._store, self._frozen, self.module = None, None, self._model
+            self._sizes_differ = False
+            self._say(f"the frozen layers run in every pass from now on: {reason}")
+
+    def _kept(self, batch: Batch, rows: int) -> Boundary:
+        """Store a batch's rows and targets, unless they are there, and give its rows as they come out.
+
+        rows: where those of its view begin. A batch that the store has no room for gets its rows as they are.
+        """
         assert self._store is not None and self._frozen is not None
         places = batch.indices + rows
-        if bool(self._store.written(places).all()):
-            return
-        self._store.put(places, self._frozen(batch))
-        if isinstance(batch.targets, Tensor):
-            if self._targets is None:
-                self._targets = batch.targets.new_zeros(len(self._store), *batch.targets.shape[1:])
-            self._targets[places] = batch.targets
+        if not bool(self._store.written(places).all()):
+            boundary = {**self._frozen(batch), **self._beside(batch.inputs)}
+            if not self._store.fits(boundary):
+                self._sizes_differ = True
+                return boundary
+            self._store.put(places, boundary)
+            self._targets.put(places, batch.targets)
+        return self._store.get(places)
 
     def _decide(self) -> None:
         """Cut the model, look whether it pays, make the store. Always by the same samples, so always one answer."""
@@ -140,11 +160,13 @@ class ReusingFeed:
             few = some if self._lengths_known() else some.parts(TRIED)[0]
             self._check_worth_tracing(few)
             halves = split(self._model, some.inputs, self._moving)
+            self._beside = halves.beside or self._beside
             boundary = self._eager(halves.prefix, some)
             self._check_independence(halves, some, boundary)
             store, message = self._new_store(halves, some, boundary)
             self._check_rehearsal(halves, few, store)
             self._store, self.module, self._traced = store, halves.suffix, _traced(self._model)
+            self._targets = TargetRows(len(store), self._target_lengths(halves))
             self._say(message)
             if isinstance(halves.prefix, Embedding) and self._take_features(few, boundary):
                 return
@@ -184,8 +206,7 @@ class ReusingFeed:
         if min(rows) < 0 or not close(known.features[rows], boundary[FEATURES][: len(few)], tolerance):
             return False
         self._store.put(known.indices, {FEATURES: known.features})
-        self._targets = known.targets.new_zeros(len(self._store), *known.targets.shape[1:])
-        self._targets[known.indices] = known.targets
+        self._targets.put(known.indices, known.targets)
         self._complete = {0}
         return True
 
@@ -216,9 +237,18 @@ class ReusingFeed:
         if any(kept[name].shape != tensor.shape for name, tensor in exact.items()):
             raise NotSplittable("its texts are not padded to the length of a batch's longest one")
         rows = kept if store.is_exact else exact
-        on_device = {name: tensor.to(self._device) for name, tensor in rows.items()}
+        targets = None
+        if halves.beside is not None:  # answers may be of any kind, so losses are compared
+            self._check(few)
+            targets = few.targets
         check_same(
-            self._model, few.inputs, halves.suffix, on_device, precision=self._precision, training=self._training
+            self._model,
+            few.inputs,
+            halves.suffix,
+            move(rows, self._device),
+            precision=self._precision,
+            training=self._training,
+            targets=targets,
         )
 
     def _new_store(self, halves: Split, few: Batch, boundary: Boundary) -> tuple[RowStore, str]:
@@ -253,7 +283,8 @@ class ReusingFeed:
         return store, message
 
     def _eager(self, prefix: nn.Module, batch: Batch) -> Boundary:
-        return boundary_of(batch, eager(prefix, self._device, self._precision), self._device)
+        boundary = boundary_of(batch, eager(prefix, self._device, self._precision), self._device)
+        return {**boundary, **self._beside(batch.inputs)}
 
     def _what(self) -> str:
         return "samples" if self._views == 1 else f"views ({self._views} of each sample)"
@@ -275,6 +306,10 @@ class ReusingFeed:
         if size > _DISK_SHARE * shutil.disk_usage(folder).free:
             raise NotSplittable(f"what they give is {size / 2**30:,.1f} GiB, too much for memory and for {folder}")
         return folder
+
+    def _target_lengths(self, halves: Split) -> Tensor | None:
+        has_tokens = isinstance(self._model.head, TaskHead) and self._model.head.has_token_targets
+        return self._lengths() if has_tokens and halves.tokens else None
 
     def _lengths_known(self) -> bool:
         known = innermost(self._loader.dataset, "lengths")

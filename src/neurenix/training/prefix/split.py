@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -25,10 +26,10 @@ from .graph import (
     symbol_of,
     trace,
 )
+from .reading import MASK, Reading, Rereading, beside, reads_more, tokens_of
 from .store import Boundary
 
 FEATURES = "features"
-_MASK = "attention_mask"
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _STORED = 4.0  # price of a stored byte, in bytes written: it takes memory, and is written, read and gathered
 
@@ -39,12 +40,14 @@ class Split:
     """prefix: a batch's inputs -> its boundary, tensors (n, …) by name. suffix: boundary -> what the model gives.
 
     The suffix holds the model's own parameters and buffers, so training it trains the model. tokens: names of the
-    boundary's tensors (n, tokens, …), which are as long as the batch's longest text.
+    boundary's tensors (n, tokens, …), which are as long as the batch's longest text. beside: what belongs to the
+    boundary without passing the prefix; the suffix then is asked for losses too, as a model with a TaskHead is.
     """
 
     prefix: nn.Module
-    suffix: PretrainedModel
+    suffix: nn.Module
     tokens: frozenset[str]
+    beside: Callable[[Inputs], Boundary] | None = None
 
 
 def split(model: PretrainedModel, inputs: Inputs, moving: frozenset[int] = frozenset()) -> Split:
@@ -55,7 +58,12 @@ def split(model: PretrainedModel, inputs: Inputs, moving: frozenset[int] = froze
     """
     _refuse_hooks(model.trunk)
     fixed = not any(part.requires_grad for part in model.trunk.parameters()) and not _has_states(model.trunk)
-    if fixed and not any(id(buffer) in moving for buffer in model.trunk.buffers()):
+    fixed = fixed and not any(id(buffer) in moving for buffer in model.trunk.buffers())
+    if reads_more(model):
+        if not fixed:
+            raise NotSplittable("its head reads maps or tokens, and of the layers that give them some are trained")
+        return Split(Reading(model), Rereading(model), tokens_of(model, inputs), partial(beside, model))
+    if fixed:
         return Split(Embedding(model), _suffix(model, _Stored(FEATURES), Pool("none")), frozenset())
     if isinstance(inputs, Tensor) and len(inputs) < 2 or not isinstance(inputs, Tensor) and _smallest(inputs) < 2:
         raise NotSplittable("one sample in a batch does not show which sizes are the batch's")
@@ -64,7 +72,7 @@ def split(model: PretrainedModel, inputs: Inputs, moving: frozenset[int] = froze
     stored = _stored_nodes(traced, reads_mask)
     prefix, suffix = _first_part(traced, stored), _second_part(traced, stored)
     tokens = frozenset(node.name for node in stored if _is_text(node, traced))
-    masks = {node.name: key for node in stored if (key := traced.inputs.get(node.name)) == _MASK}
+    masks = {node.name: key for node in stored if (key := traced.inputs.get(node.name)) == MASK}
     names = {node.name: masks.get(node.name, node.name) for node in stored}
     return Split(
         Prefix(prefix, traced.inputs, list(names.values())),
@@ -147,7 +155,7 @@ def _reads_mask(trunk: Any, inputs: Inputs) -> bool:
         if trunk.feature_mask(inputs) is not None:
             raise NotSplittable("its features are pooled by a mask that is not that of its inputs")
         return False
-    return isinstance(inputs, Mapping) and _MASK in inputs
+    return isinstance(inputs, Mapping) and MASK in inputs
 
 
 def _stored_nodes(traced: Traced, reads_mask: bool) -> list[fx.Node]:
@@ -155,7 +163,7 @@ def _stored_nodes(traced: Traced, reads_mask: bool) -> list[fx.Node]:
     bound, sampled = traced.bound, _of_samples(traced)
     free = [node for node in traced.graph.nodes if node in sampled]
     wanted = {traced.output.name} if traced.output.name not in bound else set()
-    wanted |= {place for place, key in traced.inputs.items() if reads_mask and key == _MASK}
+    wanted |= {place for place, key in traced.inputs.items() if reads_mask and key == MASK}
     steps = [
         Step(
             name=node.name,

@@ -60,7 +60,7 @@ def columns_of(boundary: Boundary, tokens: frozenset[str], storage: str = "auto"
             name,
             tuple(tensor.shape[2 if name in tokens else 1 :]),
             tensor.dtype,
-            kept if kept is not None and tensor.is_floating_point() else tensor.dtype,
+            kept if kept is not None and tensor.is_floating_point() and tensor.numel() else tensor.dtype,
             name in tokens,
         )
         for name, tensor in boundary.items()
@@ -190,6 +190,12 @@ class RowStore:
         self.put(indices, boundary)
         self._written[indices] = False
         return self.get(indices)
+
+    def fits(self, boundary: Boundary) -> bool:
+        """Whether rows of a batch have the shape of those that the store was made for."""
+        return all(
+            boundary[column.name].shape[2 if column.by_token else 1 :] == column.shape for column in self.columns
+        )
 
     def put(self, indices: Tensor, boundary: Boundary) -> None:
         """Keep the rows of a batch. indices: (n,) places of its samples."""

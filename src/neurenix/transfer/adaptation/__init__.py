@@ -2,6 +2,7 @@
 
 from . import gradual as gradual
 from . import methods as methods
+from . import selection as selection
 from ._choice import list_adaptation_methods as list_adaptation_methods
 from .adapter import DomainAdapter as DomainAdapter
 from .comparison import AdaptationComparison as AdaptationComparison
@@ -9,5 +10,18 @@ from .comparison import compare_adaptations as compare_adaptations
 from .method import METHODS as METHODS
 from .method import AdaptationMethod as AdaptationMethod
 from .norms import NORMS as NORMS
+from .verdict import Verdict as Verdict
+from .verdict import judge_adaptation as judge_adaptation
 
-__all__ = ["METHODS", "NORMS", "AdaptationMethod", "DomainAdapter", "gradual", "list_adaptation_methods", "methods"]
+__all__ = [
+    "METHODS",
+    "NORMS",
+    "AdaptationMethod",
+    "DomainAdapter",
+    "Verdict",
+    "gradual",
+    "judge_adaptation",
+    "list_adaptation_methods",
+    "methods",
+    "selection",
+]

@@ -17,8 +17,7 @@ _HELD_OUT, _FEWEST = 0.1, 50  # share of the source that is held out, where it h
 @final
 @dataclass(frozen=True, kw_only=True)
 class DomainData:
-    """training: batches of both domains. unshuffled: each sample of both once, as an evaluation sees them; None without
-    a source. target: its samples as an evaluation sees them, in their order.
+    """training: batches of both domains. target: its samples as an evaluation sees them, in their order.
 
     judged: held-out samples of the source and all of the target, or its labelled validation samples; None where there
     is no source. told: whether labels of the target are among them, to report by.
@@ -26,7 +25,6 @@ class DomainData:
     """
 
     training: DataLoader
-    unshuffled: DataLoader | None
     target: DataLoader
     judged: DataLoader | None
     told: bool
@@ -69,16 +67,13 @@ class DomainLoaders:
         training = self._plain(both, shuffle=True, views=tuner.settings.augmented_views, groups=both.sizes)
         shown = self._labelled(validation if validation is not None else target)
         plain = self._plain(self._loader(target, "prediction").dataset)
-        judged = unshuffled = None
+        judged = None
         if held is not None:
             of_target, told = plain.dataset if shown is None else shown.dataset, shown is not None
             pair = PairedDomains(self._loader(held, "evaluation").dataset, of_target, columns=columns, told=told)
             judged = self._plain(pair)
-            both = PairedDomains(self._loader(source, "evaluation").dataset, plain.dataset, columns=columns, told=False)
-            unshuffled = self._plain(both)
         return DomainData(
             training=training,
-            unshuffled=unshuffled,
             target=plain,
             judged=judged,
             told=shown is not None,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast, final
 
 import torch
+from torch import Tensor, nn
 
 from ...callbacks._base import Callback
 from ...training import FreezeSchedule, Loop, Phase, RunOptions, Supervised, build_optimizer, fit_in_run
@@ -15,6 +18,7 @@ from ..job import describe_data, describe_fit
 from ..loaders import first_batch
 from ..tuner import Tuner
 from ._data import DomainData
+from ._judge import BEFORE
 from ._objective import Adaptation
 from ._paired import PairedDomains
 from ._steering import Steering
@@ -23,20 +27,30 @@ from .method import Sizes, TermMethod, record_of
 from .norms import NORMS
 from .selection import AdaptationMetrics, Evidence, LabelFreeChoice, SelectionGap
 
-BEFORE = -1  # the epoch of the model that an adaptation begins with
-
 
 @final
 class TermFit:
     """One fit of a term on a tuner's model. The tuner decides what is trained, at which rates, and is what is saved.
+
+    start: the model's tensors as the adaptation begins, copied.
 
     Afterwards: before, after, what is known of the model as it began and as it ended, None where there is no source to
     judge it by; began, scores: metrics and criteria of both; chosen_epoch: 0-based, or BEFORE; gap: to the best epoch,
     where labels of the target are known.
     """
 
-    def __init__(self, tuner: Tuner, method: TermMethod, data: DomainData, norms: str, chooses: bool) -> None:
+    def __init__(
+        self,
+        tuner: Tuner,
+        method: TermMethod,
+        data: DomainData,
+        *,
+        norms: str,
+        chooses: bool,
+        start: Mapping[str, Tensor],
+    ) -> None:
         self.tuner, self.method, self.data, self.norms = tuner, method, data, norms
+        self._start = start
         self.objective = self._objective()
         self._judges = data.judged is not None
         self._metrics = AdaptationMetrics(tuner._metrics.names, tuner.task, tuner.num_outputs, target_labels=data.told)
@@ -84,16 +98,19 @@ class TermFit:
             base=tuner._base,
         )
         fit_in_run(loop, training, self.data.judged, epochs, job=job, options=options, prepare=lambda: None)
-        if self.data.judged is not None:
-            self.scores = loop.evaluate(self.data.judged)
-            self.after = self._metrics.evidence()
+        if self.before is None:  # in the process that began this run
+            with _holding(tuner.model, self._start):
+                self.began, self.before = self._look(loop)
+        self.scores, self.after = self._look(loop)
+
+    def _look(self, loop: Loop) -> tuple[Mapping[str, Any], Evidence | None]:
+        if self.data.judged is None:
+            return {}, None
+        return loop.evaluate(self.data.judged), self._metrics.evidence()
 
     def _look_before(self, loop: Loop) -> None:
         """Judge the model that the adaptation begins with: it is the first candidate."""
-        if self.data.judged is None:
-            return
-        self.began = loop.evaluate(self.data.judged)
-        self.before = self._metrics.evidence()
+        self.began, self.before = self._look(loop)
         if self._choice is not None:
             self._choice.on_epoch_end(BEFORE, {f"val_{name}": value for name, value in self.began.items()})
 
@@ -133,3 +150,14 @@ class TermFit:
         more = frozen_beside(self.tuner.model, self.method.trains)
         phases = tuple(Phase(phase.name, (*phase.frozen, *more)) for phase in schedule.phases)
         return FreezeSchedule(phases, schedule.starts)
+
+
+@contextlib.contextmanager
+def _holding(model: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
+    """The model has other tensors inside the block."""
+    own = copy.deepcopy(model.state_dict())
+    model.load_state_dict(dict(state))
+    try:
+        yield
+    finally:
+        model.load_state_dict(own)

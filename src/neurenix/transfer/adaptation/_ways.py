@@ -6,18 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-import torch
-
 from ...errors import ConfigurationError
-from ..heads._starts import last_linear
 from ..tuner import Tuner
 from ._data import DomainData
-from ._judge import BeforeAndAfter, seen
-from ._paired import SOURCE
+from ._judge import BeforeAndAfter
 from .gradual import GradualSelfTraining, adapt
 from .method import AdaptationMethod
 from .methods import AdaBN
-from .methods.classical import ClassicalMethod, adapted_head
+from .methods.classical import ClassicalMethod, install_adapted_head
 
 
 @final
@@ -52,25 +48,8 @@ def adapted(tuner: Tuner, method: AdaptationMethod, way: Way, chooses: bool) -> 
         device = next(tuner.model.parameters()).device
         method.apply(tuner.model, lambda: (batch.to(device) for batch in way.data.target.batches(0)))
     elif isinstance(method, ClassicalMethod):
-        _solve_last_layer(tuner, method, way)
+        install_adapted_head(tuner, method, way.source, way.target, training.batch_size, training.num_workers)
     else:
         raise ConfigurationError(f"nothing here knows how {type(method).__name__} adapts a model.")
     judged.end()
     return judged
-
-
-def _solve_last_layer(tuner: Tuner, method: ClassicalMethod, way: Way) -> None:
-    """Give the head's last layer the weights that are solved on what enters it, moved or weighted by the method."""
-    layer = last_linear(tuner.model.head)
-    if layer is None:
-        raise ConfigurationError(
-            f"{type(method).__name__} solves a linear layer, and the head of {tuner.model.name} has none; take a head "
-            "that ends with one."
-        )
-    assert way.data.unshuffled is not None
-    answers, rows = seen(tuner, way.data.unshuffled)
-    features, source = answers[:, tuner.num_outputs :], rows[:, 0] == SOURCE
-    weight, bias = adapted_head(method, features[source], rows[source, 1].long(), features[~source], layer.out_features)
-    with torch.no_grad():
-        layer.weight.copy_(weight)
-        layer.bias.copy_(bias)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 import inspect
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, final
 
 import numpy
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ...callbacks._base import Callback
 from ...devices import Precision
-from ...errors import ConfigurationError
+from ...errors import ConfigurationError, NegativeTransferWarning
 from ...models import PretrainedModel
 from ...training import History, RunOptions
 from ..arguments import check_types
@@ -24,6 +26,7 @@ from ..tuner import Tuner
 from ._choice import MethodChoice, chosen_method
 from ._data import DomainLoaders, hold_out
 from ._fit import TermFit
+from ._judge import BEFORE
 from ._report import AdaptationReport
 from ._ways import Way, adapted
 from .method import TermMethod
@@ -96,6 +99,7 @@ class DomainAdapter:
         self.tuner = _tuner(model, tail)
         self.chooses = chooses
         self.report: AdaptationReport | None = None
+        self._source_only: dict[str, Tensor] = {}
         self._check_task()
 
     @property
@@ -160,15 +164,28 @@ class DomainAdapter:
             self._fit_source(trained, batch_size, before, num_workers, options)
         loaders = DomainLoaders(self.tuner, batch_size, num_workers)
         data = loaders.data(trained, held, target, val_dataset, learns_source=trains and uses_source)
+        start = copy.deepcopy(self.model.state_dict())
         if isinstance(self.method, TermMethod):
-            fit = TermFit(self.tuner, self.method, data, self.norms, chooses=self.chooses)
+            fit = TermFit(self.tuner, self.method, data, norms=self.norms, chooses=self.chooses, start=start)
             fit.run(epochs, callbacks, _part(options, "adaptation"))
             self.report = AdaptationReport.of(fit)
         else:
             way = Way(source=trained, target=target, intermediate=intermediate, pool=pool, data=data)
             self.report = AdaptationReport.of(adapted(self.tuner, self.method, way, chooses=self.chooses))
-        print(f"neurenix: {self.report}")
+        now = self.model.state_dict()
+        self._source_only = {name: tensor for name, tensor in start.items() if not torch.equal(tensor, now[name])}
+        self._tell()
         return self.history
+
+    def use_source_only(self) -> None:
+        """Put back the model from before the last adaptation, bit for bit.
+
+        Raises ConfigurationError where there was none.
+        """
+        if self.report is None:
+            raise ConfigurationError("nothing was adapted yet: fit(source, target) does it.")
+        self.model.load_state_dict(self._source_only, strict=False)
+        self._source_only = {}
 
     # --- use ---------------------------------------------------------------------------------------------------
 
@@ -203,6 +220,17 @@ class DomainAdapter:
             strict=own.strict,
             on_save_error=own.on_save_error,
         )
+
+    def _tell(self) -> None:
+        report = self.report
+        assert report is not None
+        print(f"neurenix: {report}")
+        if report.verdict is not None and report.verdict.hurts and report.chosen_epoch != BEFORE:
+            warnings.warn(
+                f"{report.verdict} adapter.use_source_only() puts the model from before back.",
+                NegativeTransferWarning,
+                stacklevel=3,
+            )
 
     def _check_task(self) -> None:
         if self.tuner.task not in self.method.tasks:

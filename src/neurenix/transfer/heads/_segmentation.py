@@ -4,30 +4,45 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self, cast, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...errors import LabelMismatchError
+from ...errors import ConfigurationError, LabelMismatchError
 from ...metrics import TaskKind
 from ...models.vision._dense import checked_classes, checked_masks, images_of, masks_of, pixel_loss, with_outputs
 from ...nn import TaskHead
+from ...vision.masks import IGNORED
 from ._expected_images import with_masks
 from ._kind import OWN, HeadKind
 from ._map_reader import MapReader
 
 
+@dataclass(frozen=True, kw_only=True)
 class SegmentationKind(HeadKind):
     """A kind whose models answer with logits (n, classes, height, width), at the size of the images.
 
     Masks hold class numbers 0 to num_outputs - 1, the background among them where there is one; 255 is a pixel without
     a class, which loss and metrics leave out. With num_outputs=1 the one logit is that of 1 against 0.
+
+    background: the number of the class that is none of the things looked for; None where there is none, or nobody says.
     """
+
+    background: int | None = None
 
     task: ClassVar[TaskKind | None] = "segmentation"
     loss: ClassVar[str] = OWN
+
+    def check(self) -> None:
+        """The background is one of the classes."""
+        classes = max(2, int(getattr(self, "num_outputs", 1)))
+        if self.background is not None and not 0 <= self.background < classes:
+            raise ConfigurationError(
+                f"background={self.background}; it is a class number, 0 to {classes - 1}, or None."
+            )
 
     def preprocessing(self, preprocess: Any) -> Any:
         """Images and masks go the same way, and answers come back to the size that an image had."""
@@ -42,6 +57,8 @@ class SegmentationHead(TaskHead):
     """
 
     task: ClassVar[str] = "segmentation"
+    needs: ClassVar[tuple[str, ...] | None] = ("images",)
+    ignore_index: ClassVar[int | None] = IGNORED
 
     def __init__(self, reader: MapReader, decoder: nn.Module, classifier: nn.Conv2d) -> None:
         super().__init__()

@@ -32,6 +32,7 @@ class DeepLab(SegmentationKind):
 
     def check(self) -> None:
         """Rates are numbers of places."""
+        super().check()
         if any(rate < 1 for rate in self.rates):
             raise ConfigurationError(f"rates={self.rates}; each is a number of places, from 1.")
 

@@ -79,6 +79,7 @@ class SpanHead(TaskHead):
 
     task: ClassVar[str] = "span_answering"
     reads: ClassVar[Literal["features", "vector", "tokens"]] = "tokens"
+    needs: ClassVar[tuple[str, ...] | None] = ("token_type_ids",)
     has_classes: ClassVar[bool] = False
 
     def __init__(self, feature_size: int, longest: int) -> None:

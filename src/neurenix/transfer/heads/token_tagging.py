@@ -43,7 +43,8 @@ class TokenTagging(HeadKind):
     num_outputs: tags. ignore_index: in targets, a token without a tag; below 0.
     dropout_rate: before the layer. start: "default", or "zero".
     predict gives one list for each text, a tag for each word (None where the text was cut before it); of other inputs
-    an array (tokens,) of numbers for each sample. Metrics are those of classes, over all tokens that have a tag.
+    an array (tokens,) of numbers for each sample. Metrics are those of classes, over all tokens that have a tag;
+    with tags called B-…, I-… and O also entity_f1, of whole entities.
     """
 
     num_outputs: int
@@ -76,6 +77,8 @@ class TaggingHead(TaskHead):
 
     task: ClassVar[str] = "token_tagging"
     reads: ClassVar[Literal["features", "vector", "tokens"]] = "tokens"
+    needs: ClassVar[tuple[str, ...] | None] = ()
+    has_token_targets: ClassVar[bool] = True
 
     def __init__(self, feature_size: int, num_outputs: int, ignore_index: int, dropout_rate: float) -> None:
         super().__init__()

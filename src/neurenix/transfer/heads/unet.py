@@ -35,6 +35,7 @@ class UNet(SegmentationKind):
 
     def check(self) -> None:
         """Widths are numbers of channels."""
+        super().check()
         if not self.widths or min(self.widths) < 1:
             raise ConfigurationError(f"widths={self.widths}; give numbers of channels, from 1: [256, 128, 64, 32, 16].")
 

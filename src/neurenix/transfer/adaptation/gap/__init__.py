@@ -1,4 +1,4 @@
-"""How far two domains are apart, in features and in labels, and whether adapting hurt."""
+"""How far two domains are apart, in features and in labels."""
 
 from .domain_classifier import DomainClassifier as DomainClassifier
 from .domain_classifier import fit_domain_classifier as fit_domain_classifier
@@ -7,6 +7,7 @@ from .label_shift import class_shares as class_shares
 from .label_shift import confusion_rates as confusion_rates
 from .label_shift import maximum_likelihood_shift as maximum_likelihood_shift
 from .label_shift import share_distance as share_distance
+from .neighbours import neighbour_agreement as neighbour_agreement
 from .proxy_distance import proxy_distance as proxy_distance
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "confusion_rates",
     "fit_domain_classifier",
     "maximum_likelihood_shift",
+    "neighbour_agreement",
     "proxy_distance",
     "share_distance",
 ]

@@ -24,6 +24,7 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
+        """Logits (n,)."""
         logits: Tensor = self.layers(features).squeeze(1)
         return logits
 

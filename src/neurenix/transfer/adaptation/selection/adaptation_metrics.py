@@ -11,6 +11,7 @@ from torch import Tensor
 from ....errors import EmptyDatasetError, LabelMismatchError
 from ....metrics import TaskKind, build_metrics
 from .criterion import CRITERIA, MOST_SAMPLES, Evidence, criteria_for
+from .expected_shares import expected_shares
 from .row_sample import RowSample
 
 SOURCE: Final = 0
@@ -29,6 +30,9 @@ class AdaptationMetrics:
     metrics: names as in build_metrics, reported as source_… and, where target_labels says that there are some,
     target_… of the target's labelled rows. criteria: names in CRITERIA; None takes all that the task has.
     Nothing of the target's labels reaches a criterion, and without target_labels they are not looked at.
+
+    expected_shares: (k,), of the classes in the target, None before the first `compute`, which is of the model that the
+    source alone has trained: they are estimated from it (BBSE), and kept for all that follow.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class AdaptationMetrics:
         self._labelled = {SOURCE: build_metrics(metrics, task, num_outputs)}
         if target_labels:
             self._labelled[TARGET] = build_metrics(metrics, task, num_outputs)
+        self.expected_shares: Tensor | None = None
         self._samples = {domain: RowSample(MOST_SAMPLES, seed=domain) for domain in (SOURCE, TARGET, TRAINED)}
 
     @property
@@ -61,6 +66,11 @@ class AdaptationMetrics:
             metrics.to(device)
         return self
 
+    def name_outputs(self, names: Sequence[str]) -> None:
+        """Tell the task's metrics the names of the outputs, in order."""
+        for metrics in self._labelled.values():
+            metrics.name_outputs(names)
+
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Add some samples; shapes in the docstring of the class."""
         self._check(outputs, targets)
@@ -75,6 +85,8 @@ class AdaptationMetrics:
     def compute(self) -> dict[str, Any]:
         """Every metric and criterion over all samples since the last reset."""
         source = {f"source_{name}": value for name, value in self._labelled[SOURCE].compute().items()}
+        if self._task == "multi_class" and self.expected_shares is None:
+            self.expected_shares = expected_shares(self.evidence())
         evidence = self.evidence()
         judged = {name: criterion.score(evidence) for name, criterion in self._criteria.items()}
         target = self._labelled[TARGET].compute() if TARGET in self._labelled else {}
@@ -96,7 +108,8 @@ class AdaptationMetrics:
             source_targets=self._as_targets(source[:, source.shape[1] - columns :]),
             target_features=target[:, outputs:],
             target_outputs=target[:, :outputs],
-            training_features=None if trained is None or not len(trained) else trained[:, outputs:],
+            training_features=None if trained is None else trained[:, outputs:],
+            expected_shares=self.expected_shares,
         )
 
     def reset(self) -> None:
@@ -108,6 +121,7 @@ class AdaptationMetrics:
         """All that was seen since the last reset, as numbers and tensors."""
         return {
             "labelled": [metrics.state() for metrics in self._labelled.values()],
+            "expected": self.expected_shares,
             "samples": [sample.state() for sample in self._samples.values()],
         }
 
@@ -115,6 +129,7 @@ class AdaptationMetrics:
         """Go on counting where `state` was taken."""
         for metrics, found in zip(self._labelled.values(), state["labelled"], strict=True):
             metrics.load_state(found)
+        self.expected_shares = state["expected"]
         for sample, rows in zip(self._samples.values(), state["samples"], strict=True):
             sample.load_state(rows)
 

@@ -16,7 +16,7 @@ from .guards import guards_for
 Logs = Mapping[str, float]
 Snapshot = dict[str, Any]
 DEFAULT_CRITERIA: dict[str, tuple[str, ...]] = {
-    "multi_class": ("im", "snd", "atc", "class_ami", "dev"),
+    "multi_class": ("prior_im", "entropy", "snd"),
     "multi_label": ("im", "entropy", "dev"),
     "regression": ("dev", "source_risk"),
 }
@@ -25,7 +25,10 @@ DEFAULT_CRITERIA: dict[str, tuple[str, ...]] = {
 @final
 @dataclass(frozen=True, kw_only=True)
 class SelectionGap:
-    """What choosing without target labels cost. Epochs are 0-based; chosen, oracle: the metric's values there."""
+    """What choosing without target labels cost.
+
+    Epochs are 0-based, and below 0 for the model from before the first. chosen, oracle: the metric's values there.
+    """
 
     metric: str
     chosen_epoch: int
@@ -40,8 +43,8 @@ class SelectionGap:
 
     def __str__(self) -> str:
         return (
-            f"chosen without target labels: epoch {self.chosen_epoch + 1}, {self.metric} {self.chosen:.4f}; best with "
-            f"them: epoch {self.oracle_epoch + 1}, {self.oracle:.4f}; selection gap {self.gap:.4f}"
+            f"chosen without target labels: {_spoken(self.chosen_epoch)}, {self.metric} {self.chosen:.4f}; best with "
+            f"them: {_spoken(self.oracle_epoch)}, {self.oracle:.4f}; selection gap {self.gap:.4f}"
         )
 
 
@@ -50,7 +53,8 @@ class LabelFreeChoice(Callback):
     """Put back the epoch with the best average rank over the criteria; target labels are never read for it.
 
     criteria: names in CRITERIA that AdaptationMetrics reports as val_…; None takes DEFAULT_CRITERIA of the task.
-    first_epoch: 0-based epoch that is the first candidate, the last one of training on the source alone.
+    first_epoch: 0-based epoch that is the first candidate; -1 where on_epoch_end is called with -1 before the first
+        epoch, for the model that was trained on the source alone.
     gap: afterwards the SelectionGap where val_target_… metrics were logged, else None.
     """
 
@@ -149,3 +153,7 @@ class LabelFreeChoice(Callback):
                 oracle=values[best],
             )
         return None
+
+
+def _spoken(epoch: int) -> str:
+    return f"epoch {epoch + 1}" if epoch >= 0 else "the model from before the first epoch"

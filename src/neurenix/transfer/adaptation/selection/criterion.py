@@ -25,7 +25,8 @@ class Evidence:
 
     source_features, target_features, training_features: (n, d), (m, d), (t, d), what enters the head's last linear
     layer. source_outputs, target_outputs: (n, k), (m, k), logits or values. source_targets: (n,) class numbers, or
-    (n, k) labels or values. training_features: of source samples that were trained on, where they are known.
+    (n, k) labels or values. training_features: of source samples that were trained on, where they are
+    known. expected_shares: (k,), how often each class is expected in the target, where an estimate is known.
     """
 
     task: TaskKind
@@ -35,6 +36,7 @@ class Evidence:
     target_features: Tensor
     target_outputs: Tensor
     training_features: Tensor | None = None
+    expected_shares: Tensor | None = None
 
     def __post_init__(self) -> None:
         source = (len(self.source_features), len(self.source_outputs), len(self.source_targets))

@@ -36,7 +36,7 @@ class RowSample:
     def rows(self) -> Tensor | None:
         """(at most `most`, w) in the stream's order; None where there were none."""
         self._thin()
-        return self._rows[0] if self._rows else None
+        return self._rows[0] if self._rows and len(self._rows[0]) else None
 
     def state(self) -> dict[str, Any]:
         """Numbers and tensors, from which load_state goes on."""

@@ -3,6 +3,7 @@
 from ._head import adapted_head as adapted_head
 from ._head import folded as folded
 from ._head import logistic_head as logistic_head
+from ._install import install_adapted_head as install_adapted_head
 from ._method import AdaptedFeatures as AdaptedFeatures
 from ._method import ClassicalMethod as ClassicalMethod
 from ._method import LinearMap as LinearMap
@@ -39,5 +40,6 @@ __all__ = [
     "Transport",
     "adapted_head",
     "folded",
+    "install_adapted_head",
     "logistic_head",
 ]

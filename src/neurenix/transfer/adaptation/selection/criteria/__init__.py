@@ -9,6 +9,7 @@ from .im import IM as IM
 from .iwcv import IWCV as IWCV
 from .mix_val import MixVal as MixVal
 from .prediction_entropy import PredictionEntropy as PredictionEntropy
+from .prior_im import PriorIM as PriorIM
 from .snd import SND as SND
 from .source_error import SourceError as SourceError
 from .source_risk import SourceRisk as SourceRisk
@@ -23,6 +24,7 @@ __all__ = [
     "IWCV",
     "MixVal",
     "PredictionEntropy",
+    "PriorIM",
     "SND",
     "SourceError",
     "SourceRisk",
