@@ -113,6 +113,10 @@ def images(count: int, generator: torch.Generator) -> Tensor:
     return torch.randn(count, 2, 8, 8, generator=generator)
 
 
+def number(loss: Tensor) -> float:
+    return float(loss.detach())
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> Iterator[None]:
     """Terms draw from the global generator, as in the loop, which seeds it before each step."""
@@ -308,7 +312,7 @@ def test_a_classifier_of_turns_that_knows_nothing_loses_log_4(generator: torch.G
     term = begun(Rotation(weight=2.0), model)
     nn.init.zeros_(term.classifier.weight), nn.init.zeros_(term.classifier.bias)
     loss = term(step_of(model, images(5, generator), images(6, generator)))["rotation"]
-    assert float(loss) == pytest.approx(2 * math.log(4))
+    assert number(loss) == pytest.approx(2 * math.log(4))
 
 
 def test_rotation_refuses_what_cannot_be_turned(generator: torch.Generator) -> None:
@@ -390,7 +394,7 @@ def test_only_sure_answers_are_labels() -> None:
     weak = torch.tensor([[0.97, 0.03], [0.6, 0.4], [0.05, 0.95]], requires_grad=True)
     strong = torch.tensor([[0.5, 0.5], [0.9, 0.1], [0.2, 0.8]]).log().requires_grad_()
     loss = pseudo_label_loss(strong, weak, 0.9)
-    assert float(loss) == pytest.approx((math.log(2) - math.log(0.8)) / 3)
+    assert number(loss) == pytest.approx((math.log(2) - math.log(0.8)) / 3)
     loss.backward()
     assert weak.grad is None
     assert torch.equal(strong.grad[1], torch.zeros(2)) and (strong.grad[0] != 0).all()
@@ -443,7 +447,7 @@ def test_the_teacher_answers_with_its_own_weights_and_the_student_keeps_its(gene
     step = step_of(model, inputs[:0], inputs)
     loss = term(step)["consistency"]
     expected = (step.target.outputs.softmax(1) - teacher).square().sum(1).mean()
-    assert float(loss) == pytest.approx(float(expected), rel=1e-4) and float(loss) > 0
+    assert number(loss) == pytest.approx(number(expected), rel=1e-4) and loss > 0
     loss.backward()  # finds the weights that the student's pass had
     assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
     other = step_of(small_model_like(model), inputs[:0], inputs)
@@ -534,7 +538,7 @@ def test_shot_learns_labels_by_place_and_leaves_the_classifier_to_be_frozen(gene
         places=torch.tensor([3, 1]),
     )
     loss = term(DomainStep(source=step.source, target=side, progress=0.0, ask=step.ask))["pseudo_labels"]
-    assert float(loss) == pytest.approx(float(functional.cross_entropy(target.outputs, torch.tensor([0, 2]))))
+    assert number(loss) == pytest.approx(number(functional.cross_entropy(target.outputs, torch.tensor([0, 2]))))
     assert (SHOT.trains, SHOT.uses_source, SHOT.reads_inputs) == ("body", False, None)
 
 
@@ -549,7 +553,7 @@ def test_tent_is_the_mean_entropy(generator: torch.Generator) -> None:
     model = small_model()
     step = step_of(model, images(0, generator), images(6, generator))
     reference = torch.distributions.Categorical(logits=step.target.outputs).entropy().mean()
-    assert float(begun(Tent(), model)(step)["entropy"]) == pytest.approx(float(reference), rel=1e-5)
+    assert number(begun(Tent(), model)(step)["entropy"]) == pytest.approx(number(reference), rel=1e-5)
 
 
 def test_reliability_in_closed_form() -> None:
