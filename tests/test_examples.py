@@ -33,13 +33,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_every_example_is_run() -> None:
     names = {path.stem for path in EXAMPLES.glob("*.py")}
-    assert names == {
-        "adapt_inputs",
-        "dense_heads",
-        "gradual_shift",
-        "head_starts",
-        "spoken_words",
-    }  # the last one is read by the first
+    read_by_others = {"rendered_digits", "spoken_words"}
+    run_here = {"adapt_inputs", "dense_heads", "digit_shift", "gradual_shift", "head_starts"}
+    assert names == run_here | read_by_others | {"sentiment_shift"}  # which fetches its sentences
 
 
 def test_solved_heads_are_better_than_random_ones_before_any_step(run: Run) -> None:
@@ -89,3 +85,13 @@ def test_gradual_self_training_as_a_table(run: Run) -> None:
     lines = run("gradual_shift", "--small", "--data", "gaussian", "--rows", "source", "gradual", "mixtures, stopped")
     found = {line[:26].strip(): float(line[26:32]) for line in lines if "published" in line}
     assert found["gradual"] > 95 > 65 > max(found["source"], found["mixtures, stopped"])
+
+
+def test_drawn_digits_are_adapted_to_handwriting(run: Run) -> None:
+    pytest.importorskip("matplotlib")
+    lines = run("digit_shift", "--small", "--methods", "mcc", "deep_coral", "subspace_alignment")
+    rows = {line[2:].split("  ")[0]: line[2:].split() for line in lines if "±" in line}
+    assert list(rows) == ["source only", "mcc", "deep_coral", "subspace_alignment"]
+    assert sum(line.startswith("* ") for line in lines) == 2  # the chosen row, and what its star means
+    assert sum("of the gap" in line for line in lines) == 3
+    assert "chosen without labels" in lines[-1]
