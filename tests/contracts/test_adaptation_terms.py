@@ -102,7 +102,7 @@ class Scene:
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(1)
             looked = ask(self.model.eval(), self.others)
-            self.term.begin_epoch(0, lambda: looked)
+            self.term.begin_epoch(0, lambda: (*looked, torch.arange(len(looked[0]))))
         self.model.train()
 
     def step(self, source: Tensor | None = None, target: Tensor | None = None) -> DomainStep:

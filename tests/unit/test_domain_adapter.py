@@ -10,16 +10,25 @@ import pytest
 import torch
 from torch import nn
 
-from neurenix.callbacks import Callback
-from neurenix.data import DataLoader
+from neurenix.callbacks import Callback, EarlyStopping
+from neurenix.data import ArrayDataset, DataLoader
 from neurenix.data.sampling import grouped_batches
-from neurenix.errors import ConfigurationError, LabelMismatchError, UnknownNameError
+from neurenix.errors import (
+    ConfigurationError,
+    InputMismatchError,
+    LabelMismatchError,
+    ResumeError,
+    SkippedSamplesWarning,
+    UnknownNameError,
+    UnreadableSampleError,
+)
 from neurenix.storage import tensor_digest
-from neurenix.transfer import DomainAdapter, Finetuner, LoraTuner, list_adaptation_methods
+from neurenix.transfer import DomainAdapter, Finetuner, LoraTuner, heads, list_adaptation_methods
 from neurenix.transfer.adaptation import NORMS, methods
 from neurenix.transfer.adaptation._data import hold_out
-from neurenix.transfer.adaptation._paired import PairedDomains
+from neurenix.transfer.adaptation._paired import Domain, PairedDomains
 from neurenix.transfer.adaptation.gradual import GradualSelfTraining
+from neurenix.transfer.adaptation.methods import shot
 
 CLASSES = 3
 # few epochs on few samples: what the verdict says of such models is not asked here
@@ -65,19 +74,17 @@ def numbers(adapted: DomainAdapter) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("groups", [(20, 7), (7, 20), (12, 12), (3, 40), (5,), (9, 4, 17)])
-def test_batches_hold_every_group_and_the_largest_once(groups: tuple[int, ...]) -> None:
+def test_batches_are_full_of_every_group(groups: tuple[int, ...]) -> None:
+    """All of the largest group is seen, hardly twice; no batch has a domain of one sample at its end."""
     batches = grouped_batches(groups, 4, seed=3, epoch=1)
+    assert len(batches) == -(-max(groups) // 4)
     starts = numpy.cumsum([0, *groups])
     for place, size in enumerate(groups):
-        inside = [((batch >= starts[place]) & (batch < starts[place + 1])).sum().item() for batch in batches]
-        seen = torch.cat([batch[(batch >= starts[place]) & (batch < starts[place + 1])] for batch in batches])
+        inside = [batch[(batch >= starts[place]) & (batch < starts[place + 1])] for batch in batches]
+        assert all(len(part) == min(4, size) for part in inside)
+        seen = torch.cat(inside)
         assert set(seen.tolist()) == set(range(starts[place], starts[place + 1]))
-        if size == max(groups):
-            assert len(seen) == size
-        else:
-            assert all(count == min(4, size) for count in inside[:-1])
-    assert len(batches) == -(-max(groups) // 4)
-    assert all(len(set(batch.tolist())) == len(batch) for batch in batches if min(groups) >= 8)
+        assert torch.bincount(seen - starts[place]).max() - torch.bincount(seen - starts[place]).min() <= 1
 
 
 def test_half_a_batch_holds_both_domains() -> None:
@@ -93,7 +100,9 @@ def test_groups_are_parts_of_the_dataset() -> None:
 
 def test_labels_of_the_target_are_not_given() -> None:
     both = PairedDomains(
-        torch.utils.data.TensorDataset(*SOURCE), torch.utils.data.TensorDataset(*TARGET), columns=1, told=False
+        Domain(torch.utils.data.TensorDataset(*SOURCE), 0.0, told=True),
+        Domain(torch.utils.data.TensorDataset(*TARGET), 1.0, told=False),
+        columns=1,
     )
     assert both.targets is not None and both.targets[0].tolist() == [0.0, 0.0]
     assert numpy.isnan(both.targets[60:, 1]).all()
@@ -151,10 +160,25 @@ class CutAfter(Callback):
             raise Cut
 
 
-@pytest.mark.parametrize("norms", list(NORMS))
-def test_killed_runs_end_with_the_same_bits(norms: str, tmp_path: Path) -> None:
+def _with_average(settings: dict[str, Any]) -> DomainAdapter:
+    """An adapter of a tuner, which has settings that the adapter itself does not take."""
+    tuner = Finetuner(network(), CLASSES, head_hidden_sizes=(8,), learning_rate=5e-3, ema_decay=settings["ema_decay"])
+    return DomainAdapter(tuner, method=settings["method"])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({"norms": norms} for norms in NORMS),
+        {"freeze_layers": ["0"], "frozen_prefix": "always"},
+        {"method": "shot", "accumulation_steps": 2},
+        {"method": "mean_teacher", "ema_decay": 0.9},
+    ],
+    ids=str,
+)
+def test_killed_runs_end_with_the_same_bits(settings: dict[str, Any], tmp_path: Path) -> None:
     def fit(run: Path, *callbacks: Callback) -> DomainAdapter:
-        adapted = adapter(norms=norms)
+        adapted = _with_average(settings) if "ema_decay" in settings else adapter(**settings)
         adapted.fit(SOURCE, TARGET[0], batch_size=16, epochs=3, callbacks=callbacks, run=run, checkpoint_every=1)
         return adapted
 
@@ -328,42 +352,149 @@ def test_gradual_goes_through_what_lies_between() -> None:
         adapter(method="gradual").fit(SOURCE, TARGET[0], epochs=1, run=False)
 
 
+class Ruin(Callback):
+    """Forgets the classes in every step."""
+
+    def on_train_batch_end(self, batch: int, logs: Any) -> None:
+        with torch.no_grad():
+            for parameter in self.run.model.head.parameters():  # type: ignore[attr-defined]
+                parameter.zero_()
+
+
 def test_the_worse_model_is_not_kept() -> None:
-    """Statistics of samples that are all alike would ruin the model; the one from before stays."""
-    adapted = adapter(method="adabn")
-    alike = torch.full((60, 4), 3.0) + 0.001 * torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
-    adapted.fit(SOURCE, alike, TARGET, source_epochs=6, run=False)
-    assert adapted.report is not None
-    if adapted.report.chosen_epoch == -1:
-        assert adapted.report.scores["target_accuracy"] == pytest.approx(adapted.evaluate(TARGET)["accuracy"])
-    assert adapted.report.gap is not None
-
-
-def test_the_model_from_before_comes_back_bit_for_bit(tmp_path: Path) -> None:
-    adapted = adapter(chooses=False)
-    with pytest.raises(ConfigurationError, match="nothing was adapted"):
-        adapted.use_source_only()
-    source_only = adapter(chooses=False).tuner
-    trained, _ = hold_out(SOURCE, seed=0)
-    source_only.fit(trained, epochs=3, run=False)
-    adapted.fit(SOURCE, TARGET[0], epochs=2, source_epochs=3, run=False)
-    assert digests(adapted) != {name: tensor_digest(part) for name, part in source_only.model.state_dict().items()}
-    adapted.use_source_only()
+    adapted, source_only = adapter(), adapter().tuner
+    source_only.fit(hold_out(SOURCE, seed=0)[0], epochs=8, run=False)
+    adapted.fit(SOURCE, TARGET, epochs=2, source_epochs=8, callbacks=Ruin(), run=False)
+    assert adapted.report is not None and adapted.report.chosen_epoch == -1
+    assert "model from before it, which is kept" in str(adapted.report)
     assert digests(adapted) == {name: tensor_digest(part) for name, part in source_only.model.state_dict().items()}
 
 
-def test_a_run_that_goes_on_reports_the_same(tmp_path: Path) -> None:
-    """Also of the model from before, which the process that goes on never trained."""
+# --- what else a fit may be given ----------------------------------------------------------------------------------
 
-    def fit(run: Path, *callbacks: Callback) -> DomainAdapter:
-        adapted = adapter()
-        adapted.fit(SOURCE, TARGET, batch_size=16, epochs=3, callbacks=callbacks, run=run, checkpoint_every=1)
-        return adapted
 
-    whole = fit(tmp_path / "whole")
-    with pytest.raises(Cut):
-        fit(tmp_path / "cut", CutAfter(6))
-    for again in (fit(tmp_path / "cut"), fit(tmp_path / "cut")):  # gone on with, and taken as it ended
-        assert str(again.report) == str(whole.report)
-        assert again.report is not None and whole.report is not None
-        assert dict(again.report.source_only) == dict(whole.report.source_only)
+def test_loaders_bring_their_batches_and_their_way_of_making_them() -> None:
+    asked: list[int] = []
+
+    def collate(samples: list[Any]) -> tuple[Any, Any]:
+        asked.append(len(samples))
+        return torch.stack([raw for raw, _ in samples]), torch.stack([torch.as_tensor(label) for _, label in samples])
+
+    pairs = torch.utils.data.TensorDataset(*SOURCE)
+    source = torch.utils.data.DataLoader(pairs, batch_size=10, shuffle=True, collate_fn=collate)
+    adapted = adapter()
+    adapted.fit(source, torch.utils.data.DataLoader(TARGET[0], batch_size=10), epochs=1, source_epochs=1, run=False)
+    assert 20 in asked  # ten of each domain
+    other = adapter()
+    other.fit(DataLoader(SOURCE, 10), DataLoader(TARGET[0], 10), epochs=1, source_epochs=1, run=False)
+    assert digests(other) == digests(adapted)
+
+
+@pytest.mark.parametrize(("loss", "width"), [("binary_cross_entropy", 3), ("mse", 2)])
+def test_labels_and_values_are_adapted_too(loss: str, width: int) -> None:
+    targets = torch.nn.functional.one_hot(SOURCE[1], CLASSES).float()[:, :width]
+    adapted = adapter(loss=loss, num_classes=width, method="dann")
+    adapted.fit((SOURCE[0], targets), TARGET[0], epochs=2, source_epochs=2, run=False)
+    assert adapted.report is not None and adapted.report.verdict is None
+    assert adapted.predict(TARGET[0]).shape == (44, width)
+
+
+def test_samples_for_the_report_choose_nothing() -> None:
+    """The same bits with them and without; the report is on them."""
+    one, other = adapter(), adapter()
+    few = (TARGET[0][:3] + 5, TARGET[1][:3])
+    one.fit(SOURCE, TARGET[0], epochs=2, source_epochs=2, run=False)
+    other.fit(SOURCE, TARGET[0], few, epochs=2, source_epochs=2, run=False)
+    assert digests(one) == digests(other)
+    assert other.report is not None
+    assert other.report.scores["target_accuracy"] == pytest.approx(other.evaluate(few)["accuracy"])
+
+
+def test_the_choice_has_the_last_word() -> None:
+    adapted = adapter()
+    stopping = EarlyStopping(monitor="val_loss", patience=1, restore_best_weights=True)
+    adapted.fit(SOURCE, TARGET, epochs=6, source_epochs=1, callbacks=stopping, run=False)
+    assert adapted.report is not None and adapted.report.gap is not None
+    assert adapted.evaluate(TARGET)["accuracy"] == pytest.approx(adapted.report.gap.chosen)
+
+
+def test_a_handful_of_target_samples_is_enough() -> None:
+    adapted = adapter()
+    adapted.fit(SOURCE, TARGET[0][:3], epochs=1, source_epochs=1, run=False)
+    assert adapted.report is not None and "proxy" not in str(adapted.report)
+
+
+def test_heads_of_ones_own_need_no_hidden_layer() -> None:
+    adapted = DomainAdapter(network(), head=heads.Cosine(num_outputs=CLASSES), learning_rate=5e-3)
+    adapted.fit(SOURCE, TARGET[0], epochs=1, source_epochs=1, run=False)
+    with pytest.raises(ConfigurationError, match="losses of its own"):
+        DomainAdapter(network(), head=heads.Gaussian())
+
+
+def test_without_a_source_where_the_model_is_trained() -> None:
+    tuner = Finetuner(network(), CLASSES, head_hidden_sizes=(8,), learning_rate=5e-3)
+    tuner.fit(SOURCE, epochs=3, run=False)
+    for method in ("shot", "adabn"):
+        adapted = DomainAdapter(tuner, method=method)
+        adapted.fit(None, TARGET[0], epochs=1, run=False)
+        assert not all(
+            torch.equal(part, tuner.model.state_dict()[name]) for name, part in adapted.model.state_dict().items()
+        )
+
+
+class Broken(torch.utils.data.Dataset[Any]):
+    """The target with one sample that cannot be read."""
+
+    on_bad = "skip"
+
+    def __len__(self) -> int:
+        return 44
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        if index == 5:
+            raise UnreadableSampleError("sample 5 is broken")
+        return TARGET[0][index], None
+
+
+def test_pseudo_labels_belong_to_their_samples_where_one_is_unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    original = shot._Term.begin_epoch
+
+    def begin_epoch(term: Any, epoch: int, look: Any) -> None:
+        original(term, epoch, look)
+        seen.append(term.pseudo_labels.clone())
+
+    monkeypatch.setattr(shot._Term, "begin_epoch", begin_epoch)
+    source = ArrayDataset(*SOURCE)
+    adapted = adapter(method="shot")
+    with pytest.warns(SkippedSamplesWarning):
+        adapted.fit(source, Broken(), epochs=1, source_epochs=8, run=False)
+    assert len(seen[0]) == 44 and seen[0][5] == shot.UNREAD
+    assert (seen[0] == TARGET[1]).float().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("settings", "given", "words"),
+    [
+        ({"method": "dann"}, {"pool": TARGET[0]}, "gradual"),
+        ({"method": "adabn"}, {"callbacks": EarlyStopping()}, "callbacks"),
+        ({"method": "rotation"}, {}, "images"),
+        ({"method": "dann"}, {"resume": True}, "name it with run"),
+    ],
+)
+def test_what_would_be_ignored_is_refused_before_anything_is_trained(
+    settings: dict[str, Any], given: dict[str, Any], words: str
+) -> None:
+    adapted = adapter(**settings)
+    with pytest.raises((ConfigurationError, ResumeError, InputMismatchError), match=words):
+        adapted.fit(SOURCE, TARGET[0], epochs=1, **{"run": False, **given} if "resume" not in given else given)
+
+
+def test_a_run_is_demanded_in_its_folder(tmp_path: Path) -> None:
+    with pytest.raises(ResumeError, match="no adaptation to resume"):
+        adapter().fit(SOURCE, TARGET[0], epochs=1, resume=tmp_path / "none")
+    whole = adapter()
+    whole.fit(SOURCE, TARGET[0], epochs=1, run=tmp_path / "run")
+    again = adapter()
+    again.fit(SOURCE, TARGET[0], epochs=1, resume=tmp_path / "run")
+    assert digests(again) == digests(whole)

@@ -89,20 +89,21 @@ def token_batches(order: Tensor, lengths: Tensor, size: int) -> list[Tensor]:
 def grouped_batches(groups: Sequence[int], size: int, seed: int, epoch: int) -> list[Tensor]:
     """Batches with `size` samples of every group, or all of a smaller one; as many as the largest group fills.
 
-    groups: sizes of the parts that the dataset consists of, one after the other. The largest is seen once, the others
-    again and again, each time in another order. Within a batch the groups take turns, so that halves of it have both.
+    groups: sizes of the parts that the dataset consists of, one after the other. Each group begins anew in another
+    order when it is through, the largest in the last batch, so that all batches are full. Within a batch the groups
+    take turns, so that halves of it have both.
     """
     count = max(-(-group // size) for group in groups)
     starts = [sum(groups[:place]) for place in range(len(groups))]
     streams = []
     for place, (group, start) in enumerate(zip(groups, starts, strict=True)):
         taken = min(size, group)
-        rounds = 1 if group == max(groups) else -(-count * taken // group)
+        rounds = -(-count * taken // group)
         orders = [
             torch.randperm(group, generator=_generator(seed, epoch, mix(place) ^ mix(turn))) for turn in range(rounds)
         ]
         streams.append((start + torch.cat(orders)).split(taken))
-    return [_in_turns([stream[place] for stream in streams if place < len(stream)]) for place in range(count)]
+    return [_in_turns([stream[place] for stream in streams]) for place in range(count)]
 
 
 def _in_turns(parts: Sequence[Tensor]) -> Tensor:

@@ -37,6 +37,7 @@ from .prefix import Embedding as Embedding
 from .prefix import Features as Features
 from .prefix import FrozenLayers as FrozenLayers
 from .prefix import ReuseOptions as ReuseOptions
+from .processes import Processes as Processes
 from .run_folder import MODEL_FOLDER as MODEL_FOLDER
 from .run_folder import RUN_FILE as RUN_FILE
 from .run_folder import START as START
@@ -60,6 +61,7 @@ __all__ = [
     "Objective",
     "OwnLosses",
     "Phase",
+    "Processes",
     "RUN_FILE",
     "Embedding",
     "Features",

@@ -32,7 +32,11 @@ class Objective(Protocol):
     """objective(model, batch) -> StepResult; `check` raises for a batch that it cannot use, before it is moved.
 
     One that is a module has parameters of its own, which the optimizer trains and checkpoints keep beside the model's.
+
+    needs_whole_batches: its loss is no mean over samples, so that a batch cannot be computed in parts.
     """
+
+    needs_whole_batches: bool
 
     def reads_inputs(self, training: bool) -> str | None:
         """For what it needs the batch's inputs beside calling the model with them, in words; None where it does not."""
@@ -53,6 +57,8 @@ class Supervised:
 
     mixup_alpha: parameter of the Beta distribution that the mixing share is drawn from; 0 for no mixup.
     """
+
+    needs_whole_batches = False
 
     def __init__(
         self, loss: Loss, num_outputs: int, *, options: LossOptions | None = None, mixup_alpha: float = 0.0

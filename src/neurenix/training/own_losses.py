@@ -20,6 +20,8 @@ class OwnLosses:
     reads_any: the head may look at anything of the inputs, see TaskHead.needs. check_batch: the head's own.
     """
 
+    needs_whole_batches = False
+
     def __init__(
         self,
         task: str,

@@ -130,7 +130,7 @@ class OptimizerStep:
         largest = min(progress.largest_part or longest, longest)
         self._optimizer.zero_grad(set_to_none=True)
         free_memory()
-        if largest == 1 or self._processes.count > 1:
+        if largest == 1 or self._processes.count > 1 or self._objective.needs_whole_batches:
             raise OutOfMemoryError(
                 f"memory ran out at {_place(progress)} with {largest} samples at a time on {self._device}: {shortage}. "
                 "Take a smaller batch_size with more accumulation_steps, smaller inputs, or freeze more layers."

@@ -70,7 +70,7 @@ def loader_for(
     check_types({"batch_size": batch_size, "num_workers": num_workers}, {"batch_size": int, "num_workers": int})
     own: dict[str, Any] = {}
     if isinstance(data, (DataLoader, TorchDataLoader)):
-        own, data = _opened(data, batch_size), data.dataset
+        own, data = opened(data, batch_size), data.dataset
     if use == "prediction":
         data = _pairs(data) if _task(model) == "span_answering" else many(data, model.preprocess)
     dataset = ArrayDataset(data) if isinstance(data, torch.Tensor) else as_dataset(data)
@@ -202,7 +202,7 @@ def _described(inputs: Any) -> str:
     return ", ".join(f"{name} {_described(value)}" for name, value in inputs.items())
 
 
-def _opened(loader: DataLoader | TorchDataLoader[Any], batch_size: int) -> dict[str, Any]:
+def opened(loader: DataLoader | TorchDataLoader[Any], batch_size: int) -> dict[str, Any]:
     """What a loader brings: batch size, workers, collate, and how much may go wrong."""
     if isinstance(loader, DataLoader):
         names = ("batch_size", "num_workers", "collate", "bad_limit", "timeout")

@@ -90,10 +90,10 @@ class ReusingFeed:
         view = self._loader.view(epoch)
         filling = self._first + (view - self._first) % self._views
         rows = view * len(self._loader.dataset)
-        if self._store is not None and epoch == filling and view not in self._complete:
-            for batch in self._loader.batches(epoch, start):
+        if self._store is not None and epoch == filling and view not in self._complete and start == 0:
+            for batch in self._loader.batches(epoch):
                 yield replace(batch, inputs=self._kept(batch, rows))
-            self._complete |= {view} if start == 0 else set()
+            self._complete.add(view)
             self._release()
             return
         if self._store is not None and view not in self._complete:

@@ -3,15 +3,79 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast, final
 
-from ...data import DataLoader, as_dataset, known_targets, split
+from torch import Tensor
+from torch.utils.data import DataLoader as TorchDataLoader
+
+from ...data import ArrayDataset, DataLoader, all_targets, as_dataset, known_targets, split
+from ...data.collation import Collate
 from ...errors import LabelMismatchError
-from ..loaders import Use, loader_for
+from ..loaders import Use, first_batch, loader_for, opened
+from ..one_or_many import many
 from ..tuner import Tuner
-from ._paired import PairedDomains
+from ._paired import REPORTED, SOURCE, TARGET, Domain, PairedDomains
 
 _HELD_OUT, _FEWEST = 0.1, 50  # share of the source that is held out, where it has so many samples
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How batches are read, see DataLoader."""
+
+    batch_size: int
+    num_workers: int
+    collate: Collate | None = None
+    bad_limit: float = 0.01
+    timeout: float = 60.0
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What a fit was given, opened: datasets, and how to read them, as the source's loader does, or the target's.
+
+    trained, held: parts of the labelled source, by class; few samples are both, so that risk on them flatters. None
+    without a source. reported: labelled samples of the target for the report, or None.
+    """
+
+    trained: Any
+    held: Any
+    target: Any
+    reported: Any
+    reading: Reading
+
+    @classmethod
+    def of(cls, source: Any, target: Any, reported: Any, *, batch_size: int, num_workers: int, tuner: Tuner) -> Given:
+        """Open loaders and whatever else data may be."""
+        reading: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers}
+        for data in (target, source):
+            reading |= opened(data, batch_size) if isinstance(data, (DataLoader, TorchDataLoader)) else {}
+        trained = held = None
+        if source is not None:
+            trained, held = hold_out(_plain(source), tuner.settings.seed)
+        unlabelled = _plain(target)
+        if isinstance(unlabelled, (str, Path)):  # a folder of files, of which each is a sample
+            unlabelled = many(unlabelled, tuner.model.preprocess)
+        return cls(
+            trained=trained,
+            held=held,
+            target=ArrayDataset(unlabelled) if isinstance(unlabelled, Tensor) else as_dataset(unlabelled),
+            reported=None if reported is None else as_dataset(_plain(reported)),
+            reading=Reading(**reading),
+        )
+
+
+def hold_out(source: Any, seed: int) -> tuple[Any, Any]:
+    """See Given."""
+    dataset = as_dataset(source)
+    return split(dataset, _HELD_OUT, seed) if len(dataset) >= _FEWEST else (dataset, dataset)
+
+
+def _plain(data: Any) -> Any:
+    return data.dataset if isinstance(data, (DataLoader, TorchDataLoader)) else data
 
 
 @final
@@ -19,8 +83,8 @@ _HELD_OUT, _FEWEST = 0.1, 50  # share of the source that is held out, where it h
 class DomainData:
     """training: batches of both domains. target: its samples as an evaluation sees them, in their order.
 
-    judged: held-out samples of the source and all of the target, or its labelled validation samples; None where there
-    is no source. told: whether labels of the target are among them, to report by.
+    judged: held-out samples of the source, all of the target, and what is for the report alone; None where there is no
+    source. told: whether labels of the target are among them, reports: whether there are samples for the report.
     columns: numbers that a label takes.
     """
 
@@ -28,6 +92,7 @@ class DomainData:
     target: DataLoader
     judged: DataLoader | None
     told: bool
+    reports: bool
     columns: int
 
     @property
@@ -45,51 +110,63 @@ class DomainData:
         return sum(sizes) / sizes[0]
 
 
-def hold_out(source: Any, seed: int) -> tuple[Any, Any]:
-    """(training, held-out) parts of the source, by class; few samples are both, so that risk on them flatters."""
-    dataset = as_dataset(source.dataset if isinstance(source, DataLoader) else source)
-    return split(dataset, _HELD_OUT, seed) if len(dataset) >= _FEWEST else (dataset, dataset)
-
-
 @final
 class DomainLoaders:
     """Makes the loaders of one adaptation of a tuner's model."""
 
-    def __init__(self, tuner: Tuner, batch_size: int, num_workers: int) -> None:
-        self._tuner, self._batch_size, self._num_workers = tuner, batch_size, num_workers
+    def __init__(self, tuner: Tuner, given: Given) -> None:
+        self._tuner, self._given = tuner, given
 
-    def data(self, source: Any, held: Any, target: Any, validation: Any, *, learns_source: bool) -> DomainData:
-        """source, held: parts of the labelled source, or None. validation: labelled samples of the target, or None."""
-        tuner = self._tuner
+    def check(self) -> None:
+        """Raise, before any time is spent, what the target's first batch would."""
+        first_batch(self._loader(self._given.target, "adaptation"), self._tuner.model)
+
+    def data(self, *, learns_source: bool) -> DomainData:
+        """All that one adaptation reads."""
+        given, tuner = self._given, self._tuner
         columns = 1 if tuner.task == "multi_class" else tuner.num_outputs
-        labelled = self._loader(source, "training").dataset if learns_source else None
-        both = PairedDomains(labelled, self._loader(target, "adaptation").dataset, columns=columns, told=False)
+        learned = Domain(self._loader(given.target, "adaptation").dataset, TARGET, told=False)
+        labelled = [Domain(self._loader(given.trained, "training").dataset, SOURCE, told=True)] if learns_source else []
+        both = PairedDomains(*labelled, learned, columns=columns)
         training = self._plain(both, shuffle=True, views=tuner.settings.augmented_views, groups=both.sizes)
-        shown = self._labelled(validation if validation is not None else target)
-        plain = self._plain(self._loader(target, "prediction").dataset)
+        plain = self._plain(self._loader(given.target, "prediction").dataset)
+        shown = self._labelled_target() if given.reported is None else None
         judged = None
-        if held is not None:
-            of_target, told = plain.dataset if shown is None else shown.dataset, shown is not None
-            pair = PairedDomains(self._loader(held, "evaluation").dataset, of_target, columns=columns, told=told)
-            judged = self._plain(pair)
+        if given.held is not None:
+            domains = [Domain(self._loader(given.held, "evaluation").dataset, SOURCE, told=True)]
+            domains.append(Domain(plain.dataset if shown is None else shown, TARGET, told=shown is not None))
+            if given.reported is not None:
+                domains.append(Domain(self._loader(given.reported, "evaluation").dataset, REPORTED, told=True))
+            judged = self._plain(PairedDomains(*domains, columns=columns))
         return DomainData(
             training=training,
             target=plain,
             judged=judged,
             told=shown is not None,
+            reports=given.reported is not None,
             columns=columns,
         )
 
-    def _labelled(self, target: Any) -> DataLoader | None:
+    def _labelled_target(self) -> Any:
         """The target with labels to report by; None where it has none, or others than the model knows."""
-        dataset = target.dataset if isinstance(target, DataLoader) else target
-        if known_targets(as_dataset(dataset)) is None:
+        if known_targets(self._given.target) is None:
             return None
         try:
-            return self._loader(target, "evaluation")
+            dataset = self._loader(self._given.target, "evaluation").dataset
+            self._check_range(dataset)
         except LabelMismatchError as reason:
             print(f"neurenix: the target's labels are left out of the report: {reason}")
             return None
+        return dataset
+
+    def _check_range(self, dataset: Any) -> None:
+        if self._tuner.task != "multi_class":
+            return
+        labels, classes = all_targets(dataset), self._tuner.num_outputs
+        if labels.min() < 0 or labels.max() >= classes:
+            raise LabelMismatchError(
+                f"class numbers go from {labels.min()} to {labels.max()}, and the head tells {classes} apart"
+            )
 
     def _loader(self, data: Any, use: Use) -> DataLoader:
         tuner = self._tuner
@@ -99,8 +176,8 @@ class DomainLoaders:
             use,
             num_outputs=tuner.num_outputs,
             categories=tuner.model.categories,
-            batch_size=self._batch_size,
-            num_workers=self._num_workers,
+            batch_size=self._given.reading.batch_size,
+            num_workers=self._given.reading.num_workers,
             seed=tuner.settings.seed,
         )
 
@@ -110,10 +187,9 @@ class DomainLoaders:
         """In the dataset's order unless shuffled; texts are not sorted by length."""
         return DataLoader(
             dataset,
-            self._batch_size,
             shuffle=shuffle,
-            num_workers=self._num_workers,
             seed=self._tuner.settings.seed,
             views=views,
             groups=groups,
+            **vars(self._given.reading),
         )

@@ -16,16 +16,17 @@ from ..arguments import checked_callbacks
 from ..heads._starts import last_linear
 from ..job import describe_data, describe_fit
 from ..loaders import first_batch
+from ..strategies import Plan
 from ..tuner import Tuner
 from ._data import DomainData
-from ._judge import BEFORE
+from ._judge import BEFORE, metrics_of
 from ._objective import Adaptation
 from ._paired import PairedDomains
 from ._steering import Steering
 from ._trains import frozen_beside
-from .method import Sizes, TermMethod, record_of
+from .method import Sizes, Term, TermMethod, record_of
 from .norms import NORMS
-from .selection import AdaptationMetrics, Evidence, LabelFreeChoice, SelectionGap
+from .selection import Evidence, LabelFreeChoice, SelectionGap
 
 
 @final
@@ -53,10 +54,9 @@ class TermFit:
         self._start = start
         self.objective = self._objective()
         self._judges = data.judged is not None
-        choice = LabelFreeChoice(tuner.task, first_epoch=BEFORE)
-        self._metrics = AdaptationMetrics(
-            tuner._metrics.names, tuner.task, tuner.num_outputs, criteria=choice.needed, target_labels=data.told
-        )
+        self.keeps_source = norms not in ("target", "per_domain")  # else the source is answered by strange statistics
+        choice = LabelFreeChoice(tuner.task, first_epoch=BEFORE, keeps_source=self.keeps_source)
+        self._metrics = metrics_of(tuner, data, choice)
         self._choice = choice if chooses and self._judges else None
         self.before: Evidence | None = None
         self.after: Evidence | None = None
@@ -77,6 +77,7 @@ class TermFit:
         """Adapt for so many epochs."""
         tuner, training = self.tuner, self.data.training
         optimizer = self._optimizer()
+        plan = tuner._plan(cast(PairedDomains, training.dataset).sizes[0], epochs)
         judged = [f"val_{name}" for name in ("loss", *self._metrics.names)] if self._judges else []
         own = checked_callbacks(callbacks, ["loss", *judged, "seconds"])
         choosing = [] if self._choice is None else [self._choice]
@@ -92,10 +93,10 @@ class TermFit:
             tuner.model,
             self.objective,
             optimizer,
-            freezing=self._freezing(len(training.dataset), epochs),
-            settings=tuner._loop_settings(keep=options.keeps),
+            freezing=self._freezing(plan),
+            settings=tuner._loop_settings(plan.closed_form, keep=options.keeps),
             metrics=self._metrics,
-            callbacks=[steering, *choosing, *own],
+            callbacks=[steering, *own, *choosing],
             save=tuner.save,
             history=tuner.history,
             base=tuner._base,
@@ -119,17 +120,12 @@ class TermFit:
 
     def _objective(self) -> Adaptation:
         tuner, data = self.tuner, self.data
-        model, layer = tuner.model, last_linear(tuner.model.head)
-        width = model.feature_size if layer is None else layer.in_features
         labelled = cast(PairedDomains, data.training.dataset).datasets[0] if self.method.uses_source else None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(tuner.settings.seed)
-            term = self.method.term(Sizes(features=width, outputs=tuner.num_outputs))
-            term.begin(model)
+        term = new_term(tuner, self.method)
         return Adaptation(
             cast(Supervised, tuner._objective(labelled)),
             term,
-            norms=NORMS[self.norms](model),
+            norms=NORMS[self.norms](tuner.model),
             columns=data.columns,
             offset=data.offset,
             reads=self.method.reads_inputs,
@@ -142,17 +138,36 @@ class TermFit:
         settings, rates = self.tuner.settings, self.tuner._rates(self.tuner.settings.learning_rate)
         optimizer = build_optimizer(self.tuner.model, settings.optimizer, rates, settings.weight_decay)
         own = list(self.objective.parameters())
-        if own:
-            group = {"params": own, "name": "method", "lr": rates.head, "base_lr": rates.head}
-            optimizer.add_param_group({**group, "weight_decay": settings.weight_decay})
+        for decays in (True, False):  # as build_optimizer does: not of vectors
+            chosen = [parameter for parameter in own if (parameter.ndim > 1) == decays]
+            group = {"params": chosen, "name": "method", "lr": rates.head, "base_lr": rates.head}
+            if chosen:
+                optimizer.add_param_group({**group, "weight_decay": settings.weight_decay if decays else 0.0})
         return optimizer
 
-    def _freezing(self, samples: int, epochs: int) -> FreezeSchedule:
+    def _freezing(self, plan: Plan) -> FreezeSchedule:
         """What the tuner freezes, and what the method does beyond it."""
-        schedule = self.tuner._plan(samples, epochs).freezing
+        schedule = plan.freezing
         more = frozen_beside(self.tuner.model, self.method.trains)
         phases = tuple(Phase(phase.name, (*phase.frozen, *more)) for phase in schedule.phases)
         return FreezeSchedule(phases, schedule.starts)
+
+
+def check_method(tuner: Tuner, method: TermMethod) -> None:
+    """Raise, before any time is spent, what the method has against the model."""
+    frozen_beside(tuner.model, method.trains)
+    new_term(tuner, method)
+
+
+def new_term(tuner: Tuner, method: TermMethod) -> Term:
+    """The method's term for a model as it is now, the same for the same seed."""
+    model, layer = tuner.model, last_linear(tuner.model.head)
+    width = model.feature_size if layer is None else layer.in_features
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(tuner.settings.seed)
+        term = method.term(Sizes(features=width, outputs=tuner.num_outputs))
+        term.begin(model)
+    return term
 
 
 @contextlib.contextmanager

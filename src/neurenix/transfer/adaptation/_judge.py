@@ -15,10 +15,23 @@ from ...devices import autocast, resolve_precision
 from ...nn import evaluating
 from ...training import in_fitting_parts
 from ..tuner import Tuner
+from ._data import DomainData
 from ._steering import side_by_side
 from .selection import AdaptationMetrics, Evidence, LabelFreeChoice, SelectionGap
 
 BEFORE, AFTER = -1, 0  # the candidates, as epochs
+
+
+def metrics_of(tuner: Tuner, data: DomainData, choice: LabelFreeChoice) -> AdaptationMetrics:
+    """What epochs are judged by."""
+    return AdaptationMetrics(
+        tuner.settings.metrics or [],
+        tuner.task,
+        tuner.num_outputs,
+        criteria=choice.needed,
+        target_labels=data.told,
+        reported=data.reports,
+    )
 
 
 @final
@@ -39,15 +52,15 @@ class _Model:
 class BeforeAndAfter:
     """The model of a tuner as it begins and as it ends: which is better, and what is known of both.
 
-    judged: held-out samples of the source and those of the target. told: whether the target's labels are among them.
+    data: with samples to judge by. keeps_source: see LabelFreeChoice.
     """
 
-    def __init__(self, tuner: Tuner, judged: DataLoader, told: bool, chooses: bool) -> None:
-        self._tuner, self._judged, self._chooses = tuner, judged, chooses
-        self._choice = LabelFreeChoice(tuner.task, first_epoch=BEFORE)
-        self._metrics = AdaptationMetrics(
-            tuner._metrics.names, tuner.task, tuner.num_outputs, criteria=self._choice.needed, target_labels=told
-        )
+    def __init__(self, tuner: Tuner, data: DomainData, chooses: bool, *, keeps_source: bool) -> None:
+        assert data.judged is not None
+        self._tuner, self._judged, self._chooses = tuner, data.judged, chooses
+        self.keeps_source = keeps_source
+        self._choice = LabelFreeChoice(tuner.task, first_epoch=BEFORE, keeps_source=keeps_source)
+        self._metrics = metrics_of(tuner, data, self._choice)
         self._choice.attach(cast(Run, _Model(tuner)))
         self._scores: dict[int, Mapping[str, Any]] = {}
         self.before = self._look(BEFORE)
@@ -95,6 +108,8 @@ def seen(tuner: Tuner, loader: DataLoader) -> tuple[Tensor, Tensor]:
     answers, targets = [], []
     with evaluating(model), autocast(device, resolve_precision(tuner.settings.precision, device)):
         for batch in loader.batches(0):
-            answers += in_fitting_parts(batch.to(device), lambda part: side_by_side(model, part))
+            answers += [
+                part.cpu() for part in in_fitting_parts(batch.to(device), lambda part: side_by_side(model, part))
+            ]
             targets.append(cast(Tensor, batch.targets))
-    return torch.cat(answers).cpu(), torch.cat(targets)
+    return torch.cat(answers), torch.cat(targets)

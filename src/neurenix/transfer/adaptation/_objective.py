@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any, final
 
 import torch
@@ -30,6 +30,8 @@ class Adaptation(nn.Module):
     progress: share of the steps that are done; set before each.
     """
 
+    needs_whole_batches = True
+
     def __init__(
         self,
         task: Supervised,
@@ -54,21 +56,13 @@ class Adaptation(nn.Module):
 
     def check(self, batch: Batch) -> None:
         """Labels of the source's samples must be ones that the head can answer."""
-        if self._is_paired(batch):
-            chosen = self._of_source(batch)
-            batch = replace(
-                batch,
-                inputs=rows(batch.inputs, chosen),
-                indices=batch.indices[chosen],
-                targets=self._labels(batch, chosen),
-            )
-        if len(batch):
-            self.task.check(batch)
+        source = self._of_source(batch)
+        if bool(source.any()):
+            labels = self._labels(batch, source)
+            self.task.check(Batch(labels, labels, batch.indices[source]))  # which looks at targets alone
 
     def forward(self, model: nn.Module, batch: Batch) -> StepResult:
         """Losses of a step, or what evaluation needs."""
-        if not self._is_paired(batch):
-            return self.task(model, batch)
         source = self._of_source(batch)
         if not model.training:
             return self._evaluated(model, batch, source)
@@ -78,9 +72,11 @@ class Adaptation(nn.Module):
             source=self._side(batch, source, features, outputs, labels),
             target=self._side(batch, ~source, features, outputs, None),
             progress=self.progress,
-            ask=lambda inputs: ask(model, inputs),
+            ask=_as_now(outputs.device.type, lambda inputs: ask(model, inputs)),
+            compare=self.task.compare,
         )
-        parts = self.term(step)
+        with torch.autocast(outputs.device.type, enabled=False):  # distances of large vectors need all their digits
+            parts = self.term(step)
         _check_moves(parts, features, outputs)
         if self._uses_source and len(step.source):
             parts = {"source": self._supervised(step.source), **parts}
@@ -109,11 +105,6 @@ class Adaptation(nn.Module):
             places=places if labels is not None else places - self._offset,
         )
 
-    def _is_paired(self, batch: Batch) -> bool:
-        """Validation data of the user's own have labels alone."""
-        targets = batch.targets
-        return isinstance(targets, Tensor) and targets.ndim == 2 and targets.shape[1] == self._columns + 1
-
     def _of_source(self, batch: Batch) -> Tensor:
         assert isinstance(batch.targets, Tensor)
         return batch.targets[:, 0] == SOURCE
@@ -124,6 +115,19 @@ class Adaptation(nn.Module):
         if self.task.loss.task == "multi_class":
             return labels.squeeze(1).long()
         return labels.squeeze(1) if self._columns == 1 else labels
+
+
+def _as_now(
+    device: str, question: Callable[[Inputs], tuple[Tensor, Tensor]]
+) -> Callable[[Inputs], tuple[Tensor, Tensor]]:
+    """The question asked in the precision that there is now, wherever it is asked."""
+    enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+
+    def asked(inputs: Inputs) -> tuple[Tensor, Tensor]:
+        with torch.autocast(device, dtype=dtype, enabled=enabled):
+            return question(inputs)
+
+    return asked
 
 
 def ask(model: Any, inputs: Inputs) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
@@ -10,51 +11,46 @@ import torch
 from torch import Tensor
 
 from ...data import Dataset, innermost, known_targets, sample_name
-from ...data._dataset import is_in_memory, known_lengths
+from ...data._dataset import OnBad, check_on_bad, is_in_memory, known_lengths
 from ...data.preparation import pair
+from ...errors import ConfigurationError, LabelMismatchError
 
-SOURCE, TARGET = 0.0, 1.0
+SOURCE, TARGET, REPORTED = 0.0, 1.0, 3.0  # as selection.AdaptationMetrics has them
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A prepared dataset and what it is: SOURCE, TARGET or REPORTED. told: whether its labels are given, else NaN."""
+
+    dataset: Any
+    code: float
+    told: bool
 
 
 @final
 class PairedDomains(Dataset):
-    """The samples of `source`, then those of `target`; a target is [domain, label, …], float32.
+    """The samples of several domains, one after the other; a target is [domain, label, …], float32.
 
-    source, target: prepared datasets, or None for none of them. columns: numbers that a label takes.
-    told: whether labels of the target are given too, for reports that compare with them; else they are NaN.
+    columns: numbers that a label takes.
     """
 
-    def __init__(self, source: Any, target: Any, *, columns: int, told: bool) -> None:
-        self.datasets = tuple(dataset for dataset in (source, target) if dataset is not None)
-        self._domains = [domain for domain, dataset in ((SOURCE, source), (TARGET, target)) if dataset is not None]
-        self._columns, self._told = columns, told
+    def __init__(self, *domains: Domain, columns: int) -> None:
+        self._domains, self._columns = domains, columns
+        self.datasets = tuple(domain.dataset for domain in domains)
         self.sizes = tuple(len(dataset) for dataset in self.datasets)
         self.classes: list[str] = []
-        self.on_bad = innermost(self.datasets[0], "on_bad", "raise")
+        self.on_bad = _what_to_do_with_bad(self.datasets)
         self.in_memory = all(is_in_memory(dataset) for dataset in self.datasets)
 
     @property
     def targets(self) -> np.ndarray | None:
         """(n, 1 + columns), where the datasets know their labels without reading inputs."""
-        parts = [
-            _known(dataset, domain, self._columns, self._gives_labels(domain))
-            for dataset, domain in zip(self.datasets, self._domains, strict=True)
-        ]
-        return (
-            None
-            if any(part is None for part in parts)
-            else np.concatenate([part for part in parts if part is not None])
-        )
+        return _joined([self._known(domain) for domain in self._domains])
 
     @property
     def lengths(self) -> np.ndarray | None:
-        """(n,) tokens or milliseconds, where both know them."""
-        parts = [known_lengths(dataset) for dataset in self.datasets]
-        return (
-            None
-            if any(part is None for part in parts)
-            else np.concatenate([part for part in parts if part is not None])
-        )
+        """(n,) tokens or milliseconds, where all know them."""
+        return _joined([known_lengths(dataset) for dataset in self.datasets])
 
     @property
     def collate(self) -> Callable[[list[Any]], tuple[Any, Any]] | None:
@@ -66,33 +62,56 @@ class PairedDomains(Dataset):
         return sum(self.sizes)
 
     def __getitem__(self, index: int) -> tuple[Any, Tensor]:
-        part, place = self._found(index)
-        raw, label = pair(self.datasets[part][place])
+        domain, place = self._found(index)
+        raw, label = pair(domain.dataset[place])
         row = torch.full((1 + self._columns,), float("nan"))
-        row[0] = self._domains[part]
-        if label is not None and self._gives_labels(self._domains[part]):
-            row[1:] = torch.as_tensor(label, dtype=torch.float32)
+        row[0] = domain.code
+        if label is not None and domain.told:
+            row[1:] = self._checked(torch.as_tensor(label, dtype=torch.float32), index)
         return raw, row
 
     def sample_name(self, index: int) -> str:
         """The name that the sample has in its dataset."""
-        part, place = self._found(index)
-        return sample_name(self.datasets[part], place)
+        domain, place = self._found(index)
+        return sample_name(domain.dataset, place)
 
-    def _gives_labels(self, domain: float) -> bool:
-        return domain == SOURCE or self._told
+    def _found(self, index: int) -> tuple[Domain, int]:
+        for domain, size in zip(self._domains, self.sizes, strict=True):
+            if index < size:
+                return domain, index
+            index -= size
+        raise IndexError(f"there are {len(self)} samples")
 
-    def _found(self, index: int) -> tuple[int, int]:
-        first = self.sizes[0]
-        return (0, index) if index < first else (1, index - first)
+    def _known(self, domain: Domain) -> np.ndarray | None:
+        rows = np.full((len(domain.dataset), 1 + self._columns), np.nan, dtype=np.float32)
+        rows[:, 0] = domain.code
+        if domain.told:
+            labels = known_targets(domain.dataset)
+            if labels is None:
+                return None
+            rows[:, 1:] = np.asarray(labels, dtype=np.float32).reshape(len(domain.dataset), -1)
+        return rows
+
+    def _checked(self, label: Tensor, index: int) -> Tensor:
+        if label.numel() != self._columns:
+            raise LabelMismatchError(
+                f"{self.sample_name(index)} has a label of {label.numel()} numbers, and the head's loss takes "
+                f"{self._columns}; give as many."
+            )
+        return label.reshape(-1)
 
 
-def _known(dataset: Any, domain: float, columns: int, told: bool) -> np.ndarray | None:
-    rows = np.full((len(dataset), 1 + columns), np.nan, dtype=np.float32)
-    rows[:, 0] = domain
-    if told:
-        labels = known_targets(dataset)
-        if labels is None:
-            return None
-        rows[:, 1:] = np.asarray(labels, dtype=np.float32).reshape(len(dataset), columns)
-    return rows
+def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if len(known) == len(parts) else None
+
+
+def _what_to_do_with_bad(datasets: Sequence[Any]) -> OnBad:
+    """What the datasets say that can have unreadable samples; raises ConfigurationError where they disagree."""
+    said = {innermost(dataset, "on_bad", "raise") for dataset in datasets if not is_in_memory(dataset)}
+    if len(said) > 1:
+        raise ConfigurationError(
+            "source and target are read in the same batches, and one has on_bad='skip', the other on_bad='raise'; give "
+            "both the same."
+        )
+    return check_on_bad(next(iter(said), "raise"))

@@ -14,6 +14,8 @@ from .verdict import Verdict, judge_adaptation
 class Judged(Protocol):
     """An adaptation that has ended."""
 
+    keeps_source: bool  # whether it is to be judged by the source too
+
     @property
     def chosen_epoch(self) -> int | None:
         """See AdaptationReport."""
@@ -97,4 +99,4 @@ def _verdict(judged: Judged) -> Verdict | None:
     before, after = judged.before, judged.after
     if before is None or after is None or before.task != "multi_class" or not before.is_finite:
         return None
-    return judge_adaptation(before, after)
+    return judge_adaptation(before, after, keeps_source=judged.keeps_source)

@@ -44,11 +44,10 @@ class Steering(Callback):
         """The model has moved."""
         self._objective.term.end_step(self._loop.model)
 
-    def _look(self) -> tuple[Tensor, Tensor]:
+    def _look(self) -> tuple[Tensor, Tensor, Tensor]:
         answers, places = self._loop.ask(self._target, side_by_side)
-        answers = answers[places.argsort()]
         outputs = self._objective.outputs
-        return answers[:, outputs:], answers[:, :outputs]
+        return answers[:, outputs:], answers[:, :outputs], places
 
 
 def side_by_side(model: nn.Module, batch: Batch) -> Tensor:

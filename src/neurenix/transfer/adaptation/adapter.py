@@ -16,19 +16,21 @@ from torch import Tensor, nn
 
 from ...callbacks._base import Callback
 from ...devices import Precision
-from ...errors import ConfigurationError, NegativeTransferWarning
+from ...errors import ConfigurationError, NegativeTransferWarning, ResumeError
 from ...models import PretrainedModel
-from ...training import History, RunOptions
+from ...training import RUN_FILE, History, Processes, RunOptions
 from ..arguments import check_types
 from ..finetune import Finetuner
 from ..heads._choice import HeadChoice
+from ..heads._kind import OWN
 from ..tuner import Tuner
 from ._choice import MethodChoice, chosen_method
-from ._data import DomainLoaders, hold_out
-from ._fit import TermFit
+from ._data import DomainData, DomainLoaders, Given
+from ._fit import TermFit, check_method
 from ._judge import BEFORE
 from ._report import AdaptationReport
 from ._ways import Way, adapted
+from .gradual import GradualSelfTraining
 from .method import TermMethod
 from .norms import NORMS
 
@@ -38,6 +40,8 @@ _OWN = ("self", "model", "method", "norms", "chooses")  # arguments that are no 
 @final
 class DomainAdapter:
     """Adapt a model to a target domain without labels, from a source domain with labels.
+
+    A tenth of the source is held out to judge epochs by, and is never trained on; of fewer than 50 samples none is.
 
     A fit trains the model on the source first, then adapts it: the loss of the source's labels goes on, and a method
     adds what makes source and target alike, or what the target's own samples teach. `model` is the adapted model.
@@ -52,8 +56,9 @@ class DomainAdapter:
             "target", whose statistics then stay, or "per_domain", with scales and shifts of its own for each.
         chooses: end with the epoch that criteria without target labels choose, which may be the model from before the
             adaptation; else with the last epoch.
-        head_hidden_sizes: widths of hidden layers in the new head. What enters its last layer is what methods bring
-            together, so that with frozen layers below there has to be one.
+        head_hidden_sizes: widths of hidden layers in the new head; None is (256,), and none for a head= of one's own or
+            strategy="lp_ft". What enters the head's last layer is what methods bring together, so that with frozen
+            layers below there has to be one.
 
     Raises:
         UnknownNameError: a method, policy or another name does not exist.
@@ -69,7 +74,7 @@ class DomainAdapter:
         chooses: bool = True,
         freeze_layers: Sequence[str] = (),
         dropout_rate: float = 0.0,
-        head_hidden_sizes: Sequence[int] = (256,),
+        head_hidden_sizes: Sequence[int] | None = None,
         head_activation: str = "relu",
         head: HeadChoice = None,
         learning_rate: float | None = None,
@@ -100,6 +105,7 @@ class DomainAdapter:
         self.chooses = chooses
         self.report: AdaptationReport | None = None
         self._source_only: dict[str, Tensor] = {}
+        self._is_trained = bool(self.tuner.history)
         self._check_task()
 
     @property
@@ -155,25 +161,25 @@ class DomainAdapter:
             run=run, resume=resume, checkpoint_every=checkpoint_every, strict=strict, on_save_error=on_save_error
         )
         check_types({"epochs": epochs, "source_epochs": source_epochs}, {"epochs": int, "source_epochs": int | None})
-        trains = isinstance(self.method, TermMethod)
-        uses_source = not isinstance(self.method, TermMethod) or self.method.uses_source
-        before = source_epochs if source_epochs is not None else 0 if self.history else max(1, epochs // 2)
-        self._check_source(source, uses_source, before)
-        trained, held = (None, None) if source is None else hold_out(source, self.tuner.settings.seed)
-        if before:
-            self._fit_source(trained, batch_size, before, num_workers, options)
-        loaders = DomainLoaders(self.tuner, batch_size, num_workers)
-        data = loaders.data(trained, held, target, val_dataset, learns_source=trains and uses_source)
-        start = copy.deepcopy(self.model.state_dict())
+        _check_there(options)
+        before = source_epochs if source_epochs is not None else 0 if self._is_trained else max(1, epochs // 2)
+        self._check_call(source, before, callbacks, intermediate, pool)
+        if source is not None:
+            self.tuner._build_missing_head(source)
+        given = Given.of(source, target, val_dataset, batch_size=batch_size, num_workers=num_workers, tuner=self.tuner)
+        loaders = DomainLoaders(self.tuner, given)
+        loaders.check()
         if isinstance(self.method, TermMethod):
-            fit = TermFit(self.tuner, self.method, data, norms=self.norms, chooses=self.chooses, start=start)
-            fit.run(epochs, callbacks, _part(options, "adaptation"))
-            self.report = AdaptationReport.of(fit)
-        else:
-            way = Way(source=trained, target=target, intermediate=intermediate, pool=pool, data=data)
-            self.report = AdaptationReport.of(adapted(self.tuner, self.method, way, chooses=self.chooses))
+            check_method(self.tuner, self.method)
+        if before:
+            self._fit_source(given, before, options)
+        self._is_trained = True
+        trains = isinstance(self.method, TermMethod)
+        data = loaders.data(learns_source=trains and self.method.uses_source)
+        self.report, self._source_only = None, copy.deepcopy(self.model.state_dict())
+        self._adapt(data, given, epochs, callbacks, options, intermediate, pool)
         now = self.model.state_dict()
-        self._source_only = {name: tensor for name, tensor in start.items() if not torch.equal(tensor, now[name])}
+        self._source_only = {name: part for name, part in self._source_only.items() if not torch.equal(part, now[name])}
         self._tell()
         return self.history
 
@@ -182,10 +188,10 @@ class DomainAdapter:
 
         Raises ConfigurationError where there was none.
         """
-        if self.report is None:
-            raise ConfigurationError("nothing was adapted yet: fit(source, target) does it.")
+        if not self._source_only:
+            raise ConfigurationError("there is nothing to go back to: fit(source, target) adapts the model.")
         self.model.load_state_dict(self._source_only, strict=False)
-        self._source_only = {}
+        self.report, self._source_only = None, {}
 
     # --- use ---------------------------------------------------------------------------------------------------
 
@@ -207,23 +213,45 @@ class DomainAdapter:
 
     # --- parts -------------------------------------------------------------------------------------------------
 
-    def _fit_source(self, source: Any, batch_size: int, epochs: int, num_workers: int, options: RunOptions) -> None:
+    def _fit_source(self, given: Given, epochs: int, options: RunOptions) -> None:
         own = _part(options, "source")
         self.tuner.fit(
-            source,
-            batch_size=batch_size,
+            given.trained,
+            batch_size=given.reading.batch_size,
             epochs=epochs,
-            num_workers=num_workers,
+            num_workers=given.reading.num_workers,
             run=own.run,
-            resume=own.resume if own.resume is False else None,  # it may have ended before the process did
+            resume=own.resume,
             checkpoint_every=own.checkpoint_every,
             strict=own.strict,
             on_save_error=own.on_save_error,
         )
 
+    def _adapt(
+        self,
+        data: DomainData,
+        given: Given,
+        epochs: int,
+        callbacks: Sequence[Callback] | Callback,
+        options: RunOptions,
+        intermediate: Sequence[Any],
+        pool: Any,
+    ) -> None:
+        if isinstance(self.method, TermMethod):
+            fit = TermFit(
+                self.tuner, self.method, data, norms=self.norms, chooses=self.chooses, start=self._source_only
+            )
+            fit.run(epochs, callbacks, _part(options, "adaptation"))
+            self.report = AdaptationReport.of(fit)
+            return
+        way = Way(given=given, intermediate=intermediate, pool=pool, data=data)
+        judged = adapted(self.tuner, self.method, way, chooses=self.chooses)
+        self.report = None if judged is None else AdaptationReport.of(judged)
+
     def _tell(self) -> None:
         report = self.report
-        assert report is not None
+        if report is None:
+            return
         print(f"neurenix: {report}")
         if report.verdict is not None and report.verdict.hurts and report.chosen_epoch != BEFORE:
             warnings.warn(
@@ -238,22 +266,46 @@ class DomainAdapter:
                 f"the method {type(self.method).__name__} adapts {', '.join(self.method.tasks)}, and this model does "
                 f"{self.tuner.task}; list_adaptation_methods() tells what each can do."
             )
-        if getattr(self.tuner.settings, "mixup_alpha", 0.0):
+        if self.tuner.settings.loss == OWN:
+            raise ConfigurationError(
+                "this head brings losses of its own, which methods of adaptation cannot add to; take one that is "
+                "trained by a loss of loss=, heads.Linear or heads.Regression say."
+            )
+        if self.tuner.settings.mixup_alpha:
             raise ConfigurationError("mixup_alpha mixes samples, whose domains are to be told apart; leave it at 0.")
 
-    def _check_source(self, source: Any, uses_source: bool, before: int) -> None:
-        if source is not None or not (uses_source or before):
-            return
-        need = "learns from labelled samples of the source too; give them"
-        if not uses_source:
-            need = "starts from a trained model; fit it on a source first, or give source_epochs=0"
-        raise ConfigurationError(f"source=None, and {type(self.method).__name__} {need}.")
+    def _check_call(self, source: Any, before: int, callbacks: Any, intermediate: Sequence[Any], pool: Any) -> None:
+        """Raise ConfigurationError for arguments that this method would ignore, or lacks."""
+        name = type(self.method).__name__
+        if Processes(next(self.model.parameters()).device).count > 1:
+            raise ConfigurationError("an adaptation runs in one process; start one alone.")
+        if source is None and (self.method.uses_source or before):
+            need = "learns from labelled samples of the source too; give them"
+            if not self.method.uses_source:
+                need = "starts from a trained model; fit it on a source first, or give source_epochs=0"
+            raise ConfigurationError(f"source=None, and {name} {need}.")
+        if (len(intermediate) or pool is not None) and not isinstance(self.method, GradualSelfTraining):
+            raise ConfigurationError(f"intermediate and pool are for method='gradual', and {name} goes in one step.")
+        has_callbacks = isinstance(callbacks, Callback) or len(callbacks) > 0
+        if not isinstance(self.method, TermMethod) and has_callbacks:
+            raise ConfigurationError(f"callbacks are told of epochs, and {name} has none of its own; leave them out.")
+
+
+def source_tuner(model: nn.Module, tail: Mapping[str, Any]) -> Finetuner:
+    """What trains a model on the source. tail: DomainAdapter's arguments that are a tuner's, or some of them."""
+    hidden = tail.get("head_hidden_sizes")
+    if hidden is None:
+        takes_some = (
+            tail.get("head") is None and tail.get("num_classes") is not None and tail.get("strategy") != "lp_ft"
+        )
+        hidden = (256,) if takes_some else ()
+    return Finetuner(model, **{**tail, "head_hidden_sizes": hidden})
 
 
 def _tuner(model: nn.Module | Tuner, tail: Mapping[str, Any]) -> Tuner:
-    """The tuner that was given, copied, or a Finetuner of a model."""
+    """The tuner that was given, copied, or one of a model."""
     if not isinstance(model, Tuner):
-        return Finetuner(model, **tail)
+        return source_tuner(model, tail)
     defaults = inspect.signature(DomainAdapter).parameters
     changed = [name for name, value in tail.items() if value != defaults[name].default]
     if changed:
@@ -265,7 +317,18 @@ def _tuner(model: nn.Module | Tuner, tail: Mapping[str, Any]) -> Tuner:
 
 
 def _part(options: RunOptions, name: str) -> RunOptions:
-    """The same for a folder within the run's."""
-    run = options.run if options.run is None or options.run is False else Path(options.run) / name
-    resume = Path(options.resume) / name if isinstance(options.resume, (str, Path)) else options.resume
-    return replace(options, run=run, resume=resume)
+    """The same for a folder within the run's. One that is demanded has been looked for: either part may be begun."""
+    root = options.resume if isinstance(options.resume, (str, Path)) else options.run
+    run = root if root is None or root is False else Path(root) / name
+    return replace(options, run=run, resume=False if options.resume is False else None)
+
+
+def _check_there(options: RunOptions) -> None:
+    """Raise ResumeError where a run is demanded and neither of its parts was begun."""
+    root = options.resume if isinstance(options.resume, (str, Path)) else options.run
+    if not options.resume:
+        return
+    if not isinstance(root, (str, Path)):
+        raise ResumeError("resume=True goes on in a folder; name it with run=….")
+    if not any((Path(root) / part / RUN_FILE).is_file() for part in ("source", "adaptation")):
+        raise ResumeError(f"there is no adaptation to resume in {root}; leave resume out to begin one.")

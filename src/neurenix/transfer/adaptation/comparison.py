@@ -16,10 +16,10 @@ from ...errors import ConfigurationError, NeurenixError
 from ...metrics import TaskKind
 from ..arguments import check_types
 from ._choice import MethodChoice, chosen_method
-from ._data import hold_out
-from .adapter import DomainAdapter
+from ._data import Given
+from .adapter import DomainAdapter, source_tuner
 from .method import METHODS
-from .selection import LabelFreeChooser, guards_for
+from .selection import CRITERIA, LabelFreeChooser, guards_for
 from .selection.choice import DEFAULT_CRITERIA
 
 SOURCE_ONLY = "source only"
@@ -95,25 +95,25 @@ def compare_adaptations(
     """
     check_types({"seeds": seeds, "epochs": epochs}, {"seeds": Sequence[int], "epochs": int})
     chosen = _chosen(methods)
+    if not seeds:
+        raise ConfigurationError("seeds is empty; give at least one.")
     trial = _Trial(source, target, val_dataset, epochs, batch_size, num_workers)
     left_out: dict[str, str] = {}
+    own = {name: value for name, value in (settings or {}).items() if name in ("norms", "chooses")}
+    tail = {name: value for name, value in (settings or {}).items() if name not in own}
     for seed in seeds:
-        given = {**(settings or {}), "seed": seed}
-        start = DomainAdapter(model, method=next(iter(chosen.values())), **given)
-        trained, _ = hold_out(source, seed)
-        start.tuner.fit(
-            trained, None, batch_size, source_epochs or max(1, epochs // 2), num_workers=num_workers, run=False
-        )
-        own = {name: value for name, value in given.items() if name in ("norms", "chooses")}
-        for name, method in chosen.items():
-            if name in left_out:
-                continue
+        start = source_tuner(model, {**tail, "seed": seed})
+        given = Given.of(source, target, None, batch_size=batch_size, num_workers=num_workers, tuner=start)
+        before = max(1, epochs // 2) if source_epochs is None else source_epochs
+        if before:
+            start.fit(given.trained, None, batch_size, before, num_workers=num_workers, run=False)
+        for name in [name for name in chosen if name not in left_out]:
             try:
-                trial.run(name, DomainAdapter(start.tuner, method=method, **own))
+                trial.run(name, seed, DomainAdapter(start, method=chosen[name], **own))
             except NeurenixError as error:
                 left_out[name] = str(error)
                 trial.forget(name)
-    return trial.compared(start.tuner.task, left_out)
+    return trial.compared(start.task, left_out)
 
 
 @final
@@ -125,9 +125,9 @@ class _Trial:
     ) -> None:
         self._data = (source, target, validation, batch_size, epochs, 0)
         self._workers = num_workers
-        self._runs: dict[str, list[dict[str, Any]]] = {}
+        self._runs: dict[str, dict[int, dict[str, Any]]] = {}
 
-    def run(self, name: str, adapter: DomainAdapter) -> None:
+    def run(self, name: str, seed: int, adapter: DomainAdapter) -> None:
         """One method, one seed."""
         begun = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="neurenix-adaptations-") as folder:
@@ -135,8 +135,8 @@ class _Trial:
         report, seconds = adapter.report, time.perf_counter() - begun
         assert report is not None
         best = None if report.gap is None else report.gap.oracle
-        self._runs.setdefault(SOURCE_ONLY, []).append({"scores": report.source_only, "seconds": 0.0, "best": None})
-        self._runs.setdefault(name, []).append({"scores": report.scores, "seconds": seconds, "best": best})
+        self._runs.setdefault(SOURCE_ONLY, {})[seed] = {"scores": report.source_only, "seconds": 0.0, "best": None}
+        self._runs.setdefault(name, {})[seed] = {"scores": report.scores, "seconds": seconds, "best": best}
 
     def forget(self, name: str) -> None:
         """A method that cannot be tried."""
@@ -148,12 +148,10 @@ class _Trial:
             raise ConfigurationError(
                 f"none of {', '.join(left_out)} could be tried; {next(iter(left_out.values()), 'give some methods')}"
             )
-        scores = self._runs[SOURCE_ONLY][0]["scores"]
-        metric = next(
-            name for name in scores if name.startswith("source_") and name not in ("source_error", "source_risk")
-        )
+        first = next(iter(self._runs[SOURCE_ONLY].values()))["scores"]
+        metric = next(name for name in first if name.startswith("source_") and name not in CRITERIA)
         metric = metric.removeprefix("source_")
-        rows = tuple(_row(name, runs, metric) for name, runs in self._runs.items())
+        rows = tuple(_row(name, list(runs.values()), metric) for name, runs in self._runs.items())
         chooser = LabelFreeChooser[AdaptedRow](DEFAULT_CRITERIA[task], guards_for(task), len(rows))
         for row in rows:
             chooser.add(row.scores, lambda row=row: row)  # type: ignore[misc]
@@ -175,7 +173,7 @@ def _row(name: str, runs: Sequence[Mapping[str, Any]], metric: str) -> AdaptedRo
         spread=statistics.stdev(values) if len(values) > 1 else None,
         best=statistics.mean(bests) if bests else None,
         seconds=statistics.median(run["seconds"] for run in runs),
-        scores={key: mean(key) for key in runs[0]["scores"] if not key.startswith("target_")},
+        scores={key: mean(key) for key in runs[0]["scores"] if key in CRITERIA},
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ...metrics import TaskKind
 from ...models import PretrainedModel
@@ -17,6 +18,7 @@ from .. import flat_record
 from ..flat_record import FlatRecord, Record
 
 Inputs = Tensor | Mapping[str, Tensor]
+Look = Callable[[], tuple[Tensor, Tensor, Tensor]]  # features (m, d), outputs (m, k), places in the dataset (m,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +54,14 @@ class DomainStep:
 
     progress: share of the adaptation's steps that are done, in [0, 1).
     ask: inputs -> (features (n, d), outputs (n, k)), another forward pass of the model in training.
+    compare: (outputs, targets) -> the task's loss (), with its class weights and smoothing.
     """
 
     source: Side
     target: Side
     progress: float
     ask: Callable[[Inputs], tuple[Tensor, Tensor]]
+    compare: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy
 
 
 class Term(nn.Module, abc.ABC):
@@ -80,8 +84,8 @@ class Term(nn.Module, abc.ABC):
     def begin(self, model: PretrainedModel) -> None:
         """Before the first step, with the model as it is then; where a run goes on, its state is put back after it."""
 
-    def begin_epoch(self, epoch: int, look: Callable[[], tuple[Tensor, Tensor]]) -> None:
-        """Before each epoch. look: asks the model for (features, outputs) of all target samples, in their order."""
+    def begin_epoch(self, epoch: int, look: Look) -> None:
+        """Before each epoch. look: asks the model for (features, outputs, places) of all target samples."""
 
     def end_step(self, model: PretrainedModel) -> None:
         """After each step of the optimizer."""
@@ -92,10 +96,12 @@ class AdaptationMethod(FlatRecord, abc.ABC):
     """A method and its settings; a subclass is registered with @METHODS.register(name).
 
     family: adversarial, alignment, self_supervised, self_training, source_free, test_time, gradual or classical.
-    tasks: what it can be asked to adapt.
+    uses_source: False for methods that adapt a trained model on target samples alone. tasks: what it can be asked to
+    adapt.
     """
 
     family: ClassVar[str]
+    uses_source: ClassVar[bool] = True
     tasks: ClassVar[tuple[TaskKind, ...]] = ("multi_class",)
 
 
@@ -105,13 +111,11 @@ class TermMethod(AdaptationMethod):
 
     reads_inputs: why it needs the samples themselves, so that they cannot be replaced by what frozen layers give; None
         where features and outputs are all that it looks at.
-    uses_source: False for methods that adapt a trained model on target samples alone.
     trains: what of the model learns: "all" that the strategy lets, "body" without the head's last layer, or "norms",
         the scales and shifts of its normalisation layers.
     """
 
     reads_inputs: ClassVar[str | None] = None
-    uses_source: ClassVar[bool] = True
     trains: ClassVar[str] = "all"
 
     @abc.abstractmethod

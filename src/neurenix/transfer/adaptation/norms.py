@@ -80,7 +80,7 @@ class Source(_Apart):
     """Each domain by its own batch; the running statistics, which predictions use, are the source's."""
 
     def _prepared(self, domain: str) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext() if domain == "source" else _kept_statistics(self._layers)
+        return contextlib.nullcontext() if domain == "source" else kept_statistics(self._layers)
 
 
 @NORMS.register("target")
@@ -92,7 +92,7 @@ class Target(_Apart):
     """
 
     def _prepared(self, domain: str) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext() if domain == "target" else _kept_statistics(self._layers)
+        return contextlib.nullcontext() if domain == "target" else kept_statistics(self._layers)
 
 
 @NORMS.register("per_domain", "domain_specific")
@@ -131,7 +131,7 @@ def _swap(pairs: Sequence[tuple[nn.Module, nn.Module]]) -> None:
 
 
 @contextlib.contextmanager
-def _kept_statistics(layers: Sequence[nn.Module]) -> Iterator[None]:
+def kept_statistics(layers: Sequence[nn.Module]) -> Iterator[None]:
     """Running statistics of batch norms that are trained are after the block what they were before it."""
     before = [(buffer, buffer.clone()) for layer in layers if layer.training for buffer in layer.buffers()]
     try:

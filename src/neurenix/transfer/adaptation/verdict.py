@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
@@ -14,6 +15,7 @@ from .selection import CRITERIA, Evidence
 from .selection.expected_shares import expected_shares
 
 _MOST = 2000
+_FOLDS = 5  # of the proxy A-distance, which needs as many samples of each domain
 # Of a logistic regression over 176 adaptations of blobs by DANN, in units of label shift (docs/log.md).
 _TORN, _CLUSTERING, _LIMIT = 1.5, 1.2, 0.35
 _LOST_SOURCE, _KEPT_CLASSES = 0.05, 0.5  # as in selection/guards.py
@@ -43,8 +45,11 @@ class Verdict:
         return self.sentence
 
 
-def judge_adaptation(before: Evidence, after: Evidence) -> Verdict:
+def judge_adaptation(before: Evidence, after: Evidence, *, keeps_source: bool = True) -> Verdict:
     """Compare the source's model with the adapted one, both on the same samples in the same order.
+
+    keeps_source: a model that unlearned the source is harmed; False for one that normalises by the target's statistics,
+    to which the source is the stranger.
 
     At most 2,000 samples of each domain are looked at. It was measured on adaptations by DANN of which it is known
     whether they helped, and misses harm that comes without label shift: see docs/log.md.
@@ -60,7 +65,7 @@ def judge_adaptation(before: Evidence, after: Evidence) -> Verdict:
             hurts=True, evidence={}, sentence="Adapting hurts: the adapted model's answers are NaN or infinite."
         )
     evidence = _gathered(first, second)
-    reasons = _reasons(evidence)
+    reasons = _reasons(evidence, keeps_source)
     return Verdict(hurts=bool(reasons), evidence=evidence, sentence=_sentence(reasons, evidence))
 
 
@@ -79,15 +84,22 @@ def _gathered(before: Evidence, after: Evidence) -> dict[str, float]:
     for name, side in (("before", before), ("after", after)):
         known = Evidence(**{**vars(side), "expected_shares": expected})
         found |= {f"{criterion}_{name}": CRITERIA[criterion]().score(known) for criterion in _CRITERIA}
-        found[f"distance_{name}"] = proxy_distance(side.source_features, side.target_features)
+        found[f"distance_{name}"] = _distance(side)
     found["clustering"] = found["class_ami_after"] - found["class_ami_before"]
     found["risk"] = found["label_shift"] + _TORN * found["torn"] - _CLUSTERING * found["clustering"]
     return found
 
 
-def _reasons(found: Mapping[str, float]) -> list[str]:
+def _distance(side: Evidence) -> float:
+    """NaN where a domain has too few samples for it."""
+    if min(len(side.source_features), len(side.target_features)) < _FOLDS:
+        return math.nan
+    return proxy_distance(side.source_features, side.target_features)
+
+
+def _reasons(found: Mapping[str, float], keeps_source: bool) -> list[str]:
     reasons = []
-    if found["source_error_after"] > found["source_error_before"] + _LOST_SOURCE:
+    if keeps_source and found["source_error_after"] > found["source_error_before"] + _LOST_SOURCE:
         reasons.append(
             f"the source itself was unlearned (error {found['source_error_before']:.0%} before, "
             f"{found['source_error_after']:.0%} after)"
@@ -108,9 +120,13 @@ def _reasons(found: Mapping[str, float]) -> list[str]:
 
 
 def _sentence(reasons: list[str], found: Mapping[str, float]) -> str:
-    distances = f"proxy A-distance {found['distance_before']:.2f} before, {found['distance_after']:.2f} after"
+    distances = f"both models agree on {found['agreement']:.0%} of the target"
+    if not math.isnan(found["distance_before"]):
+        distances = (
+            f"proxy A-distance {found['distance_before']:.2f} before, {found['distance_after']:.2f} after; {distances}"
+        )
     if not reasons:
-        return f"No sign that adapting hurt ({distances}; both models agree on {found['agreement']:.0%} of the target)."
+        return f"No sign that adapting hurt ({distances})."
     return (
         f"Adapting probably hurt: {'; '.join(reasons)}. The model of the source alone is the safer one; for targets "
         f"without some of the classes there are methods with weights for them ({distances})."

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ....models import PretrainedModel
 from ..method import DomainStep, Inputs, Term
-from ..norms import _kept_statistics
+from ..norms import kept_statistics
 from ._norms import batch_norms
 
 
@@ -29,5 +29,5 @@ class AsideTerm(Term, abc.ABC):
 
     def ask_aside(self, step: DomainStep, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """(features (n, d), outputs (n, k)) of changed samples."""
-        with _kept_statistics(self._norms):
+        with kept_statistics(self._norms):
             return step.ask(inputs)

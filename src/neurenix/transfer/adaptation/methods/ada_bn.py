@@ -33,6 +33,7 @@ class AdaBN(AdaptationMethod):
     """
 
     family: ClassVar[str] = "test_time"
+    uses_source: ClassVar[bool] = False
     tasks: ClassVar[tuple[TaskKind, ...]] = ("multi_class", "multi_label", "regression")
 
     def apply(self, model: PretrainedModel, batches: Callable[[], Iterable[Batch]]) -> None:

@@ -99,7 +99,7 @@ class _Term(AsideTerm):
             return nothing(step.source)
         assert step.source.targets is not None
         _, outputs = self.ask_aside(step, strong_view(step.source.inputs, self.method.mirror))
-        return functional.cross_entropy(outputs, step.source.targets)
+        return step.compare(outputs, step.source.targets)
 
     def _aligned(self, step: DomainStep) -> tuple[Tensor, Tensor | float]:
         """Probabilities (n, k) of target samples, and how sure one has to be."""

@@ -7,7 +7,6 @@ from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ....errors import ConfigurationError
 from ....models import PretrainedModel
@@ -80,7 +79,7 @@ class _Term(Term):
         parts = {"second_classifier": nothing(source), "discrepancy": nothing(target)}
         if len(source):
             assert source.targets is not None
-            parts["second_classifier"] = functional.cross_entropy(self.second(source.features), source.targets)
+            parts["second_classifier"] = step.compare(self.second(source.features), source.targets)
         if len(target):
             strength = STRENGTHS[self.method.schedule](step.progress)
             first = _reversed_below(target.outputs, target.features, self.first, strength)

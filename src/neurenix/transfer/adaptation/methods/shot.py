@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -10,10 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..method import METHODS, DomainStep, Sizes, Term, TermMethod
+from ..method import METHODS, DomainStep, Look, Sizes, Term, TermMethod
 from ._information import information
 from ._nothing import nothing
 from ._settings import check_at_least_zero
+
+UNREAD = -1  # the label of samples that could not be read
 
 
 @METHODS.register("shot")
@@ -55,11 +56,13 @@ class _Term(Term):
         self.method = method
         self.register_buffer("pseudo_labels", torch.zeros(0, dtype=torch.long))  # (target samples,)
 
-    def begin_epoch(self, epoch: int, look: Callable[[], tuple[Tensor, Tensor]]) -> None:
+    def begin_epoch(self, epoch: int, look: Look) -> None:
         """Labels for all target samples, from where they lie now."""
         if self.method.pseudo_weight:
-            features, outputs = look()
-            self.pseudo_labels = centroid_labels(features, outputs).to(self.pseudo_labels.device)
+            features, outputs, places = look()
+            labels = torch.full((int(places.max()) + 1,), UNREAD)
+            labels[places.cpu()] = centroid_labels(features, outputs).cpu()
+            self.pseudo_labels = labels.to(self.pseudo_labels.device)
 
     def forward(self, step: DomainStep) -> dict[str, Tensor]:
         method, target = self.method, step.target
@@ -68,7 +71,9 @@ class _Term(Term):
         losses = {"information": method.weight * information(target.outputs, method.diversity)}
         if len(self.pseudo_labels):
             labels = self.pseudo_labels[target.places.to(self.pseudo_labels.device)].to(target.outputs.device)
-            losses["pseudo_labels"] = method.pseudo_weight * functional.cross_entropy(target.outputs, labels)
+            losses["pseudo_labels"] = method.pseudo_weight * functional.cross_entropy(
+                target.outputs, labels, ignore_index=UNREAD
+            )
         return losses
 
 

@@ -17,6 +17,7 @@ from .row_sample import RowSample
 SOURCE: Final = 0
 TARGET: Final = 1
 TRAINED: Final = 2
+REPORTED: Final = 3
 
 
 @final
@@ -24,11 +25,13 @@ class AdaptationMetrics:
     """Metrics of (outputs, targets) in which each row says which domain it is of; a neurenix.metrics.Metrics.
 
     outputs: (n, k + d), the head's k outputs and the d features that enter its last linear layer.
-    targets: (n, 1 + c) float32, [domain, label or labels]; the domain is SOURCE (held out), TARGET, or TRAINED, source
-    samples of the training set, of which only the features are used, for density ratios. A target's labels may be NaN.
+    targets: (n, 1 + c) float32, [domain, label or labels]; the domain is SOURCE (held out), TARGET, TRAINED, source
+    samples of the training set, of which only the features are used, for density ratios, or REPORTED, labelled samples
+    of the target that are for the report alone. A target's labels may be NaN.
 
-    metrics: names as in build_metrics, reported as source_… and, where target_labels says that there are some,
-    target_… of the target's labelled rows. criteria: names in CRITERIA; None takes all that the task has.
+    metrics: names as in build_metrics, reported as source_… and, where target_labels says that there are some, target_…
+    of the target's labelled rows, or with `reported` of the REPORTED ones. criteria: names in CRITERIA; None takes all
+    that the task has.
     Nothing of the target's labels reaches a criterion, and without target_labels they are not looked at.
 
     expected_shares: (k,), of the classes in the target, None before the first `compute`, which is of the model that the
@@ -43,13 +46,15 @@ class AdaptationMetrics:
         *,
         criteria: Sequence[str] | None = None,
         target_labels: bool = False,
+        reported: bool = False,
     ) -> None:
         names = criteria_for(task) if criteria is None else criteria
         self._criteria = {CRITERIA.canonical(name): CRITERIA[name]() for name in names}
         self._task, self._num_outputs = task, num_outputs
         self._labelled = {SOURCE: build_metrics(metrics, task, num_outputs)}
-        if target_labels:
-            self._labelled[TARGET] = build_metrics(metrics, task, num_outputs)
+        self._shown = REPORTED if reported else TARGET if target_labels else None
+        if self._shown is not None:
+            self._labelled[self._shown] = build_metrics(metrics, task, num_outputs)
         self.expected_shares: Tensor | None = None
         self._samples = {domain: RowSample(MOST_SAMPLES, seed=domain) for domain in (SOURCE, TARGET, TRAINED)}
 
@@ -57,7 +62,7 @@ class AdaptationMetrics:
     def names(self) -> tuple[str, ...]:
         """The keys of `compute`, in order."""
         source = [f"source_{name}" for name in self._labelled[SOURCE].names]
-        target = [f"target_{name}" for name in self._labelled[TARGET].names] if TARGET in self._labelled else []
+        target = [f"target_{name}" for name in self._labelled[self._shown].names] if self._shown is not None else []
         return (*source, *self._criteria, *target)
 
     def to(self, device: torch.device) -> AdaptationMetrics:
@@ -78,9 +83,9 @@ class AdaptationMetrics:
             own = targets[:, 0] == domain
             answers, labels = outputs[own].float(), targets[own, 1:]
             sample.add(torch.cat([answers, labels if domain == SOURCE else labels[:, :0]], 1))
-            if domain in self._labelled:
-                known = ~labels.isnan().any(1)
-                self._labelled[domain].update(answers[known, : self._num_outputs], self._as_targets(labels[known]))
+        for domain, metrics in self._labelled.items():
+            own = (targets[:, 0] == domain) & ~targets[:, 1:].isnan().any(1)
+            metrics.update(outputs[own, : self._num_outputs].float(), self._as_targets(targets[own, 1:]))
 
     def compute(self) -> dict[str, Any]:
         """Every metric and criterion over all samples since the last reset."""
@@ -89,7 +94,7 @@ class AdaptationMetrics:
             self.expected_shares = expected_shares(self.evidence())
         evidence = self.evidence()
         judged = {name: criterion.score(evidence) for name, criterion in self._criteria.items()}
-        target = self._labelled[TARGET].compute() if TARGET in self._labelled else {}
+        target = {} if self._shown is None else self._labelled[self._shown].compute()
         return {**source, **judged, **{f"target_{name}": value for name, value in target.items()}}
 
     def evidence(self) -> Evidence:

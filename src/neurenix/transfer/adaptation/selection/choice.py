@@ -55,6 +55,8 @@ class LabelFreeChoice(Callback):
     criteria: names in CRITERIA that AdaptationMetrics reports as val_…; None takes DEFAULT_CRITERIA of the task.
     first_epoch: 0-based epoch that is the first candidate; -1 where on_epoch_end is called with -1 before the first
         epoch, for the model that was trained on the source alone.
+    keeps_source: candidates that unlearned the source are passed over; not where they normalise by the target's
+        statistics, to which the source is the stranger.
     gap: afterwards the SelectionGap where val_target_… metrics were logged, else None.
     """
 
@@ -63,10 +65,18 @@ class LabelFreeChoice(Callback):
     _epochs: list[int]
     _known: list[dict[str, Any]]
 
-    def __init__(self, task: TaskKind, criteria: Sequence[str] | None = None, first_epoch: int = 0) -> None:
+    def __init__(
+        self,
+        task: TaskKind,
+        criteria: Sequence[str] | None = None,
+        first_epoch: int = 0,
+        *,
+        keeps_source: bool = True,
+    ) -> None:
         if task not in DEFAULT_CRITERIA:
             raise ConfigurationError(f"no criterion is defined for {task}; {', '.join(DEFAULT_CRITERIA)} have some.")
         self._task: TaskKind = task
+        self._keeps_source = keeps_source
         self._criteria = tuple(DEFAULT_CRITERIA[task] if criteria is None else criteria)
         wrong = sorted({*self._chooser(None).criteria} - {*criteria_for(task)})
         if wrong:
@@ -131,7 +141,7 @@ class LabelFreeChoice(Callback):
         self.chosen_epoch, self.gap = None, None
 
     def _chooser(self, total: int | None) -> LabelFreeChooser[Snapshot]:
-        return LabelFreeChooser(self._criteria, guards_for(self._task), total)
+        return LabelFreeChooser(self._criteria, guards_for(self._task, self._keeps_source), total)
 
     def _look(self) -> None:
         place, _ = self._choice.chosen()

@@ -28,8 +28,7 @@ KEEPS_SOURCE_VALUES = Guard("source_risk", lambda risks: 1.5 * min(risks))
 KEEPS_CLASSES = Guard("class_spread", lambda spreads: 0.5 * spreads[0])
 
 
-def guards_for(task: TaskKind) -> tuple[Guard, ...]:
-    """The guards that a task has."""
-    if task == "multi_class":
-        return KEEPS_SOURCE, KEEPS_CLASSES
-    return (KEEPS_SOURCE,) if task == "multi_label" else (KEEPS_SOURCE_VALUES,)
+def guards_for(task: TaskKind, keeps_source: bool = True) -> tuple[Guard, ...]:
+    """The guards that a task has. keeps_source: False for models that are not to be asked about the source any more."""
+    kept = (KEEPS_SOURCE_VALUES if task == "regression" else KEEPS_SOURCE,) if keeps_source else ()
+    return (*kept, KEEPS_CLASSES) if task == "multi_class" else kept
