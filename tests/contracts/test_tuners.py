@@ -278,7 +278,7 @@ def test_a_wrong_layer_gets_near_names(method: str) -> None:
 
 def test_a_saved_tuning_is_the_same_in_a_new_process(tmp_path: Path) -> None:
     expected = {}
-    for variant in VARIANTS:
+    for variant in list(VARIANTS)[:: 1 if PROVE else 3]:
         trained(variant, "minilm").save(tmp_path / variant)
         expected[variant] = logits(trained(variant, "minilm"), "minilm").tolist()
     program = """

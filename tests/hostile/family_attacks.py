@@ -24,8 +24,8 @@ HTML = b"<!doctype html><html><head><title>404</title></head><body>There is no s
 
 
 def cases(canary: Path, everything: bool) -> Iterator[tuple[Family, str, Case]]:
-    """Family, attack, files. everything: all attacks on all families; else those that any file can suffer in turn."""
-    for number, family in enumerate(FAMILIES):
+    """Family, attack, files. everything: all attacks on all families; else some, in turn, on every other family."""
+    for number, family in enumerate(FAMILIES if everything else FAMILIES[::2]):
         command = hostile_pickle(CALLABLES[number % len(CALLABLES)], f"touch {canary}", 2)
         any_file = list(_any_file(family, command))
         kept = any_file if everything else any_file[number % 4 :: 4]

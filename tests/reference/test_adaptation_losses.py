@@ -344,7 +344,7 @@ def test_both_classifiers_of_mcd_disagree_while_features_agree(generator: torch.
     players.term.get_buffer("first").copy_(players.head.weight.detach())
     plain = 2.0 * classifier_discrepancy(players.head(players.target), second(players.target))
     parts = players.term(players.step)
-    assert float(parts["discrepancy"]) == pytest.approx(-float(plain))
+    assert float(parts["discrepancy"].detach()) == pytest.approx(-float(plain.detach()))
     found = players.gradients(parts["discrepancy"], players.head, second)
     same(found, [-gradient for gradient in players.gradients(plain, players.head, second)])
     (felt,) = players.gradients(parts["discrepancy"], players.target)

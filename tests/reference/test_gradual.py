@@ -58,6 +58,7 @@ def test_only_small_steps_reach_the_target(data, example):
     assert found["mixtures, stopped"] > found["source"] - 10
 
 
+@pytest.mark.skipif(not PROVE, reason="half a minute; NEURENIX_PROVE=1 runs it")
 def test_digits_that_turn_are_followed(example):
     """Far fewer pictures of far fewer pixels than the paper's, so that it is the gap that is held to: 31.9 and 87.9."""
     shift = example.digits(0, small=True)

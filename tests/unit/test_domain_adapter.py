@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from neurenix.transfer.adaptation._paired import Domain, PairedDomains
 from neurenix.transfer.adaptation.gradual import GradualSelfTraining
 from neurenix.transfer.adaptation.methods import shot
 
-CLASSES = 3
+CLASSES, PROVE = 3, bool(os.environ.get("NEURENIX_PROVE"))
 # few epochs on few samples: what the verdict says of such models is not asked here
 pytestmark = pytest.mark.filterwarnings("ignore::neurenix.errors.NegativeTransferWarning")
 
@@ -169,7 +170,7 @@ def _with_average(settings: dict[str, Any]) -> DomainAdapter:
 @pytest.mark.parametrize(
     "settings",
     [
-        *({"norms": norms} for norms in NORMS),
+        *({"norms": norms} for norms in (NORMS if PROVE else ("joint", "per_domain"))),
         {"freeze_layers": ["0"], "frozen_prefix": "always"},
         {"method": "shot", "accumulation_steps": 2},
         {"method": "mean_teacher", "ema_decay": 0.9},

@@ -469,7 +469,7 @@ def test_what_terms_remember_comes_back_from_a_checkpoint(generator: torch.Gener
     model = small_model()
     for method in (MeanTeacher(), SHOT(), ETA()):
         term = begun(method, model)
-        term.begin_epoch(0, lambda: (torch.rand(9, FEATURES), torch.randn(9, CLASSES)))
+        term.begin_epoch(0, lambda: (torch.rand(9, FEATURES), torch.randn(9, CLASSES), torch.arange(9)))
         term(step_of(model, images(0, generator), images(6, generator)))
         term.end_step(model)
         again = begun(method, model)

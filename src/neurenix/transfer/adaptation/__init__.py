@@ -16,9 +16,11 @@ from .verdict import judge_adaptation as judge_adaptation
 __all__ = [
     "METHODS",
     "NORMS",
+    "AdaptationComparison",
     "AdaptationMethod",
     "DomainAdapter",
     "Verdict",
+    "compare_adaptations",
     "gradual",
     "judge_adaptation",
     "list_adaptation_methods",
