@@ -152,7 +152,9 @@ class _Trial:
         metric = next(name for name in first if name.startswith("source_") and name not in CRITERIA)
         metric = metric.removeprefix("source_")
         rows = tuple(_row(name, list(runs.values()), metric) for name, runs in self._runs.items())
-        chooser = LabelFreeChooser[AdaptedRow](DEFAULT_CRITERIA[task], guards_for(task), len(rows))
+        # models that normalise by the target's statistics were not asked about the source
+        guards = [guard for guard in guards_for(task) if all(guard.criterion in row.scores for row in rows)]
+        chooser = LabelFreeChooser[AdaptedRow](DEFAULT_CRITERIA[task], guards, len(rows))
         for row in rows:
             chooser.add(row.scores, lambda row=row: row)  # type: ignore[misc]
         return AdaptationComparison(metric=metric, rows=rows, chosen=chooser.chosen()[1], left_out=left_out)
