@@ -5,8 +5,8 @@ from .closed_form import classification_head as classification_head
 from .closed_form import multi_label_head as multi_label_head
 from .closed_form import ridge_head as ridge_head
 from .discriminant import discriminant_head as discriminant_head
+from .evaluation import answers as answers
 from .evaluation import outputs_of as outputs_of
-from .faults import in_fitting_parts as in_fitting_parts
 from .freezing import FreezeSchedule as FreezeSchedule
 from .freezing import Phase as Phase
 from .freezing import above as above
@@ -36,6 +36,7 @@ from .prefix import FEATURES as FEATURES
 from .prefix import Embedding as Embedding
 from .prefix import Features as Features
 from .prefix import FrozenLayers as FrozenLayers
+from .prefix import OrdinaryFeed as OrdinaryFeed
 from .prefix import ReuseOptions as ReuseOptions
 from .processes import Processes as Processes
 from .run_folder import MODEL_FOLDER as MODEL_FOLDER
@@ -58,6 +59,7 @@ __all__ = [
     "LossOptions",
     "MODEL_FOLDER",
     "OPTIMIZERS",
+    "OrdinaryFeed",
     "Objective",
     "OwnLosses",
     "Phase",
@@ -76,6 +78,7 @@ __all__ = [
     "StepResult",
     "Supervised",
     "above",
+    "answers",
     "apply_phase",
     "balanced_class_weights",
     "build_optimizer",
@@ -86,7 +89,6 @@ __all__ = [
     "expanded",
     "fit_in_run",
     "frozen_now",
-    "in_fitting_parts",
     "labelled",
     "multi_label_head",
     "outputs_of",

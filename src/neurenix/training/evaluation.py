@@ -66,7 +66,7 @@ def evaluate(
 def answers(
     model: nn.Module, feed: Feed, processes: Processes, precision: str, ask: Callable[[nn.Module, Batch], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """What `ask` gives for every sample of a feed, (n, …), and the samples' places in the dataset, (n,).
+    """What `ask` gives for every sample of a feed, (n, …) on the CPU, and the samples' places in the dataset, (n,).
 
     The model's mode is put back afterwards.
     """
@@ -74,7 +74,7 @@ def answers(
 
     def compute(part: Batch) -> Tensor:
         with autocast(processes.device, precision):
-            return ask(feed.module, part)
+            return ask(feed.module, part).cpu()
 
     with evaluating(model):
         for batch in feed.epoch(0):

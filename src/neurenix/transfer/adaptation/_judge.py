@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from typing import Any, cast, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...callbacks._base import Run
-from ...data import DataLoader
-from ...devices import autocast, resolve_precision
-from ...nn import evaluating
-from ...training import in_fitting_parts
+from ...data import Batch, DataLoader
+from ...devices import resolve_precision
+from ...training import OrdinaryFeed, Processes, answers
 from ..tuner import Tuner
 from ._data import DomainData
+from ._paired import PairedDomains
 from ._steering import side_by_side
 from .selection import AdaptationMetrics, Evidence, LabelFreeChoice, SelectionGap
 
@@ -100,16 +100,15 @@ class BeforeAndAfter:
         return self._metrics.evidence()
 
 
-@torch.no_grad()
 def seen(tuner: Tuner, loader: DataLoader) -> tuple[Tensor, Tensor]:
-    """[outputs, features] (n, k + d) of a loader's samples, and their targets, float32 on the CPU, in its order."""
-    model = tuner.model
-    device = next(model.parameters()).device
-    answers, targets = [], []
-    with evaluating(model), autocast(device, resolve_precision(tuner.settings.precision, device)):
-        for batch in loader.batches(0):
-            answers += [
-                part.cpu() for part in in_fitting_parts(batch.to(device), lambda part: side_by_side(model, part))
-            ]
-            targets.append(cast(Tensor, batch.targets))
-    return torch.cat(answers), torch.cat(targets)
+    """[outputs, features] (n, k + d) of a loader's samples, and their targets, in its order."""
+    processes = Processes(next(tuner.model.parameters()).device)
+    precision = resolve_precision(tuner.settings.precision, processes.device)
+    feed = OrdinaryFeed(tuner.model, loader, processes)
+    rows, _ = answers(tuner.model, feed, processes, precision, _with_targets)
+    columns = cast(PairedDomains, loader.dataset).columns + 1
+    return rows[:, :-columns], rows[:, -columns:]
+
+
+def _with_targets(model: nn.Module, batch: Batch) -> Tensor:
+    return torch.cat([side_by_side(model, batch), cast(Tensor, batch.targets)], 1)

@@ -35,7 +35,7 @@ class PairedDomains(Dataset):
     """
 
     def __init__(self, *domains: Domain, columns: int) -> None:
-        self._domains, self._columns = domains, columns
+        self._domains, self.columns = domains, columns
         self.datasets = tuple(domain.dataset for domain in domains)
         self.sizes = tuple(len(dataset) for dataset in self.datasets)
         self.classes: list[str] = []
@@ -64,7 +64,7 @@ class PairedDomains(Dataset):
     def __getitem__(self, index: int) -> tuple[Any, Tensor]:
         domain, place = self._found(index)
         raw, label = pair(domain.dataset[place])
-        row = torch.full((1 + self._columns,), float("nan"))
+        row = torch.full((1 + self.columns,), float("nan"))
         row[0] = domain.code
         if label is not None and domain.told:
             row[1:] = self._checked(torch.as_tensor(label, dtype=torch.float32), index)
@@ -83,7 +83,7 @@ class PairedDomains(Dataset):
         raise IndexError(f"there are {len(self)} samples")
 
     def _known(self, domain: Domain) -> np.ndarray | None:
-        rows = np.full((len(domain.dataset), 1 + self._columns), np.nan, dtype=np.float32)
+        rows = np.full((len(domain.dataset), 1 + self.columns), np.nan, dtype=np.float32)
         rows[:, 0] = domain.code
         if domain.told:
             labels = known_targets(domain.dataset)
@@ -93,10 +93,10 @@ class PairedDomains(Dataset):
         return rows
 
     def _checked(self, label: Tensor, index: int) -> Tensor:
-        if label.numel() != self._columns:
+        if label.numel() != self.columns:
             raise LabelMismatchError(
                 f"{self.sample_name(index)} has a label of {label.numel()} numbers, and the head's loss takes "
-                f"{self._columns}; give as many."
+                f"{self.columns}; give as many."
             )
         return label.reshape(-1)
 

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from ...errors import ConfigurationError
 from ...models import PretrainedModel, covered
 from ..heads._starts import last_linear
-
-_NORMS = (
-    nn.modules.batchnorm._BatchNorm,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.modules.instancenorm._InstanceNorm,
-    nn.RMSNorm,
-)
+from ..tuners.places import is_norm
 
 
 def frozen_beside(model: PretrainedModel, trains: str) -> tuple[str, ...]:
@@ -31,11 +22,12 @@ def frozen_beside(model: PretrainedModel, trains: str) -> tuple[str, ...]:
 
 
 def _all_but_norms(model: PretrainedModel) -> tuple[str, ...]:
-    norms = [name for name, module in model.named_modules() if isinstance(module, _NORMS) and list(module.parameters())]
+    norms = [name for name, module in model.named_modules() if is_norm(module)]
     if not norms:
+        found = ", ".join(sorted({type(part).__name__ for part in model.modules() if "Norm" in type(part).__name__}))
         raise ConfigurationError(
-            f"this method trains the scales and shifts of normalisation layers, and {model.name} has none; take "
-            "another one."
+            f"this method learns the scales and shifts of normalisation layers, and {model.name} has none (its norms: "
+            f"{found or 'none'}). Take 'shot', which learns all of the body, or a model with norms."
         )
     names = [*(name for name, _ in model.named_modules() if name), *(name for name, _ in model.named_parameters())]
     return tuple(

@@ -145,7 +145,7 @@ class DomainAdapter:
                 for the report.
             val_dataset: labelled samples of the target domain to report on, or None.
             batch_size: samples of each domain in a batch.
-            epochs: of the adaptation; in each the larger domain is seen once.
+            epochs: of the adaptation; in each all of the larger domain is seen.
             source_epochs: on the source alone before it; None is half as many, or none where the model was fitted
                 before.
             intermediate, pool: of gradual adaptation, unlabelled samples between the domains: datasets in their order

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, final
+from typing import Any, final
 
 from torch import nn
 
@@ -18,7 +18,7 @@ from ..arguments import check_types
 from ._choice import MethodChoice, chosen_method
 from ._data import Given
 from .adapter import DomainAdapter, source_tuner
-from .method import METHODS
+from .method import METHODS, AdaptationMethod
 from .selection import CRITERIA, LabelFreeChooser, guards_for
 from .selection.choice import DEFAULT_CRITERIA
 
@@ -179,10 +179,10 @@ def _row(name: str, runs: Sequence[Mapping[str, Any]], metric: str) -> AdaptedRo
     )
 
 
-def _chosen(methods: Sequence[str] | Mapping[str, MethodChoice] | None) -> dict[str, MethodChoice]:
+def _chosen(methods: Sequence[str] | Mapping[str, MethodChoice] | None) -> dict[str, AdaptationMethod]:
     if methods is None:
         methods = [name for name, method in METHODS.items() if method.family != "gradual"]
     named = methods if isinstance(methods, Mapping) else {str(name): name for name in methods}
     if not named:
         raise ConfigurationError(f"there is nothing to compare: give at least one of {', '.join(METHODS)}.")
-    return {label: cast(MethodChoice, chosen_method(method)) for label, method in named.items()}
+    return {label: chosen_method(method) for label, method in named.items()}

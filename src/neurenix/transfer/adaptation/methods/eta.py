@@ -13,7 +13,6 @@ from torch.nn import functional
 from ....models import PretrainedModel
 from ..method import METHODS, DomainStep, Sizes, Term, TermMethod
 from ._information import entropies
-from ._norms import check_has_scales
 from ._nothing import nothing
 from ._settings import check_positive, check_share
 
@@ -64,10 +63,6 @@ class _Term(Term):
         self.register_buffer("mean_answer", torch.zeros(classes))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self._answers: Tensor | None = None  # of this step, taken in once the step is made
-
-    def begin(self, model: PretrainedModel) -> None:
-        """There have to be norms."""
-        check_has_scales(model, "eta")
 
     def forward(self, step: DomainStep) -> dict[str, Tensor]:
         if not len(step.target):

@@ -7,10 +7,8 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
-from ....models import PretrainedModel
 from ..method import METHODS, DomainStep, Sizes, Term, TermMethod
 from ._information import entropies
-from ._norms import check_has_scales
 from ._nothing import nothing
 from ._settings import check_positive
 
@@ -46,10 +44,6 @@ class _Term(Term):
     def __init__(self, method: Tent) -> None:
         super().__init__()
         self.method = method
-
-    def begin(self, model: PretrainedModel) -> None:
-        """There have to be norms."""
-        check_has_scales(model, "tent")
 
     def forward(self, step: DomainStep) -> dict[str, Tensor]:
         target = step.target
