@@ -2,7 +2,7 @@
 
     python examples/digit_shift.py                          five seeds, all methods: some hours of two cores
     python examples/digit_shift.py --seeds 1 --methods dann mcc shot
-    python examples/digit_shift.py --small                  a minute, with figures that say little
+    python examples/digit_shift.py --small                  some seconds, with figures that say little
 
 Source: 1,000 digits in the fonts that matplotlib brings, any colour on any background. Target: scikit-learn's scans of
 handwriting, 1,000 without labels to adapt to, the other 797 to report on. EfficientNet-Lite0's weights come from an
@@ -38,8 +38,8 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", help="names; all by default")
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
-    samples, epochs, seeds = (120, 2, 1) if asked.small else (1000, 10, asked.seeds)
-    source, target, test = domains(samples)
+    samples, others, epochs, seeds = (60, 40, 1, 1) if asked.small else (1000, 797, 10, asked.seeds)
+    source, target, test = domains(samples, others)
     oracle = [tuned(target, test, epochs, seed) for seed in range(seeds)]
     table = compare_adaptations(
         load_pretrained_model("efficientnet-lite0", input_shape=(SIZE, SIZE, 3), device="cpu"),
@@ -57,11 +57,11 @@ def main() -> None:
         print(line)
 
 
-def domains(samples: int) -> tuple[Labelled, Labelled, Labelled]:
+def domains(samples: int, others: int) -> tuple[Labelled, Labelled, Labelled]:
     """Source, target, and other labelled samples of the target, as the network reads them."""
     written, digits = handwritten_digits()
     order = np.random.default_rng(0).permutation(len(written))
-    parts = order[:samples], order[samples:][:797]
+    parts = order[:samples], order[samples:][:others]
     target, test = (([written[place] for place in part], [digits[place] for place in part]) for part in parts)
     source, target, test = (_tensors(*part) for part in (rendered_digits(samples), target, test))
     return source, target, test

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import runpy
 import sys
 import warnings
@@ -88,7 +87,6 @@ def test_gradual_self_training_as_a_table(run: Run) -> None:
     assert found["gradual"] > 95 > 65 > max(found["source"], found["mixtures, stopped"])
 
 
-@pytest.mark.skipif(not os.environ.get("NEURENIX_PROVE"), reason="a minute and a half; make prove runs it")
 def test_drawn_digits_are_adapted_to_handwriting(run: Run) -> None:
     pytest.importorskip("matplotlib")
     lines = run("digit_shift", "--small", "--methods", "mcc", "deep_coral", "subspace_alignment")

@@ -16,6 +16,7 @@ from neurenix.data import Batch
 from neurenix.errors import ConfigurationError, EmptyDatasetError, InputMismatchError, NeurenixError
 from neurenix.models import PretrainedModel, adopt
 from neurenix.transfer.adaptation import METHODS
+from neurenix.transfer.adaptation._trains import frozen_beside
 from neurenix.transfer.adaptation.method import DomainStep, Inputs, Side, Sizes, Term, TermMethod
 from neurenix.transfer.adaptation.methods import (
     ETA,
@@ -546,7 +547,7 @@ def test_shot_learns_labels_by_place_and_leaves_the_classifier_to_be_frozen(gene
 def test_a_model_without_norms_is_named(method: TermMethod) -> None:
     bare = adopt(nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, CLASSES)))
     with pytest.raises(ConfigurationError, match="has none"):
-        method.term(Sizes(features=4, outputs=CLASSES)).begin(bare)
+        frozen_beside(bare, method.trains)
 
 
 def test_tent_is_the_mean_entropy(generator: torch.Generator) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from ...errors import ConfigurationError
-from .method import METHODS, AdaptationMethod, method_from
+from .method import METHODS, AdaptationMethod, TermMethod, WholeMethod, method_from
 
 MethodChoice: TypeAlias = AdaptationMethod | str | Mapping[str, Any]
 
 
 def chosen_method(method: Any) -> AdaptationMethod:
     """The method itself. Raises UnknownNameError, or ConfigurationError for what is none."""
-    if isinstance(method, AdaptationMethod):
+    if isinstance(method, (TermMethod, WholeMethod)):
         return method
     if isinstance(method, str):
         found: AdaptationMethod = METHODS[method]()

@@ -63,9 +63,9 @@ class Adaptation(nn.Module):
 
     def forward(self, model: nn.Module, batch: Batch) -> StepResult:
         """Losses of a step, or what evaluation needs."""
-        source = self._of_source(batch)
         if not model.training:
-            return self._evaluated(model, batch, source)
+            return self._evaluated(model, batch, self._of_source(batch))
+        source = batch.indices < self._offset  # places stay on the CPU, so that no step waits for a GPU's answer
         features, outputs = self.norms(lambda inputs: ask(model, inputs), batch.inputs, source)
         labels = self._labels(batch, source)
         step = DomainStep(
@@ -96,11 +96,13 @@ class Adaptation(nn.Module):
         return self.task.compare(side.outputs, side.targets)
 
     def _side(self, batch: Batch, chosen: Tensor, features: Tensor, outputs: Tensor, labels: Tensor | None) -> Side:
-        places = batch.indices.to(chosen.device)[chosen]
+        """chosen: (n,) of the batch's samples, on the CPU."""
+        found = chosen.nonzero().flatten()
+        there, places = found.to(outputs.device, non_blocking=True), batch.indices[found]
         return Side(
-            inputs=rows(batch.inputs, chosen),
-            features=features[chosen],
-            outputs=outputs[chosen],
+            inputs=rows(batch.inputs, there),
+            features=features[there],
+            outputs=outputs[there],
             targets=labels,
             places=places if labels is not None else places - self._offset,
         )
@@ -111,7 +113,7 @@ class Adaptation(nn.Module):
 
     def _labels(self, batch: Batch, chosen: Tensor) -> Tensor:
         assert isinstance(batch.targets, Tensor)
-        labels = batch.targets[chosen][:, 1:]
+        labels = batch.targets[chosen.nonzero().flatten().to(batch.targets.device, non_blocking=True)][:, 1:]
         if self.task.loss.task == "multi_class":
             return labels.squeeze(1).long()
         return labels.squeeze(1) if self._columns == 1 else labels

@@ -25,13 +25,11 @@ from ..heads._choice import HeadChoice
 from ..heads._kind import OWN
 from ..tuner import Tuner
 from ._choice import MethodChoice, chosen_method
-from ._data import DomainData, DomainLoaders, Given
+from ._data import DomainLoaders, Given
 from ._fit import TermFit, check_method
-from ._judge import BEFORE
+from ._judge import BEFORE, BeforeAndAfter
 from ._report import AdaptationReport
-from ._ways import Way, adapted
-from .gradual import GradualSelfTraining
-from .method import TermMethod
+from .method import TermMethod, Way, WholeMethod
 from .norms import NORMS
 
 _OWN = ("self", "model", "method", "norms", "chooses")  # arguments that are no tuner's
@@ -174,10 +172,16 @@ class DomainAdapter:
         if before:
             self._fit_source(given, before, options)
         self._is_trained = True
-        trains = isinstance(self.method, TermMethod)
-        data = loaders.data(learns_source=trains and self.method.uses_source)
         self.report, self._source_only = None, copy.deepcopy(self.model.state_dict())
-        self._adapt(data, given, epochs, callbacks, options, intermediate, pool)
+        if isinstance(self.method, TermMethod):
+            data = loaders.data(learns_source=self.method.uses_source)
+            fit = TermFit(
+                self.tuner, self.method, data, norms=self.norms, chooses=self.chooses, start=self._source_only
+            )
+            fit.run(epochs, callbacks, _part(options, "adaptation"))
+            self.report = AdaptationReport.of(fit)
+        elif isinstance(self.method, WholeMethod):
+            self._adapt_whole(self.method, loaders, given, intermediate, pool)
         now = self.model.state_dict()
         self._source_only = {name: part for name, part in self._source_only.items() if not torch.equal(part, now[name])}
         self._tell()
@@ -227,26 +231,27 @@ class DomainAdapter:
             on_save_error=own.on_save_error,
         )
 
-    def _adapt(
-        self,
-        data: DomainData,
-        given: Given,
-        epochs: int,
-        callbacks: Sequence[Callback] | Callback,
-        options: RunOptions,
-        intermediate: Sequence[Any],
-        pool: Any,
+    def _adapt_whole(
+        self, method: WholeMethod, loaders: DomainLoaders, given: Given, intermediate: Sequence[Any], pool: Any
     ) -> None:
-        if isinstance(self.method, TermMethod):
-            fit = TermFit(
-                self.tuner, self.method, data, norms=self.norms, chooses=self.chooses, start=self._source_only
-            )
-            fit.run(epochs, callbacks, _part(options, "adaptation"))
-            self.report = AdaptationReport.of(fit)
-            return
-        way = Way(given=given, intermediate=intermediate, pool=pool, data=data)
-        judged = adapted(self.tuner, self.method, way, chooses=self.chooses)
-        self.report = None if judged is None else AdaptationReport.of(judged)
+        data = loaders.data(learns_source=False)
+        device = next(self.model.parameters()).device
+        judged = None
+        if data.judged is not None:
+            judged = BeforeAndAfter(self.tuner, data, self.chooses, keeps_source=not method.by_target)
+        way = Way(
+            source=given.trained,
+            target=given.target,
+            target_batches=lambda: (batch.to(device) for batch in data.target.batches(0)),
+            batch_size=given.reading.batch_size,
+            num_workers=given.reading.num_workers,
+            intermediate=intermediate,
+            pool=pool,
+        )
+        method.adapt(self.tuner, way)
+        if judged is not None:
+            judged.end()
+            self.report = AdaptationReport.of(judged)
 
     def _tell(self) -> None:
         report = self.report
@@ -284,7 +289,8 @@ class DomainAdapter:
             if not self.method.uses_source:
                 need = "starts from a trained model; fit it on a source first, or give source_epochs=0"
             raise ConfigurationError(f"source=None, and {name} {need}.")
-        if (len(intermediate) or pool is not None) and not isinstance(self.method, GradualSelfTraining):
+        walks = isinstance(self.method, WholeMethod) and self.method.walks
+        if (len(intermediate) or pool is not None) and not walks:
             raise ConfigurationError(f"intermediate and pool are for method='gradual', and {name} goes in one step.")
         has_callbacks = isinstance(callbacks, Callback) or len(callbacks) > 0
         if not isinstance(self.method, TermMethod) and has_callbacks:

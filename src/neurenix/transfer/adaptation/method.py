@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...data import Batch
 from ...metrics import TaskKind
 from ...models import PretrainedModel
 from ...registry import Registry
 from .. import flat_record
 from ..flat_record import FlatRecord, Record
+from ..tuner import Tuner
 
 Inputs = Tensor | Mapping[str, Tensor]
 Look = Callable[[], tuple[Tensor, Tensor, Tensor]]  # features (m, d), outputs (m, k), places in the dataset (m,)
@@ -121,6 +123,39 @@ class TermMethod(AdaptationMethod):
     @abc.abstractmethod
     def term(self, sizes: Sizes) -> Term:
         """The term, new. Draws from torch's global generator, which the caller seeds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """What a method that is no term goes by. source: labelled samples, None without them. target: its samples.
+
+    target_batches: once through the target, as an evaluation sees it, on the model's device. intermediate, pool: see
+    DomainAdapter.fit.
+    """
+
+    source: Any
+    target: Any
+    target_batches: Callable[[], Iterator[Batch]]
+    batch_size: int
+    num_workers: int
+    intermediate: Sequence[Any] = ()
+    pool: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeMethod(AdaptationMethod):
+    """A method that changes a trained model as it sees fit; the model is judged before and after.
+
+    by_target: it normalises by the target's statistics afterwards, so that the source is no judge of it any more.
+    walks: it goes through domains between source and target.
+    """
+
+    by_target: ClassVar[bool] = False
+    walks: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def adapt(self, tuner: Tuner, way: Way) -> None:
+        """Adapt the tuner's model in place. Where an error is raised the model is as it was."""
 
 
 METHODS: Registry[type[Any]] = Registry("method of domain adaptation", hint="list_adaptation_methods() lists all.")

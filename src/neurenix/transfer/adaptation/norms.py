@@ -34,7 +34,9 @@ class NormPolicy(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def forward(self, ask: Ask, inputs: Inputs, source: Tensor) -> tuple[Tensor, Tensor]:
-        """(features (n, d), outputs (n, k)) of all samples, in their order. source: (n,), which are of the source."""
+        """(features (n, d), outputs (n, k)) of all samples, in their order. source: (n,) on the CPU, which are of the
+        source.
+        """
 
 
 @NORMS.register("joint")
@@ -53,11 +55,12 @@ class _Apart(NormPolicy):
     def forward(self, ask: Ask, inputs: Inputs, source: Tensor) -> tuple[Tensor, Tensor]:
         """Two passes, or one where a batch has one domain."""
         found: list[tuple[Tensor, Tensor]] = []
-        for domain, chosen in (("source", source), ("target", ~source)):
-            if bool(chosen.any()):
+        parts = [part.nonzero().flatten() for part in (source, ~source)]
+        for domain, places in zip(("source", "target"), parts, strict=True):
+            if len(places):
                 with self._prepared(domain):
-                    found.append(ask(rows(inputs, chosen)))
-        order = torch.cat([source.nonzero().flatten(), (~source).nonzero().flatten()]).argsort()
+                    found.append(ask(rows(inputs, places)))
+        order = torch.cat(parts).argsort()
         return torch.cat([part[0] for part in found])[order], torch.cat([part[1] for part in found])[order]
 
     @abc.abstractmethod

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from ....errors import ConfigurationError
-from ..method import METHODS, AdaptationMethod
+from ...tuner import Tuner
+from ..method import METHODS, Way, WholeMethod
 from .ordering import ORDERS
 from .pseudo_labels import LABELS
 
@@ -14,7 +15,7 @@ from .pseudo_labels import LABELS
 @METHODS.register("gradual", "gradual_self_training")
 @final
 @dataclass(frozen=True, kw_only=True)
-class GradualSelfTraining(AdaptationMethod):
+class GradualSelfTraining(WholeMethod):
     """Label the next window with the model trained on the last one, drop what it is unsure of, train on the rest.
 
     Kumar, Ma & Liang, Understanding Self-Training for Gradual Domain Adaptation, ICML 2020, section 3 and 5. It needs
@@ -30,6 +31,7 @@ class GradualSelfTraining(AdaptationMethod):
     """
 
     family: ClassVar[str] = "gradual"
+    walks: ClassVar[bool] = True
     trim: float = 0.1
     labels: str = "hard"
     epochs: int = 10
@@ -54,3 +56,9 @@ class GradualSelfTraining(AdaptationMethod):
                 raise ConfigurationError(f"{name}={getattr(self, name)}; it is a share, from 0 to 1.")
         if self.at_break not in ("stop", "go_on"):
             raise ConfigurationError(f"at_break={self.at_break!r}; possible: 'stop', 'go_on'.")
+
+    def adapt(self, tuner: Tuner, way: Way) -> None:
+        """See gradual.adapt, which gives the path too."""
+        from .adapt import adapt  # which is written for this record
+
+        adapt(tuner, self, way.source, way.target, way.intermediate, way.pool, way.batch_size, way.num_workers)

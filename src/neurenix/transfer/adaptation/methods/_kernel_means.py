@@ -2,14 +2,58 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
 from ....errors import ConfigurationError
+from ..method import DomainStep, Side, Sizes, Term, TermMethod
+from ._settings import check_one_of, check_positive
 
 ESTIMATORS = ("unbiased", "biased")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelMethod(TermMethod):
+    """What methods share that make a kernel distance of the domains part of the loss; each says what is compared.
+
+    weight: of the distance. bandwidths: of the features' Gaussian kernels, as multiples of the mean squared distance
+    between features. estimator: "unbiased", or "biased", which is never below zero. Both look at all pairs of a batch:
+    an estimate in linear time is noisier, and a batch is small beside the model.
+    """
+
+    family: ClassVar[str] = "alignment"
+    weight: float = 1.0
+    bandwidths: list[float] = field(default_factory=lambda: [0.25, 0.5, 1.0, 2.0, 4.0])
+    estimator: str = "unbiased"
+
+    def check(self) -> None:
+        """Weight and bandwidths are positive; the estimator has to exist."""
+        check_positive("weight", self.weight)
+        check_bandwidths(self.bandwidths)
+        check_one_of("estimator", self.estimator, ESTIMATORS)
+
+    def term(self, sizes: Sizes) -> Term:
+        """The distance, which learns nothing by itself."""
+        return _KernelTerm(self)
+
+    @abc.abstractmethod
+    def distance(self, source: Side, target: Side) -> Tensor:
+        """How far the domains are apart in a batch, ()."""
+
+
+@final
+class _KernelTerm(Term):
+    def __init__(self, method: KernelMethod) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, step: DomainStep) -> dict[str, Tensor]:
+        return {"discrepancy": self.method.weight * self.method.distance(step.source, step.target)}
 
 
 def check_bandwidths(bandwidths: Sequence[float]) -> None:
@@ -20,9 +64,7 @@ def check_bandwidths(bandwidths: Sequence[float]) -> None:
 
 def squared_distances(points: Tensor) -> Tensor:
     """||x_i − x_j||² of all pairs. (n, d) -> (n, n), zero on the diagonal."""
-    centred = (
-        points - points.mean(0).detach()
-    )  # far from the origin, the difference of large squares has no digits left
+    centred = points - points.mean(0).detach()  # of points far from the origin large squares leave no digits
     squares = centred.square().sum(1)
     distances = (squares.unsqueeze(1) + squares.unsqueeze(0) - 2 * centred @ centred.T).clamp_min(0)
     return distances.masked_fill(torch.eye(len(points), dtype=torch.bool, device=points.device), 0.0)

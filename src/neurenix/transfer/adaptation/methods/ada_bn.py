@@ -16,14 +16,15 @@ from ....errors import ConfigurationError, EmptyDatasetError
 from ....metrics import TaskKind
 from ....models import PretrainedModel
 from ....nn import evaluating
-from ..method import METHODS, AdaptationMethod
+from ...tuner import Tuner
+from ..method import METHODS, Way, WholeMethod
 from ._norms import batch_norms
 
 
 @METHODS.register("adabn")
 @final
 @dataclass(frozen=True, kw_only=True)
-class AdaBN(AdaptationMethod):
+class AdaBN(WholeMethod):
     """Each batch norm's mean and variance become those of what enters it when target samples pass through the model.
 
     Li et al., Adaptive Batch Normalization for Practical Domain Adaptation, Pattern Recognition 2018, algorithm 1.
@@ -34,7 +35,12 @@ class AdaBN(AdaptationMethod):
 
     family: ClassVar[str] = "test_time"
     uses_source: ClassVar[bool] = False
+    by_target: ClassVar[bool] = True
     tasks: ClassVar[tuple[TaskKind, ...]] = ("multi_class", "multi_label", "regression")
+
+    def adapt(self, tuner: Tuner, way: Way) -> None:
+        """See apply."""
+        self.apply(tuner.model, way.target_batches)
 
     def apply(self, model: PretrainedModel, batches: Callable[[], Iterable[Batch]]) -> None:
         """Set the statistics in place; modes, momenta and all weights stay as they are.

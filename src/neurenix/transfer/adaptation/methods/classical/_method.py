@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .....errors import ConfigurationError, LabelMismatchError, NonFiniteError
-from ...method import AdaptationMethod
+from ....tuner import Tuner
+from ...method import Way, WholeMethod
 
 _FEWEST = 2  # samples of a domain, of which a mean and a variance can be told
 
@@ -48,10 +49,16 @@ class AdaptedFeatures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassicalMethod(AdaptationMethod):
+class ClassicalMethod(WholeMethod):
     """A method that needs nothing but features: of labelled source samples, and of the target's."""
 
     family: ClassVar[str] = "classical"
+
+    def adapt(self, tuner: Tuner, way: Way) -> None:
+        """See install_adapted_head."""
+        from ._install import install_adapted_head  # which is written for these records
+
+        install_adapted_head(tuner, self, way.source, way.target, way.batch_size, way.num_workers)
 
     def adapt_features(self, source: Tensor, labels: Tensor, target: Tensor) -> AdaptedFeatures:
         """Source features (n, d), class numbers (n,) and target features (m, d), as a head can be solved on them.
