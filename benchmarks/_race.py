@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from _results import begun, table, write, write_page
@@ -55,6 +56,13 @@ def race(
         write(name, title, measured, ours, note)
         write_page()
     print(table(measured, ours))
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this processor has instructions for bf16, so that the peers have contestants in it."""
+    listing = Path("/proc/cpuinfo")
+    words = set(listing.read_text().split()) if listing.is_file() else set()
+    return bool({"amx_bf16", "avx512_bf16"} & words)
 
 
 def _options(title: str, contestants: Mapping[str, Job], rounds: int) -> argparse.Namespace:

@@ -18,11 +18,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from _race import race
+from _race import multiplies_bfloat16, race
 from _texts import USED, import_all, load, texts, weights
 from torch import Tensor
 
-from neurenix.devices import has_fast_bfloat16
+from neurenix.devices import is_exact
 
 COUNT = min(2000, USED)
 BATCH, LONGEST, COMPARED = 32, 256, 64
@@ -100,8 +100,9 @@ def contestants() -> dict[str, Callable[[int], Mapping[str, float]]]:
         "transformers pipeline, batch 32": lambda seed: pipeline(BATCH),
         "sentence-transformers": lambda seed: sentence_transformers(),
     }
-    if has_fast_bfloat16(torch.device("cpu")):
+    if not is_exact("auto", torch.device("cpu")):
         found["neurenix, precision=auto"] = lambda seed: ours(precision="auto")
+    if multiplies_bfloat16():
         found["sentence-transformers, bf16"] = lambda seed: sentence_transformers("bfloat16")
     return found
 

@@ -7,7 +7,8 @@ EfficientNet-Lite0 has its real weights, the others random ones. `seconds` are t
 there is to build, and all images in batches of 32; `images_per_second` are those of all batches but the first, in which
 things are built. `cosine` is the least of 64 images' to timm's features in fp32, computed afterwards.
 
-There are contestants in bf16 only where the processor multiplies bf16: elsewhere it is emulated, and slower than fp32.
+There are peers in bf16 only where the processor multiplies bf16: elsewhere it is emulated, and slower than fp32. With
+precision="auto" neurenix takes fewer digits than fp32's, down to 8 bits, where that is faster and the answers agree.
 NEURENIX_BENCH_IMAGES: how many images, 256 of them different.
 """
 
@@ -23,11 +24,11 @@ from typing import Any
 import timm
 import torch
 from _images import datasets, import_all, load, spread, statistics_of
-from _race import race
+from _race import multiplies_bfloat16, race
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from neurenix.devices import has_fast_bfloat16
+from neurenix.devices import is_exact
 
 COUNT = int(os.environ.get("NEURENIX_BENCH_IMAGES", 1024))
 DIFFERENT, COMPARED, BATCH = 256, 64, 32
@@ -126,8 +127,9 @@ def contestants(name: str) -> dict[str, Callable[[int], dict[str, float]]]:
     if NETWORKS[name][1] is not None:
         peers = {"torchvision create_feature_extractor": torchvision, **peers}
     found |= {f"{label}, fp32": lambda seed, peer=peer: peer(name) for label, peer in peers.items()}
-    if has_fast_bfloat16(torch.device("cpu")):
-        found["neurenix, bf16"] = lambda seed: ours(name, "bf16")
+    if not is_exact("auto", torch.device("cpu")):
+        found["neurenix, precision=auto"] = lambda seed: ours(name, "auto")
+    if multiplies_bfloat16():
         found |= {f"{label}, bf16": lambda seed, peer=peer: peer(name, bf16=True) for label, peer in peers.items()}
     return found
 

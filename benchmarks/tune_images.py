@@ -6,8 +6,8 @@
 All read the same files with the same transform, batch size, rates and two data workers. The limit is one reading of the
 files, one pass of the frozen layers by the best backend, and the steps of what is trained on tensors in memory.
 
-There are contestants in bf16 only where the processor multiplies bf16: elsewhere it is emulated, and slower than fp32.
-neurenix by itself takes bf16 where that is so, and its contestant in fp32 comes with them.
+There are peers in bf16 only where the processor multiplies bf16: elsewhere it is emulated, and slower than fp32. Where
+neurenix by itself takes fewer digits than fp32's, for frozen layers at least, it has a contestant in fp32 too.
 
 NEURENIX_BENCH_PEER_IMAGES, NEURENIX_BENCH_PEER_EPOCHS: what the peers run, where the whole job would take too long; see
 _image_peers.py. NEURENIX_BENCH_OURS_EPOCHS: after how many epochs ours, and the limit, stop where the last stage is
@@ -39,13 +39,13 @@ from _images import (
     loaders,
     statistics_of,
 )
-from _race import race
+from _race import multiplies_bfloat16, race
 from torch import Tensor, nn
 from torch.nn import functional
 
 from neurenix.backends import BACKENDS, Forward, eager, fast_forward, named
 from neurenix.callbacks import Callback
-from neurenix.devices import autocast, has_fast_bfloat16, resolve_precision
+from neurenix.devices import autocast, is_exact, resolve_precision
 
 NETWORKS, PARTS = ("efficientnet-lite0", "resnet50"), ("head", "last_stage")
 LAST_STAGE = {"efficientnet-lite0": "blocks.6", "resnet50": "layer4"}
@@ -121,7 +121,8 @@ def halves(model: Any, part: str, stages: list[str], example: Tensor) -> tuple[n
 def best_backend(prefix: nn.Module, example: Tensor, precision: str) -> str:
     """The one that neurenix takes; to find it out is not a part of the limit."""
     said: list[str] = []
-    fast_forward(prefix, example, samples=COUNT, precision=precision, say=said.append)
+    exact = is_exact("auto", CPU)
+    fast_forward(prefix, example, samples=COUNT, precision=precision, exact=exact, say=said.append)
     taken = [name for name in BACKENDS for message in said if message.startswith(f"forward passes by {name},")]
     return taken[0] if taken else "eager"
 
@@ -178,16 +179,16 @@ def whole(seconds: float, epochs: list[float], quality: Callable[[], float]) -> 
 
 
 def contestants(name: str, part: str) -> dict[str, Callable[[int], Figures]]:
-    fast = has_fast_bfloat16(CPU)
+    halved = multiplies_bfloat16()
     found: dict[str, Callable[[int], Figures]] = {
         "neurenix": lambda seed: ours(name, part, seed=seed),
         "limit": lambda seed: limit(name, part),
     }
-    if fast:
+    if not is_exact("auto", CPU):
         found["neurenix, fp32"] = lambda seed: ours(name, part, seed=seed, precision="fp32")
     for label, peer in {"lightning": lightning, "fastai": fastai, "keras": keras}.items():
         found[label] = lambda seed, peer=peer: peer(name, part)
-        if fast:
+        if halved:
             found[f"{label}, bf16"] = lambda seed, peer=peer: peer(name, part, bf16=True)
     return found
 

@@ -6,8 +6,8 @@
 All train the same parameters, from the same weights, with the same rates, batch size and longest text, with dropout in
 the parts that are trained and none in those that are not. The texts are tokenised within the time that is told.
 
-There are contestants in bf16 only where the processor multiplies bf16: elsewhere it is emulated, and slower than fp32.
-neurenix by itself takes bf16 where that is so, so its contestant in fp32 comes with them.
+There are peers in bf16 only where the processor multiplies bf16: elsewhere it is emulated, and slower than fp32. Where
+neurenix by itself takes fewer digits than fp32's, for frozen layers at least, it has a contestant in fp32 too.
 
 NEURENIX_BENCH_EPOCHS: epochs of all. NEURENIX_BENCH_PEER_EPOCHS: those that the peers run where all would take too
 long; what they take from their first step to their last is scaled to all epochs, what they take before is not.
@@ -25,12 +25,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from _race import race
+from _race import multiplies_bfloat16, race
 from _texts import SECTIONS, USED, import_all, load, section_names, texts, weights
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neurenix.devices import has_fast_bfloat16
+from neurenix.devices import is_exact
 
 EPOCHS = {part: int(os.environ.get("NEURENIX_BENCH_EPOCHS", usual)) for part, usual in (("head", 10), ("lora", 5))}
 BATCH, LONGEST, RATE = 32, 128, 1e-3
@@ -194,8 +194,9 @@ def contestants(part: str) -> dict[str, Callable[[int], Mapping[str, float]]]:
         "neurenix, frozen_prefix=never": lambda seed: ours(part, seed=seed, frozen_prefix="never"),
         peer: lambda seed: trainer(part, seed),
     }
-    if has_fast_bfloat16(torch.device("cpu")):
+    if not is_exact("auto", torch.device("cpu")):
         found["neurenix, fp32"] = lambda seed: ours(part, seed=seed, precision="fp32")
+    if multiplies_bfloat16():
         found[f"{peer}, bf16"] = lambda seed: trainer(part, seed, bf16=True)
     return found
 

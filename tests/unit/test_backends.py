@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -159,6 +161,40 @@ def test_eight_bits_answer_nearly_the_same_or_are_passed_over() -> None:
         fast_forward(network, images(8), samples=8, precision="fp32", backend="openvino_int8")
 
 
+def rounding_backend() -> Backend:
+    """Answers with three digits, at no cost."""
+
+    def build(module: nn.Module, example: object, precision: str) -> object:
+        return lambda inputs: (module(inputs).detach() * 100).round() / 100
+
+    hope = {"fp32": 1e9}
+    return Backend(
+        build=build,  # type: ignore[arg-type]
+        usable=lambda *_: True,
+        convolutions=hope,
+        products=hope,
+        build_seconds=0.0,
+        rounds=True,
+    )
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_fewer_digits_are_taken_only_where_fp32_need_not_be_exact(
+    monkeypatch: pytest.MonkeyPatch, own_cache: Path, exact: bool
+) -> None:
+    monkeypatch.setattr(choosing, "_SECONDS", 0.0)
+    monkeypatch.setattr(choosing, "_seconds", lambda forward, batch: 1.0 if "eager" in forward.__qualname__ else 0.1)
+    for name in list(BACKENDS):
+        monkeypatch.delitem(BACKENDS._entries, name)
+    monkeypatch.setitem(BACKENDS._entries, "rounding", rounding_backend())
+    monkeypatch.setitem(BACKENDS._canonical, "rounding", "rounding")
+    network = Network().eval()
+    forward = fast_forward(network, images(8), samples=10**6, precision="fp32", exact=exact)
+    with torch.no_grad():
+        is_rounded = not torch.equal(forward(images(4)), network(images(4)))
+    assert is_rounded == (not exact)
+
+
 class Repeating(nn.Module):
     """Loops as often as there are tokens, so a recording holds for one length alone."""
 
@@ -202,3 +238,24 @@ class Peeking(nn.Module):
 def test_calls_that_depend_on_values_are_not_recorded() -> None:
     with pytest.raises(CannotBuild, match="torch.export cannot read it"):
         fast_forward(Peeking().eval(), images(8).abs(), samples=8, precision="fp32", backend="openvino")
+
+
+def signal_stack() -> int:
+    """Address of the stack that this thread handles signals on; 0 for its own."""
+
+    class Stack(ctypes.Structure):
+        _fields_ = [("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+    found = Stack()
+    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(found)) == 0
+    return found.start or 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for the stack of signals")
+@pytest.mark.parametrize("backend", ["openvino", "openvino_int8"])
+def test_a_build_leaves_the_stack_of_signals_alone(backend: str) -> None:
+    """One that the plugin set and freed made the end of any child process a segmentation fault."""
+    before = signal_stack()
+    forward = fast_forward(Network().eval(), images(8), samples=8, precision="bf16", backend=backend)
+    assert signal_stack() == before, "while the plugin is loaded"
+    forward(images(8))

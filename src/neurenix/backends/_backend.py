@@ -33,6 +33,7 @@ class Backend:
         networks that mostly convolve, and with those that mostly multiply matrices; where there is no number it is not
         tried. The one of which most is hoped for is tried first.
     build_seconds: what a build usually takes, to know when it cannot pay.
+    rounds: it computes in fewer digits than the precision has, so that only jobs that need not be exact are given it.
     """
 
     build: Callable[[nn.Module, Inputs, str], Forward]
@@ -40,6 +41,7 @@ class Backend:
     convolutions: Mapping[str, float]
     products: Mapping[str, float]
     build_seconds: float
+    rounds: bool = False
 
     def hope(self, convolves: bool, precision: str) -> float:
         """How many times faster than eager it may be; 0 where it is not tried."""
@@ -80,6 +82,14 @@ def first_of(inputs: Inputs, count: int) -> Inputs:
     if isinstance(inputs, Tensor):
         return inputs[:count]
     return {name: tensor[:count] for name, tensor in inputs.items()}
+
+
+def second_half_of(inputs: Inputs) -> Inputs:
+    """The samples of a batch after its first half, which is rounded up; of one sample, that one."""
+    first = (size_of(inputs) + 1) // 2 if size_of(inputs) > 1 else 0
+    if isinstance(inputs, Tensor):
+        return inputs[first:]
+    return {name: tensor[first:] for name, tensor in inputs.items()}
 
 
 def named(outputs: Outputs) -> dict[str, Tensor]:

@@ -20,17 +20,17 @@ from ._backend import (
     CannotBuild,
     Forward,
     Inputs,
-    Outputs,
     check_backend,
     device_of,
     eager,
     first_of,
     named,
+    second_half_of,
     size_of,
 )
 from ._operations import operations_by_kind
 
-_FAITHFUL = {"fp32": 0.99999, "bf16": 0.99, "fp16": 0.99}  # least cosine to fp32, per sample
+_EXACT, _FAITHFUL = 0.99999, 0.99  # least cosine to fp32, per sample: where its digits are asked for, and else
 _COMPARED = 4  # samples
 _TIMED = 8  # images that eager is timed with
 _SECONDS = 3.0  # a job of fewer, run eagerly on a small machine, is not worth a measurement
@@ -46,12 +46,18 @@ class _Job:
     module: nn.Module
     example: Inputs
     precision: str
+    exact: bool
     samples: float
     say: Callable[[str], None]
 
     @property
     def device(self) -> torch.device:
         return device_of(self.example)
+
+    @property
+    def faithful(self) -> float:
+        """Least cosine to fp32, per sample."""
+        return _EXACT if self.exact else _FAITHFUL
 
     def eager(self) -> Forward:
         return eager(self.module, self.device, self.precision)
@@ -81,6 +87,7 @@ def fast_forward(
     *,
     samples: float,
     precision: str,
+    exact: bool = True,
     backend: str = "auto",
     say: Callable[[str], None] = lambda message: None,
 ) -> Forward:
@@ -88,13 +95,14 @@ def fast_forward(
 
     module: in the modes that it is to run in; its weights must not change while the result is used.
     example: a real batch, on the device. samples: how many like its own there are, see data.work.
-    precision: "fp32", "bf16" or "fp16": what numbers may be computed in.
+    precision: "fp32", "bf16" or "fp16": what torch computes in. exact: whether answers in fp32 have to have its digits,
+        see devices.is_exact; those in the others never have them.
     backend: "auto", "eager" or a key of BACKENDS. "auto" measures nothing for jobs of less than about three seconds.
-    What a backend gives for the first samples has to agree with eager fp32 (cosine 0.99 per sample, 0.99999 for
-    precision "fp32"); else it is passed over, and `say` is told.
+    What a backend gives for the first samples has to agree with eager fp32 (cosine 0.99 per sample, 0.99999 where it
+    has to be exact); else it is passed over, and `say` is told.
     Raises UnknownNameError; CannotBuild and MissingPackageError for a backend that was asked for by name.
     """
-    job = _Job(module, example, precision, samples, say)
+    job = _Job(module, example, precision, exact and precision == "fp32", samples, say)
     backend = check_backend(backend)
     if backend == _EAGER:
         return job.eager()
@@ -110,27 +118,26 @@ def _is_large(job: _Job) -> bool:
 
 def _built(name: str, job: _Job) -> Forward:
     """A backend that was asked for by name; eager where it does not give the same."""
+    if BACKENDS[name].rounds and job.exact:
+        raise CannotBuild(f"backend {name!r} computes in fewer digits than precision='fp32' asks for")
     forward = BACKENDS[name].build(job.module, job.example, job.precision)
-    cosine = _cosine(forward(first_of(job.example, _COMPARED)), job)
-    if cosine < _FAITHFUL[job.precision]:
+    cosine = _cosine(name, forward, job, eager(job.module, job.device, "fp32"))
+    if cosine < job.faithful:
         job.say(f"backend {name} is not used: its answers have a cosine of {cosine:.5f} to fp32")
         return job.eager()
     return forward
 
 
 def _fastest(job: _Job) -> Forward:
-    """Try backends, those with the largest expected gain first, as long as one can still pay."""
+    """Try backends, those first that may finish first, as long as one can still pay."""
     known = _Measurements(job)
     eager_seconds = known.of(_EAGER, lambda: _eager_seconds(job))
     best, best_seconds, best_name = job.eager(), eager_seconds, _EAGER
-    hopes = {name: BACKENDS[name].hope(job.looked_at.convolves, job.precision) for name in BACKENDS}
-    candidates = [name for name in hopes if hopes[name] and BACKENDS[name].usable(job.device.type, job.precision)]
-    for name in sorted(candidates, key=lambda name: -hopes[name]):
-        candidate = BACKENDS[name]
-        hoped = eager_seconds / hopes[name] if name not in known.seconds else known.seconds[name]
-        if candidate.build_seconds + hoped * job.samples >= best_seconds / _WORTH * job.samples:
+    expected = _expected_seconds(job, eager_seconds, known)
+    for name in sorted(expected, key=lambda name: expected[name]):
+        if expected[name] >= best_seconds / _WORTH * job.samples:
             continue
-        forward = _tried(name, job, known)
+        forward = _tried(name, job, known, best if job.precision == "fp32" else eager(job.module, job.device, "fp32"))
         if forward is None:
             continue
         seconds = known.of(name, lambda: _seconds(forward, job.example))  # noqa: B023  (called at once)
@@ -142,27 +149,47 @@ def _fastest(job: _Job) -> Forward:
     return best
 
 
-def _tried(name: str, job: _Job, known: _Measurements) -> Forward | None:
-    """A backend that can be built and gives the same, or None, and why not is told."""
+def _expected_seconds(job: _Job, eager_seconds: float, known: _Measurements) -> dict[str, float]:
+    """Of each backend that can be tried: to build it, and to run the job by it, as far as it is known or hoped."""
+    expected = {}
+    for name, candidate in BACKENDS.items():
+        hope = candidate.hope(job.looked_at.convolves, job.precision)
+        if hope and _is_candidate(name, job):
+            each = known.seconds.get(name, eager_seconds / hope)
+            expected[name] = candidate.build_seconds + each * job.samples
+    return expected
+
+
+def _is_candidate(name: str, job: _Job) -> bool:
+    return BACKENDS[name].usable(job.device.type, job.precision) and not (BACKENDS[name].rounds and job.exact)
+
+
+def _tried(name: str, job: _Job, known: _Measurements, reference: Forward) -> Forward | None:
+    """A backend that can be built and gives the same as the reference, or None, and why not is told."""
     try:
         forward = BACKENDS[name].build(job.module, job.example, job.precision)
-        outputs = forward(first_of(job.example, _COMPARED))
+        cosine = _cosine(name, forward, job, reference)
     except (CannotBuild, MissingPackageError) as error:
         job.say(f"backend {name} is passed over: {error}")
         known.seconds[name] = _NEVER
         return None
-    cosine = _cosine(outputs, job)
-    if cosine < _FAITHFUL[job.precision]:
+    if cosine < job.faithful:
         job.say(f"backend {name} is passed over: its answers have a cosine of {cosine:.5f} to fp32")
         known.seconds[name] = _NEVER  # also for other weights of this shape: a build can take half a minute
         return None
     return forward
 
 
-def _cosine(outputs: Outputs, job: _Job) -> float:
-    """The least cosine, over samples and outputs, to what eager torch gives in fp32; 0 where whole numbers differ."""
-    found = named(outputs)
-    return min(_agreement(found[name], tensor) for name, tensor in job.looked_at.outputs.items())
+def _cosine(name: str, forward: Forward, job: _Job, reference: Forward) -> float:
+    """The least cosine, over samples and outputs, to what torch gives in fp32; 0 where whole numbers differ.
+
+    Rounding moves some samples far more than others, so a backend that rounds answers for the second half of the batch,
+    which nothing was set by.
+    """
+    rounds = BACKENDS[name].rounds
+    some = second_half_of(job.example) if rounds else first_of(job.example, _COMPARED)
+    found, expected = named(forward(some)), named(reference(some)) if rounds else job.looked_at.outputs
+    return min(_agreement(found[key], tensor) for key, tensor in expected.items())
 
 
 def _agreement(found: Tensor, expected: Tensor) -> float:
@@ -233,6 +260,7 @@ def _described(job: _Job) -> list[Any]:
         [type(part).__name__ for part in job.module.modules()],
         inputs,
         job.precision,
+        job.exact,
         str(job.device),
         torch.__version__,
         torch.get_num_threads(),

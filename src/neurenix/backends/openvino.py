@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..devices import has_fast_bfloat16
 from ..packages import require
 from ._backend import (
     BACKENDS,
@@ -65,13 +67,26 @@ def _compiled(
     cores = torch.get_num_threads() if isinstance(example, Tensor) else 1
     part = first_of(example, -(-size_of(example) // (2 * cores))) if isinstance(example, Tensor) else example
     decoder = read(flat, part)
-    frontend = openvino.frontend.FrontEndManager().load_by_framework("pytorch")
-    graph = change(frontend.convert(frontend.load(decoder)), flat, example)
-    if isinstance(part, Tensor):
-        graph.reshape(openvino.PartialShape(list(part.shape)))
-    compiled = openvino.Core().compile_model(graph, "CPU", _settings(precision, cores))
+
+    def compile_model() -> Any:
+        frontend = openvino.frontend.FrontEndManager().load_by_framework("pytorch")
+        graph = change(frontend.convert(frontend.load(decoder)), flat, example)
+        if isinstance(part, Tensor):
+            graph.reshape(openvino.PartialShape(list(part.shape)))
+        return openvino.Core().compile_model(graph, "CPU", _settings(precision, cores))
+
     size = size_of(part) if isinstance(part, Tensor) else None
-    return forward_of(flat, _runner(compiled, cores, size), like)
+    return forward_of(flat, _runner(_in_a_thread(compile_model), cores, size), like)
+
+
+def _in_a_thread(work: Callable[[], Any]) -> Any:
+    """The result of work done in a thread that ends with it.
+
+    OpenVINO gives a thread in which its plugin is loaded a stack for signals, and frees that stack where the plugin is
+    let go of, in another thread too: the next signal, that of a child's end say, would then be the process's end.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(work).result()
 
 
 def _recorded(flat: Flat, example: Inputs) -> Any:
@@ -113,7 +128,7 @@ def _near(found: Tensor, expected: Tensor) -> bool:
 
 def _settings(precision: str, streams: int) -> dict[str, Any]:
     return {
-        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        "INFERENCE_PRECISION_HINT": _HINTS[precision if has_fast_bfloat16(torch.device("cpu")) else "fp32"],
         "NUM_STREAMS": streams,
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }

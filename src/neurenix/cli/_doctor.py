@@ -135,7 +135,7 @@ def _machine() -> dict[str, Any]:
         "memory": f"{free:.1f} GiB free of {memory:.1f}",
         "accelerators": ", ".join(map(cuda.get_device_name, range(cuda.device_count()))) or "none",
         "device": str(device),
-        "precision": f"{precision} ({'multiplied natively' if precision == 'bf16' else 'bf16 is not faster here'})",
+        "precision": f"{precision} ({'faster here than fp32' if precision == 'bf16' else 'bf16 is not faster here'})",
     }
 
 

@@ -25,6 +25,7 @@ from .collation import Collate
 
 _LOOK = 0.25  # seconds between looks at whether the workers are alive
 _AHEAD, _DEEPEST = 512 * 2**20, 16  # bytes of batches that wait, and batches of each worker
+_NICE = 10  # steps by which workers come after what computes
 _DYING = 2.0  # seconds from a worker's broken connection to its end
 
 
@@ -48,7 +49,7 @@ class Stream:
             batch_sampler=self._plan,
             num_workers=workers,
             collate_fn=as_is,
-            worker_init_fn=_share_by_name,
+            worker_init_fn=_set_up,
             timeout=self._look if workers else 0,
             persistent_workers=workers > 0,
             generator=torch.Generator(),  # for torch's own seed of each pass: not the user's generator
@@ -208,7 +209,18 @@ def _shared_memory() -> float:
     return 0.0
 
 
-def _share_by_name(worker: int) -> None:
+def _set_up(worker: int) -> None:
+    """Before a worker reads: it gives way to this process, and shares by name.
+
+    Where readers and the threads that compute take each other's cores, those threads wait for one another in every
+    layer, and a step takes several times as long. Whoever computes waits for readers anyway when nothing is read.
+    """
+    if hasattr(os, "nice"):
+        os.nice(_NICE)
+    _share_by_name()
+
+
+def _share_by_name() -> None:
     """Let a worker hand its tensors over as named memory.
 
     By file descriptor, torch's way on Linux, this process would have to ask the worker for each of them, and wait for

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..backends import Forward, fast_forward, named
 from ..data import Batch, DataLoader, work
 from ..data._batch import rows
-from ..devices import autocast, move
+from ..devices import Precision, autocast, is_exact, move, resolve_precision
 from ..metrics import Metrics
 from ..nn import evaluating
 from .faults import in_fitting_parts
@@ -89,7 +89,7 @@ def _joined(parts: list[Any]) -> Any:
 
 
 def outputs_of(
-    model: nn.Module, loader: DataLoader, device: torch.device, precision: str, backend: str = "eager"
+    model: nn.Module, loader: DataLoader, device: torch.device, precision: Precision, backend: str = "eager"
 ) -> Tensor:
     """The model's outputs for every sample of a loader, in the dataset's order. -> (n, k) float32 on the CPU."""
     forward: Forward | None = None
@@ -106,7 +106,13 @@ def outputs_of(
             if forward is None:
                 samples = work(loader.dataset, moved.inputs)
                 forward = fast_forward(
-                    model, moved.inputs, samples=samples, precision=precision, backend=backend, say=_say
+                    model,
+                    moved.inputs,
+                    samples=samples,
+                    precision=resolve_precision(precision, device),
+                    exact=is_exact(precision, device),
+                    backend=backend,
+                    say=_say,
                 )
             collected += in_fitting_parts(moved, compute)
             places.append(batch.indices)

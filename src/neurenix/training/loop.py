@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..callbacks._base import Callback
 from ..data import Batch, DataLoader
+from ..devices import is_exact
 from ..errors import ConfigurationError, NonFiniteError, UnreadableSampleError
 from ..metrics import Metrics
 from ..models import PretrainedModel
@@ -84,6 +85,7 @@ class Loop:
             self.processes,
             settings.reuse,
             precision=self._step.precision,
+            exact=is_exact(settings.precision, self._device),
             reads_inputs=objective.reads_inputs,
             check=objective.check,
             features=features,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Batch, DataLoader, Skipped, sample_name
-from ..devices import resolve_precision
+from ..devices import is_exact, resolve_precision
 from ..errors import ConfigurationError, NonFiniteError
 from ..metrics import TaskKind
 from ..models import PretrainedModel
@@ -117,6 +117,7 @@ def head_features(
                     views=1,
                     size=4.0 * model.feature_size * len(loader.dataset),
                     precision=resolve_precision(settings.precision, device),
+                    exact=is_exact(settings.precision, device),
                     options=settings.reuse,
                     say=_say,
                 )

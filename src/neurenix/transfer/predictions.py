@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..data import DataLoader, sample_name
-from ..devices import Precision, resolve_precision
+from ..devices import Precision
 from ..errors import ConfigurationError, NeurenixWarning, NonFiniteError
 from ..metrics import TaskKind
 from ..models import PretrainedModel
@@ -27,7 +27,7 @@ def finite_outputs(model: PretrainedModel, loader: DataLoader, precision: Precis
     """
     first_batch(loader, model)
     device = next(model.parameters()).device
-    outputs = outputs_of(model, loader, device, resolve_precision(precision, device), backend)
+    outputs = outputs_of(model, loader, device, precision, backend)
     _check_finite(outputs, loader.dataset)
     return outputs
 

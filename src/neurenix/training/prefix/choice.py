@@ -21,6 +21,7 @@ class Feeds:
     reads_inputs: while training or not -> why the objective needs the batch's inputs themselves, so that they cannot
         be replaced; None where it does not.
     check: raises for a batch whose targets the objective cannot use.
+    precision, exact: see neurenix.backends.fast_forward.
     features: gives what enters the head for the training data, where that has been asked for before; see ReusingFeed.
     """
 
@@ -31,12 +32,14 @@ class Feeds:
         options: ReuseOptions,
         *,
         precision: str,
+        exact: bool,
         reads_inputs: Callable[[bool], str | None],
         check: Callable[[Batch], None],
         features: Callable[[], Features] | None = None,
     ) -> None:
         self._model, self._processes, self._options = model, processes, options
-        self._precision, self._reads_inputs, self._check, self._features = precision, reads_inputs, check, features
+        self._precision, self._exact = precision, exact
+        self._reads_inputs, self._check, self._features = reads_inputs, check, features
         self._first, self._passes = 0, 1
         self._moving: frozenset[int] = frozenset()
         self._made: dict[int, Feed] = {}
@@ -75,6 +78,7 @@ class Feeds:
                     self._processes,
                     options=self._options,
                     precision=self._precision,
+                    exact=self._exact,
                     first=self._first if training else 0,
                     passes=self._passes,
                     training=training,

@@ -18,7 +18,7 @@ from .kept import KeptBatches
 from .store import Boundary
 
 TRIED = 2  # samples that are computed again before anything that was stored is trusted
-SAME_SAMPLE = {"fp32": 1e-3, "bf16": 0.14, "fp16": 0.14}  # relative; 0.14 is a cosine of 0.99, as of backends
+SAME_SAMPLE = {True: 1e-3, False: 0.14}  # exact or not; relative; 0.14 is a cosine of 0.99, as of backends
 
 
 @final
@@ -27,7 +27,7 @@ class FrozenLayers:
 
     prefix: the layers, in the modes that they are to run in. example: gives the first of all batches; the backend is
     built for batches like it, when it is first needed. dataset, views: the samples that will be asked for, and how
-    often. size: bytes of all their rows. say: is told what a user should know.
+    often. size: bytes of all their rows. precision, exact: see fast_forward. say: is told what a user should know.
     """
 
     def __init__(
@@ -40,20 +40,30 @@ class FrozenLayers:
         views: int,
         size: float,
         precision: str,
+        exact: bool,
         options: ReuseOptions,
         say: Callable[[str], None],
     ) -> None:
         self._prefix, self._device, self._precision, self._say = prefix, device, precision, say
+        self._exact = exact
         self._kept, self._trusted = None, False
         if options.keep:
-            about = {**environment(device, precision, 1), "backend": options.backend}
+            about = {**environment(device, precision, 1), "exact": exact, "backend": options.backend}
             self._kept = KeptBatches(prefix, about, size, say)
 
         @functools.cache
         def forward() -> Forward:
             inputs = example().to(device).inputs
             samples = views * work(dataset, inputs)
-            return fast_forward(prefix, inputs, samples=samples, precision=precision, backend=options.backend, say=say)
+            return fast_forward(
+                prefix,
+                inputs,
+                samples=samples,
+                precision=precision,
+                exact=exact,
+                backend=options.backend,
+                say=say,
+            )
 
         self._forward = forward
 
@@ -78,7 +88,7 @@ class FrozenLayers:
             return found
         few = batch.parts(TRIED)[0]
         fresh = boundary_of(few, eager(self._prefix, self._device, self._precision), self._device)
-        self._trusted = _agree(found, fresh, SAME_SAMPLE[self._precision])
+        self._trusted = _agree(found, fresh, SAME_SAMPLE[self._exact])
         if self._trusted:
             return found
         self._say(f"what an earlier run kept in {self._kept.folder} is not what the layers give now; it is removed")

@@ -57,6 +57,7 @@ class ReusingFeed:
         *,
         options: ReuseOptions,
         precision: str,
+        exact: bool,
         first: int,
         passes: int,
         training: bool,
@@ -67,7 +68,7 @@ class ReusingFeed:
     ) -> None:
         self.module: nn.Module = model
         self._model, self._loader, self._device = model, loader, processes.device
-        self._options, self._precision = options, precision
+        self._options, self._precision, self._exact = options, precision, exact
         self._first, self._passes, self._training, self._say = first, passes, training, say
         self._moving, self._check = moving, check
         self._frozen: FrozenLayers | None = None  # while rows are missing
@@ -178,6 +179,7 @@ class ReusingFeed:
                 views=self._views,
                 size=store.size,
                 precision=self._precision,
+                exact=self._exact,
                 options=self._options,
                 say=self._say,
             )
@@ -202,7 +204,7 @@ class ReusingFeed:
         known = self._features()
         places = {int(index): row for row, index in enumerate(known.indices)}
         rows = [places.get(int(index), -1) for index in few.indices]
-        tolerance = SAME_SAMPLE[self._precision]
+        tolerance = SAME_SAMPLE[self._exact]
         if min(rows) < 0 or not close(known.features[rows], boundary[FEATURES][: len(few)], tolerance):
             return False
         self._store.put(known.indices, {FEATURES: known.features})

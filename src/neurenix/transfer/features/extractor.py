@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...backends import Forward, check_backend, fast_forward, named
 from ...data import Batch, work
-from ...devices import Precision, autocast, resolve_device, resolve_precision
+from ...devices import Precision, autocast, is_exact, resolve_device, resolve_precision
 from ...errors import ConfigurationError, EmptyDatasetError
 from ...models._pretrained_model import PretrainedModel
 from ...nn import Pool, evaluating
@@ -76,6 +76,7 @@ class FeatureExtractor:
         if device is not None:
             self.model.to(resolve_device(device))
         self.precision = resolve_precision(precision, self.device)
+        self.exact = is_exact(precision, self.device)
         self.backend = check_backend(backend)
         self.columns: dict[str, slice] = {}
         self.selector: FeatureSelector | None = None
@@ -155,7 +156,7 @@ class FeatureExtractor:
             shard_size=shard_size,
             dtype=dtype,
             classes=tuple(getattr(raw, "classes", None) or ()),
-            tolerance=None if cache_key is not None else _tolerance(dtype, self.precision),
+            tolerance=None if cache_key is not None else _tolerance(dtype, self.exact),
         )
 
         features_of = self._forward_for(prepared)
@@ -185,6 +186,7 @@ class FeatureExtractor:
             "normalize": self.normalize,
             "channels_last": self.channels_last,
             "precision": self.precision,
+            "exact": self.exact,
             "device": self.device.type,
             "columns": None if self.selector is None else self.selector.indices.tolist(),
             "dtype": dtype,
@@ -267,6 +269,7 @@ class FeatureExtractor:
                         inputs,
                         samples=work(dataset, inputs),
                         precision=self.precision,
+                        exact=self.exact,
                         backend=self.backend,
                         say=_say,
                     )
@@ -345,6 +348,6 @@ def _device_and_dtype(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     return (tensors[0].device, tensors[0].dtype) if tensors else (torch.device("cpu"), torch.float32)
 
 
-def _tolerance(dtype: str, precision: str) -> float:
+def _tolerance(dtype: str, exact: bool) -> float:
     """How far the same sample's features may differ between two runs: other batches pick other kernels."""
-    return 1e-3 if dtype == "float32" and precision == "fp32" else 3e-2
+    return 1e-3 if dtype == "float32" and exact else 3e-2
