@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="few samples, few epochs")
     parser.add_argument("--seeds", type=int, default=5, help="so many of them")
     parser.add_argument("--methods", nargs="+", help="names; all by default")
+    parser.add_argument("--run", help="a folder for what is finished, so that the same command goes on where it ended")
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
     samples, others, epochs, seeds = (60, 40, 1, 1) if asked.small else (1000, 797, 10, asked.seeds)
@@ -50,6 +51,7 @@ def main() -> None:
         epochs=epochs,
         seeds=range(seeds),
         settings=SETTINGS,
+        run=asked.run,
     )
     print(table)
     print(f"oracle, trained on the target's labels: {statistics.mean(oracle):.4f}")

@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1500, help="of each domain, at most")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--methods", nargs="+", help="names; all by default")
+    parser.add_argument("--run", help="a folder for what is finished, so that the same command goes on where it ended")
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
     sentences = rated_sentences()
@@ -63,6 +64,7 @@ def main() -> None:
             epochs=asked.epochs,
             seeds=range(asked.seeds),
             settings=SETTINGS,
+            run=asked.run,
         )
         print(f"films -> {name}\n{table}\noracle, trained on the target's labels: {oracle:.4f}\n")
 

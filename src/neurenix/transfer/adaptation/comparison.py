@@ -17,6 +17,7 @@ from ...metrics import TaskKind
 from ..arguments import check_types
 from ._choice import MethodChoice, chosen_method
 from ._data import Given
+from ._kept_figures import KeptFigures, about_comparison
 from .adapter import DomainAdapter, source_tuner
 from .method import METHODS, AdaptationMethod
 from .selection import CRITERIA, LabelFreeChooser, guards_for
@@ -83,11 +84,14 @@ def compare_adaptations(
     num_workers: int = 0,
     seeds: Sequence[int] = (0,),
     settings: Mapping[str, Any] | None = None,
+    run: str | Path | None = None,
 ) -> AdaptationComparison:
     """Adapt copies of one source-trained model by several methods, and choose among them and it without target labels.
 
     methods: names, or label -> a method with its settings; None takes all that one fit can do (all but gradual ones).
     settings: other arguments of DomainAdapter, num_classes say. source, target, val_dataset: see DomainAdapter.fit.
+    run: a folder where the figures of each finished adaptation are kept, so that the same call goes on where it was
+        ended; other weights, data or settings are never mistaken for these. Data must be the same each time it is read.
     What frozen layers give is kept in the cache folder, so that it is computed once for all methods.
 
     A method that the model or data have no place for is left out, and why is told. Raises UnknownNameError for a method
@@ -97,6 +101,8 @@ def compare_adaptations(
     chosen = _chosen(methods)
     if not seeds:
         raise ConfigurationError("seeds is empty; give at least one.")
+    before = max(1, epochs // 2) if source_epochs is None else source_epochs
+    schedule = {"epochs": epochs, "source_epochs": before, "batch_size": batch_size}
     trial = _Trial(source, target, val_dataset, epochs, batch_size, num_workers)
     left_out: dict[str, str] = {}
     own = {name: value for name, value in (settings or {}).items() if name in ("norms", "chooses")}
@@ -104,12 +110,15 @@ def compare_adaptations(
     for seed in seeds:
         start = source_tuner(model, {**tail, "seed": seed})
         given = Given.of(source, target, None, batch_size=batch_size, num_workers=num_workers, tuner=start)
-        before = max(1, epochs // 2) if source_epochs is None else source_epochs
-        if before:
+        about = {} if run is None else about_comparison(start.model, given, {**schedule, **(settings or {})})
+        kept = KeptFigures(run, about)
+        missing = [name for name in chosen if name not in left_out and not trial.knows(name, seed, kept, chosen[name])]
+        if before and missing:
             start.fit(given.trained, None, batch_size, before, num_workers=num_workers, run=False)
-        for name in [name for name in chosen if name not in left_out]:
+        for name in missing:
             try:
                 trial.run(name, seed, DomainAdapter(start, method=chosen[name], **own))
+                trial.keep(name, seed, kept, chosen[name])
             except NeurenixError as error:
                 left_out[name] = str(error)
                 trial.forget(name)
@@ -126,6 +135,19 @@ class _Trial:
         self._data = (source, target, validation, batch_size, epochs, 0)
         self._workers = num_workers
         self._runs: dict[str, dict[int, dict[str, Any]]] = {}
+
+    def knows(self, name: str, seed: int, kept: KeptFigures, method: AdaptationMethod) -> bool:
+        """Whether an earlier call finished this one; its figures are taken then."""
+        found = kept.find(method, seed)
+        if found is not None:
+            self._runs.setdefault(SOURCE_ONLY, {})[seed] = found["before"]
+            self._runs.setdefault(name, {})[seed] = found["after"]
+        return found is not None
+
+    def keep(self, name: str, seed: int, kept: KeptFigures, method: AdaptationMethod) -> None:
+        """Leave the figures of one that is finished to later calls."""
+        figures = {"before": self._runs[SOURCE_ONLY][seed], "after": self._runs[name][seed]}
+        kept.keep(method, seed, figures)
 
     def run(self, name: str, seed: int, adapter: DomainAdapter) -> None:
         """One method, one seed."""

@@ -1,0 +1,133 @@
+"""compare_adaptations: a row for each method, one choice, and figures that are kept for a call that was ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from neurenix.errors import ConfigurationError, UnknownNameError
+from neurenix.transfer import DomainAdapter, compare_adaptations
+from neurenix.transfer.adaptation import AdaptationComparison
+from neurenix.transfer.adaptation.methods import dann
+
+pytestmark = pytest.mark.filterwarnings("ignore::neurenix.errors.NegativeTransferWarning")
+Labelled = tuple[Tensor, Tensor]
+
+
+def network() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Sequential(nn.Linear(4, 16), nn.ReLU()), nn.Linear(16, 3))
+
+
+def domain(seed: int, shift: float) -> Labelled:
+    generator, labels = torch.Generator().manual_seed(seed), torch.arange(60) % 3
+    points = 0.3 * torch.randn(60, 4, generator=generator)
+    points[torch.arange(60), labels] += 1.5
+    return points + shift, labels
+
+
+SOURCE, TARGET = domain(1, 0.0), domain(2, 0.5)
+
+
+def compared(run: Path | None = None, **changed: Any) -> AdaptationComparison:
+    options: dict[str, Any] = {
+        "methods": ["dann", "mcc"],
+        "target": TARGET[0],
+        "epochs": 2,
+        "seeds": (0, 1),
+        "settings": {"num_classes": 3, "head_hidden_sizes": (8,)},
+        **changed,
+    }
+    methods, target = options.pop("methods"), options.pop("target")
+    return compare_adaptations(network(), SOURCE, target, methods, TARGET, run=run, **options)
+
+
+def test_a_row_for_each_method_and_one_that_is_chosen() -> None:
+    table = compared(methods={"own dann": dann.DANN(), "mcc": "mcc"})
+    assert [row.name for row in table.rows] == ["source only", "own dann", "mcc"]
+    assert table.chosen in table.rows and not table.left_out
+    assert all(row.target is not None and 0 <= row.target <= (row.best or 1.0) <= 1 for row in table.rows[1:])
+    assert str(table).count("*") == 2  # the chosen row's mark, and what it means
+
+
+def test_a_method_that_has_no_place_is_left_out_and_told() -> None:
+    table = compared(methods=["mcc", "adabn"], seeds=(0,))
+    assert list(table.left_out) == ["adabn"] and "left out: adabn" in str(table)
+
+
+def test_wrong_methods_and_no_seeds() -> None:
+    with pytest.raises(UnknownNameError, match="deep_coral"):
+        compared(methods=["deep_corl"])
+    with pytest.raises(ConfigurationError, match="seeds"):
+        compared(seeds=())
+    with pytest.raises(ConfigurationError, match="none of"):
+        compared(methods=["adabn"])
+
+
+class Fits:
+    """Counts the adaptations that are run; ends the process, as it were, before one of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count, self.end_before = 0, 10**9
+        fit = DomainAdapter.fit
+
+        def counted(adapter: DomainAdapter, *arguments: Any, **options: Any) -> Any:
+            if self.count == self.end_before:
+                raise KeyboardInterrupt
+            self.count += 1
+            return fit(adapter, *arguments, **options)
+
+        monkeypatch.setattr(DomainAdapter, "fit", counted)
+
+
+def test_a_call_that_was_ended_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, fits = compared(), Fits(monkeypatch)
+    fits.end_before = 3
+    with pytest.raises(KeyboardInterrupt):
+        compared(tmp_path / "run")
+    fits.end_before = 10**9
+    table = compared(tmp_path / "run")
+    assert fits.count == 4
+    assert [(row.name, row.source, row.target, row.best, row.scores) for row in table.rows] == [
+        (row.name, row.source, row.target, row.best, row.scores) for row in whole.rows
+    ]
+    assert compared(tmp_path / "run").chosen.name == whole.chosen.name and fits.count == 4
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"epochs": 3},
+        {"batch_size": 16},
+        {"target": TARGET[0] + 1e-6},
+        {"settings": {"num_classes": 3, "head_hidden_sizes": (9,)}},
+        {"methods": [dann.DANN(weight=0.5)]},
+    ],
+    ids=["epochs", "batch size", "data", "settings", "method"],
+)
+def test_what_another_call_kept_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]
+) -> None:
+    fits = Fits(monkeypatch)
+    compared(tmp_path, methods=["dann"], seeds=(0,))
+    if "methods" in changed:
+        changed = {"methods": {"dann": changed["methods"][0]}}
+    compared(tmp_path, **{"methods": ["dann"], "seeds": (0,), **changed})
+    assert fits.count == 2
+
+
+def test_random_data_cannot_be_told_apart(tmp_path: Path) -> None:
+    class Noisy:
+        def __len__(self) -> int:
+            return len(TARGET[0])
+
+        def __getitem__(self, place: int) -> Tensor:
+            return TARGET[0][place] + torch.rand(4)
+
+    with pytest.raises(ConfigurationError, match="target samples differ each time"):
+        compared(tmp_path, target=Noisy(), seeds=(0,))
