@@ -151,7 +151,7 @@ def test_generation_with_updates_of_the_language_model(model: PretrainedModel) -
         torch.manual_seed(0)
         for module in tuner.model.modules():
             if hasattr(module, "lora_B"):
-                torch.nn.init.normal_(module.lora_B["default"].weight)
+                torch.nn.init.normal_(module.lora_B["default"].weight, std=0.1)  # larger ones magnify rounding
     tuned = tuner.model.eval()
     rows = [tuned.head.generate(tuned.trunk, one(tuned, text), SIX_TOKENS)[0].tolist() for text in SENTENCES[:3]]
     assert rows == [greedy(tuned, text, len(row)) for text, row in zip(SENTENCES[:3], rows, strict=True)]

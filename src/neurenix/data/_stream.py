@@ -25,7 +25,8 @@ from .collation import Collate
 
 _LOOK = 0.25  # seconds between looks at whether the workers are alive
 _AHEAD, _DEEPEST = 512 * 2**20, 16  # bytes of batches that wait, and batches of each worker
-_NICE = 10  # steps by which workers come after what computes
+_NICE = 5  # steps by which workers come after what computes
+_STARTING = 30.0  # seconds that a worker may take until it reads, at least: processors may be busy
 _DYING = 2.0  # seconds from a worker's broken connection to its end
 
 
@@ -112,7 +113,7 @@ class Stream:
             except (RuntimeError, OSError, EOFError) as error:  # datasets' own errors come as Failure
                 patient = time.monotonic() - tried > self._look / 2
                 dead, hung = self._dead(answers, patient), watch.unmoved_for(self._timeout)
-                waiting = watch.is_reading() or time.monotonic() - asked < self._timeout
+                waiting = watch.is_reading() or time.monotonic() - asked < watch.patience(self._timeout)
                 if patient and waiting and not dead and not hung:
                     continue
                 what = f"delivered nothing for {self._timeout:g} s" if patient and not dead else "died"
@@ -165,6 +166,11 @@ class _Watch:
             for (_, index), since in zip(seen, self._since, strict=True)
             if index != IDLE and now - since >= seconds
         ]
+
+    def patience(self, seconds: float) -> float:
+        """How long to wait for workers that read nothing: longer for those that have not begun to read."""
+        begun = all(process != IDLE for process, _ in self._seen)
+        return seconds if begun else max(seconds, _STARTING)
 
     def is_reading(self) -> bool:
         """Whether any worker was at a sample at the last look."""

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from ..callbacks._base import Callback
 from ..data import Batch, DataLoader
-from ..devices import is_exact
 from ..errors import ConfigurationError, NonFiniteError, UnreadableSampleError
 from ..metrics import Metrics
 from ..models import PretrainedModel
@@ -85,7 +84,7 @@ class Loop:
             self.processes,
             settings.reuse,
             precision=self._step.precision,
-            exact=is_exact(settings.precision, self._device),
+            exact=self._step.exact,
             reads_inputs=objective.reads_inputs,
             check=objective.check,
             features=features,

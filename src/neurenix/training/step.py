@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Batch, sample_seed
-from ..devices import autocast, resolve_precision
+from ..devices import autocast, is_exact, resolve_precision
 from ..errors import NonFiniteError, OutOfMemoryError, SmallerBatchWarning
 from ..metrics import Metrics
 from ..models import PretrainedModel
@@ -49,6 +49,7 @@ class OptimizerStep:
         processes: Processes,
     ) -> None:
         self.precision = resolve_precision(settings.precision, processes.device)
+        self.exact = is_exact(settings.precision, processes.device)
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=self.precision == "fp16")
         self._model, self._objective, self._optimizer = model, objective, optimizer
         self._settings, self._metrics, self._processes = settings, metrics, processes
