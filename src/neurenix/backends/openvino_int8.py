@@ -46,7 +46,7 @@ BACKENDS.add(
         build=_build,
         usable=lambda device, precision: has_fast_int8(torch.device(device)) and _is_installed(),
         convolutions={"fp32": 27.0, "bf16": 16.0},
-        products={"fp32": 2.8, "bf16": 7.0},
+        products={},  # transformers have not been seen to hold: 0.95 on some samples of ViT-S, other lengths of texts
         build_seconds=9.0,
         rounds=True,
     ),
