@@ -35,9 +35,10 @@ def problem(shift: str, seed: int) -> tuple[Domain, Domain]:
     """Source and target: points (n, 2) float32 and classes (n,)."""
     from skada.datasets import make_shifted_datasets
 
-    parts = make_shifted_datasets(POINTS, POINTS, shift, noise=0.3, random_state=seed)
-    points, target_points = (np.asarray(part, dtype=np.float32) for part in (parts[0], parts[2]))
-    return (points, np.asarray(parts[1], dtype=np.int64)), (target_points, np.asarray(parts[3], dtype=np.int64))
+    points, classes, domains = make_shifted_datasets(POINTS, POINTS, shift, noise=0.3, random_state=seed)
+    points, classes = points.astype(np.float32), classes.astype(np.int64)
+    source, target = domains >= 0, domains < 0
+    return (points[source], classes[source]), (points[target], classes[target])
 
 
 def all_of_them(solve: Solve, seed: int) -> Mapping[str, float]:
@@ -65,9 +66,7 @@ def ours(chooses: bool) -> Solve:
         from neurenix.transfer import DomainAdapter
 
         torch.manual_seed(seed)
-        network = nn.Sequential(
-            nn.Sequential(nn.Linear(2, HIDDEN), nn.ReLU(), nn.Dropout(0.5)), nn.Linear(HIDDEN, 2)
-        )
+        network = nn.Sequential(nn.Sequential(nn.Linear(2, HIDDEN), nn.ReLU(), nn.Dropout(0.5)), nn.Linear(HIDDEN, 2))
         options: dict[str, Any] = {"learning_rate": RATE, "weight_decay": 0.0, "schedule": "constant", "warmup": 0}
         adapter = DomainAdapter(
             network, 2, method=method, head_hidden_sizes=(), chooses=chooses, seed=seed, clip_norm=None, **options
@@ -93,8 +92,9 @@ def source_only(method: str, source: Domain, target: np.ndarray, seed: int) -> n
 
 def by_skada(method: str, source: Domain, target: np.ndarray, seed: int) -> np.ndarray:
     """By skada.deep."""
-    from skada import deep, source_target_merge
+    from skada import deep
     from skada.deep.modules import ToyModule2D
+    from skada.utils import source_target_merge
 
     torch.manual_seed(seed)
     sizes: dict[str, dict[str, int]] = {
@@ -121,7 +121,7 @@ def by_skada(method: str, source: Domain, target: np.ndarray, seed: int) -> np.n
         verbose=0,
         **sizes.get(method, {}),
     )
-    points, domains = source_target_merge(source[0], target, sample_domain=None)
+    points, domains = source_target_merge(source[0], target)
     classes = np.concatenate([source[1], np.full(len(target), -1)])
     net.fit(points.astype(np.float32), classes, domains)
     return np.asarray(net.predict(target, np.full(len(target), -2), allow_source=True))
