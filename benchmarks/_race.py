@@ -15,10 +15,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from _results import begun, table, write, write_page
+
+from neurenix.devices import cpu_flags
 
 Job = Callable[[int], Mapping[str, float]]
 
@@ -60,9 +61,7 @@ def race(
 
 def multiplies_bfloat16() -> bool:
     """Whether this processor has instructions for bf16, so that the peers have contestants in it."""
-    listing = Path("/proc/cpuinfo")
-    words = set(listing.read_text().split()) if listing.is_file() else set()
-    return bool({"amx_bf16", "avx512_bf16"} & words)
+    return bool({"amx_bf16", "avx512_bf16"} & cpu_flags())
 
 
 def _options(title: str, contestants: Mapping[str, Job], rounds: int) -> argparse.Namespace:

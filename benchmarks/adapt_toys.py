@@ -59,17 +59,21 @@ def _few(given: tuple[Domain, Domain]) -> tuple[Domain, np.ndarray]:
     return (points[::8], classes[::8]), others[::8]
 
 
+def toy(seed: int) -> nn.Module:
+    """What ToyModule2D is, cut where its head begins."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Sequential(nn.Linear(2, HIDDEN), nn.ReLU(), nn.Dropout(0.5)), nn.Linear(HIDDEN, 2))
+
+
 def ours(chooses: bool) -> Solve:
     """By DomainAdapter."""
 
     def solve(method: str, source: Domain, target: np.ndarray, seed: int) -> np.ndarray:
         from neurenix.transfer import DomainAdapter
 
-        torch.manual_seed(seed)
-        network = nn.Sequential(nn.Sequential(nn.Linear(2, HIDDEN), nn.ReLU(), nn.Dropout(0.5)), nn.Linear(HIDDEN, 2))
         options: dict[str, Any] = {"learning_rate": RATE, "weight_decay": 0.0, "schedule": "constant", "warmup": 0}
         adapter = DomainAdapter(
-            network, 2, method=method, head_hidden_sizes=(), chooses=chooses, seed=seed, clip_norm=None, **options
+            toy(seed), 2, method=method, head_hidden_sizes=(), chooses=chooses, seed=seed, clip_norm=None, **options
         )
         data = tuple(torch.from_numpy(part) for part in source)
         unlabelled, before = torch.from_numpy(target), EPOCHS // 3
@@ -83,9 +87,7 @@ def source_only(method: str, source: Domain, target: np.ndarray, seed: int) -> n
     """The same network without adaptation, whatever the method."""
     from neurenix.transfer import Finetuner
 
-    torch.manual_seed(seed)
-    network = nn.Sequential(nn.Sequential(nn.Linear(2, HIDDEN), nn.ReLU(), nn.Dropout(0.5)), nn.Linear(HIDDEN, 2))
-    tuner = Finetuner(network, 2, learning_rate=RATE, weight_decay=0.0, schedule="constant", warmup=0, seed=seed)
+    tuner = Finetuner(toy(seed), 2, learning_rate=RATE, weight_decay=0.0, schedule="constant", warmup=0, seed=seed)
     tuner.fit(tuple(torch.from_numpy(part) for part in source), epochs=EPOCHS, batch_size=BATCH, run=False)
     return np.asarray(tuner.predict(torch.from_numpy(target)))
 

@@ -71,13 +71,13 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
     if device.type == "cpu":
-        return "amx_bf16" in _cpu_flags()
+        return "amx_bf16" in cpu_flags()
     return False
 
 
 def has_fast_int8(device: torch.device) -> bool:
     """Whether products of whole numbers of 8 bits are faster than fp32's: a CPU with AMX or VNNI."""
-    return device.type == "cpu" and bool({"amx_int8", "avx512_vnni", "avx_vnni"} & _cpu_flags())
+    return device.type == "cpu" and bool({"amx_int8", "avx512_vnni", "avx_vnni"} & cpu_flags())
 
 
 def is_exact(precision: Precision, device: torch.device) -> bool:
@@ -131,7 +131,8 @@ def _best_device() -> str:
     return available_devices()[0]
 
 
-def _cpu_flags() -> set[str]:
+def cpu_flags() -> set[str]:
+    """Instructions that this CPU tells it has, as Linux names them: "avx512_bf16"; none on other systems."""
     # Only Linux tells its CPU's flags in a file; elsewhere the answer is "unknown", which means fp32.
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -43,8 +43,8 @@ def compared(run: Path | None = None, **changed: Any) -> AdaptationComparison:
         "settings": {"num_classes": 3, "head_hidden_sizes": (8,)},
         **changed,
     }
-    methods, target = options.pop("methods"), options.pop("target")
-    return compare_adaptations(network(), SOURCE, target, methods, TARGET, run=run, **options)
+    methods, target, reported = options.pop("methods"), options.pop("target"), options.pop("reported", TARGET)
+    return compare_adaptations(network(), SOURCE, target, methods, reported, run=run, **options)
 
 
 def test_a_row_for_each_method_and_one_that_is_chosen() -> None:
@@ -105,10 +105,11 @@ def test_a_call_that_was_ended_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
         {"epochs": 3},
         {"batch_size": 16},
         {"target": TARGET[0] + 1e-6},
+        {"reported": (TARGET[0], TARGET[1].flip(0))},
         {"settings": {"num_classes": 3, "head_hidden_sizes": (9,)}},
         {"methods": [dann.DANN(weight=0.5)]},
     ],
-    ids=["epochs", "batch size", "data", "settings", "method"],
+    ids=["epochs", "batch size", "data", "labels of the report", "settings", "method"],
 )
 def test_what_another_call_kept_is_not_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]

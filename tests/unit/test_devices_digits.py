@@ -22,12 +22,12 @@ def test_auto_trains_in_the_faster_digits_and_admits_fewer_where_they_are_faster
     monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     flags, precision, exact = KINDS[kind]
-    monkeypatch.setattr(devices, "_cpu_flags", lambda: flags)
+    monkeypatch.setattr(devices, "cpu_flags", lambda: flags)
     assert resolve_precision("auto", CPU) == precision
     assert is_exact("auto", CPU) == exact
 
 
 def test_what_is_asked_for_by_name_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "_cpu_flags", lambda: KINDS["AMX"][0])
+    monkeypatch.setattr(devices, "cpu_flags", lambda: KINDS["AMX"][0])
     assert resolve_precision("fp32", CPU) == "fp32" and is_exact("fp32", CPU)
     assert resolve_precision("bf16", CPU) == "bf16" and not is_exact("bf16", CPU)

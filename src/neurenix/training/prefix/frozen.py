@@ -18,7 +18,6 @@ from .kept import KeptBatches
 from .store import Boundary
 
 TRIED = 2  # samples that are computed again before anything that was stored is trusted
-SAME_SAMPLE = {True: 1e-3, False: 0.14}  # exact or not; relative; 0.14 is a cosine of 0.99, as of backends
 
 
 @final
@@ -88,7 +87,7 @@ class FrozenLayers:
             return found
         few = batch.parts(TRIED)[0]
         fresh = boundary_of(few, eager(self._prefix, self._device, self._precision), self._device)
-        self._trusted = _agree(found, fresh, SAME_SAMPLE[self._exact])
+        self._trusted = _agree(found, fresh, same_sample(self._exact))
         if self._trusted:
             return found
         self._say(f"what an earlier run kept in {self._kept.folder} is not what the layers give now; it is removed")
@@ -104,6 +103,11 @@ def boundary_of(batch: Batch, forward: Forward, device: torch.device) -> Boundar
 
     parts = in_fitting_parts(batch, compute)
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def same_sample(exact: bool) -> float:
+    """How far apart two boundaries of one sample may be, relative: 0.14 is a cosine of 0.99, as of backends."""
+    return 1e-3 if exact else 0.14
 
 
 def _agree(kept: Boundary, fresh: Boundary, tolerance: float) -> bool:

@@ -20,7 +20,7 @@ from ...nn import TaskHead
 from ...storage import cache_folder
 from ..processes import Processes
 from .feeds import Features, ReuseOptions
-from .frozen import SAME_SAMPLE, TRIED, FrozenLayers, boundary_of, close
+from .frozen import TRIED, FrozenLayers, boundary_of, close, same_sample
 from .graph import NotSplittable, NotWorthIt
 from .rehearsal import CLOSE, check_same, put_back
 from .split import FEATURES, Embedding, Split, split
@@ -204,7 +204,7 @@ class ReusingFeed:
         known = self._features()
         places = {int(index): row for row, index in enumerate(known.indices)}
         rows = [places.get(int(index), -1) for index in few.indices]
-        tolerance = SAME_SAMPLE[self._exact]
+        tolerance = same_sample(self._exact)
         if min(rows) < 0 or not close(known.features[rows], boundary[FEATURES][: len(few)], tolerance):
             return False
         self._store.put(known.indices, {FEATURES: known.features})

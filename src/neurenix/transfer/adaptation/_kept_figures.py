@@ -39,8 +39,10 @@ class KeptFigures:
             return None
         about = self._described(method, seed)
         path = _place(self._folder, about)
-        kept = read_json(path) if path.is_file() else {}
-        figures: Figures | None = kept.get("figures") if key(kept.get("about", {})) == key(about) else None
+        kept = read_json(path) if path.is_file() else None
+        if not isinstance(kept, dict) or key(kept.get("about", {})) != key(about):
+            return None
+        figures: Figures = kept["figures"]
         return figures
 
     def keep(self, method: AdaptationMethod, seed: int, figures: Figures) -> None:

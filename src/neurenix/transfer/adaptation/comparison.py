@@ -109,10 +109,10 @@ def compare_adaptations(
     tail = {name: value for name, value in (settings or {}).items() if name not in own}
     for seed in seeds:
         start = source_tuner(model, {**tail, "seed": seed})
-        given = Given.of(source, target, None, batch_size=batch_size, num_workers=num_workers, tuner=start)
+        given = Given.of(source, target, val_dataset, batch_size=batch_size, num_workers=num_workers, tuner=start)
         about = {} if run is None else about_comparison(start.model, given, {**schedule, **(settings or {})})
         kept = KeptFigures(run, about)
-        missing = [name for name in chosen if name not in left_out and not trial.knows(name, seed, kept, chosen[name])]
+        missing = [name for name in chosen if name not in left_out and not trial.recall(name, seed, kept, chosen[name])]
         if before and missing:
             start.fit(given.trained, None, batch_size, before, num_workers=num_workers, run=False)
         for name in missing:
@@ -136,8 +136,8 @@ class _Trial:
         self._workers = num_workers
         self._runs: dict[str, dict[int, dict[str, Any]]] = {}
 
-    def knows(self, name: str, seed: int, kept: KeptFigures, method: AdaptationMethod) -> bool:
-        """Whether an earlier call finished this one; its figures are taken then."""
+    def recall(self, name: str, seed: int, kept: KeptFigures, method: AdaptationMethod) -> bool:
+        """Take the figures of one that an earlier call finished; whether there are any."""
         found = kept.find(method, seed)
         if found is not None:
             self._runs.setdefault(SOURCE_ONLY, {})[seed] = found["before"]
