@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import json
+import logging
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from neurenix.backends import BACKENDS, Backend, CannotBuild, fast_forward, operations
 from neurenix.backends import choice as choosing
+from neurenix.backends._export import quiet
+from neurenix.backends.openvino_int8_products import round_rows
+from neurenix.devices import has_fast_int8
 from neurenix.errors import UnknownNameError
 
 
@@ -161,6 +166,52 @@ def test_eight_bits_answer_nearly_the_same_or_are_passed_over() -> None:
         fast_forward(network, images(8), samples=8, precision="fp32", backend="openvino_int8")
 
 
+@pytest.mark.skipif(not has_fast_int8(torch.device("cpu")), reason="the plugin rounds only where 8 bits are fast")
+@pytest.mark.parametrize(("count", "tokens"), [(2, 3), (4, 6), (7, 12)])
+def test_products_in_eight_bits_answer_for_texts_of_any_length(count: int, tokens: int) -> None:
+    network, said = Texts().eval(), []
+    forward = fast_forward(
+        network,
+        texts(4, 6),
+        samples=8,
+        precision="fp32",
+        exact=False,
+        backend="openvino_int8_products",
+        say=said.append,
+    )
+    with torch.no_grad():
+        answer, expected = forward(texts(count, tokens))["features"], network(texts(count, tokens))["features"]
+    assert not said and answer.shape == expected.shape
+    assert float(torch.cosine_similarity(answer, expected).min()) > 0.999
+    assert not torch.equal(answer, expected)
+
+
+def test_rounded_weights_are_within_half_a_step() -> None:
+    """The largest of each row is 127 steps; 0.5 / 127 of it is the most that any weight is off."""
+    weights = np.random.default_rng(0).normal(size=(5, 9)).astype(np.float32)
+    weights[2] = 0
+    for axis in (0, 1):
+        rounded, scales = round_rows(weights, axis)
+        assert rounded.dtype == np.int8 and scales.shape == ((1, 9), (5, 1))[axis]
+        largest = np.abs(weights).max(axis, keepdims=True)
+        assert (np.abs(rounded * scales - weights) <= largest / 127 * 0.5001).all()
+        assert (np.abs(rounded).max(axis, keepdims=True)[largest > 0] == 127).all()
+
+
+def test_a_module_without_products_has_none_in_eight_bits() -> None:
+    with pytest.raises(CannotBuild, match="multiplies nothing"):
+        fast_forward(nn.Conv2d(3, 4, 3), images(4), samples=8, precision="bf16", backend="openvino_int8_products")
+
+
+def test_exporters_do_not_set_up_logging(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """logging.warning, which OpenVINO's reader of programs calls, sets up a handler for good where there is none."""
+    monkeypatch.setattr(logging.root, "handlers", [])
+    with quiet():
+        logging.warning("an operation is not in the table")
+    assert not logging.root.handlers and not logging.root.manager.disable
+    assert capfd.readouterr().err == ""
+
+
 def rounding_backend() -> Backend:
     """Answers with three digits, at no cost."""
 
@@ -183,7 +234,9 @@ def test_fewer_digits_are_taken_only_where_fp32_need_not_be_exact(
     monkeypatch: pytest.MonkeyPatch, own_cache: Path, exact: bool
 ) -> None:
     monkeypatch.setattr(choosing, "_SECONDS", 0.0)
-    monkeypatch.setattr(choosing, "_seconds", lambda forward, batch: 1.0 if "eager" in forward.__qualname__ else 0.1)
+    monkeypatch.setattr(
+        choosing, "_seconds", lambda forward, batch, best=1.0: 1.0 if "eager" in forward.__qualname__ else 0.1
+    )
     for name in list(BACKENDS):
         monkeypatch.delitem(BACKENDS._entries, name)
     monkeypatch.setitem(BACKENDS._entries, "rounding", rounding_backend())

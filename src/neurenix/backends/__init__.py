@@ -8,6 +8,7 @@ from . import compiled as _compiled  # noqa: F401
 from . import onnx as _onnx  # noqa: F401
 from . import openvino as _openvino  # noqa: F401
 from . import openvino_int8 as _openvino_int8  # noqa: F401
+from . import openvino_int8_products as _openvino_int8_products  # noqa: F401
 from ._backend import BACKENDS as BACKENDS
 from ._backend import Backend as Backend
 from ._backend import CannotBuild as CannotBuild

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, final
 
 import torch
@@ -78,6 +80,15 @@ def forward_of(flat: Flat, run: Run, like: Outputs) -> Forward:
     return forward
 
 
-def quiet() -> warnings.catch_warnings:
-    """Without the remarks that exporters make about the code they are given."""
-    return warnings.catch_warnings(action="ignore")
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the remarks that exporters make about the code they are given, and the root logger left as it was."""
+    disabled, ignoring = logging.root.manager.disable, logging.NullHandler()
+    logging.root.addHandler(ignoring)  # logging.warning(), where nobody handles it, sets up a handler that stays
+    logging.disable(max(disabled, logging.WARNING))
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(disabled)
+        logging.root.removeHandler(ignoring)

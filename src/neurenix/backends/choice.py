@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,10 +33,10 @@ from ._operations import operations_by_kind
 
 _EXACT, _FAITHFUL = 0.99999, 0.99  # least cosine to fp32, per sample: where its digits are asked for, and else
 _COMPARED = 4  # samples
-_TIMED = 8  # images that eager is timed with
+_TIMED = 4  # images that eager is timed with
 _SECONDS = 3.0  # a job of fewer, run eagerly on a small machine, is not worth a measurement
 _OPERATIONS_PER_SECOND = 4e10
-_SHORT = 0.5  # seconds of a run that is timed twice
+_SHORT = 0.5  # seconds of a run that is timed twice, where once does not settle it
 _WORTH = 1.1  # times faster than eager, below which eager is taken
 _NEVER = 1e9  # seconds per sample of a backend that cannot run the module
 _EAGER = "eager"
@@ -59,6 +60,11 @@ class _Job:
     def faithful(self) -> float:
         """Least cosine to fp32, per sample."""
         return _EXACT if self.exact else _FAITHFUL
+
+    @property
+    def timed(self) -> Inputs:
+        """What backends are timed with; half of a batch of texts, which take long, is wide enough."""
+        return self.example if isinstance(self.example, Tensor) else second_half_of(self.example)
 
     def eager(self) -> Forward:
         return eager(self.module, self.device, self.precision)
@@ -141,7 +147,7 @@ def _fastest(job: _Job) -> Forward:
         forward = _tried(name, job, known, best if job.precision == "fp32" else eager(job.module, job.device, "fp32"))
         if forward is None:
             continue
-        seconds = known.of(name, lambda: _seconds(forward, job.example))  # noqa: B023  (called at once)
+        seconds = known.of(name, lambda: _seconds(forward, job.timed, best_seconds))  # noqa: B023  (called at once)
         if seconds < best_seconds / (_WORTH if best_name == _EAGER else 1.0):
             best, best_seconds, best_name = forward, seconds, name
     known.write()
@@ -201,16 +207,18 @@ def _agreement(found: Tensor, expected: Tensor) -> float:
 
 
 def _eager_seconds(job: _Job) -> float:
-    """Per sample. Of images a few; texts all, because their pace depends on how many there are."""
+    """Per sample. Of images a few; texts as many as backends are timed with, as their pace depends on the number."""
     if job.precision != "fp32":  # as the look at the job was, so that this run is not the first
         job.eager()(first_of(job.example, _COMPARED))
-    return _seconds(job.eager(), first_of(job.example, _TIMED) if isinstance(job.example, Tensor) else job.example)
+    return _seconds(job.eager(), first_of(job.example, _TIMED) if isinstance(job.example, Tensor) else job.timed)
 
 
-def _seconds(forward: Forward, batch: Inputs) -> float:
-    """Per sample; of a short run, the faster of two, because data workers may be in the way of one."""
+def _seconds(forward: Forward, batch: Inputs, best: float = math.inf) -> float:
+    """Per sample; of a short run that is not twice as fast as the best, the faster of two: data workers slow some."""
     taken = _run_seconds(forward, batch)
-    return (min(taken, _run_seconds(forward, batch)) if taken < _SHORT else taken) / size_of(batch)
+    if taken < _SHORT and taken / size_of(batch) > best / 2:
+        taken = min(taken, _run_seconds(forward, batch))
+    return taken / size_of(batch)
 
 
 def _run_seconds(forward: Forward, batch: Inputs) -> float:

@@ -39,8 +39,14 @@ def _build(module: nn.Module, example: Inputs, precision: str) -> Forward:
     return build_openvino(module, example, precision, lambda graph, flat, example: graph)
 
 
-def build_openvino(module: nn.Module, example: Inputs, precision: str, change: Change) -> Forward:
-    """The module's forward pass by OpenVINO. change: (graph, module, example) -> the graph that is to be compiled."""
+def build_openvino(
+    module: nn.Module, example: Inputs, precision: str, change: Change, *, near: float = _NEAR
+) -> Forward:
+    """The module's forward pass by OpenVINO.
+
+    change: (graph, module, example) -> the graph that is to be compiled. near: how far the answers for other texts may
+    be from torch's, relative.
+    """
     openvino: Any = require("openvino", purpose="backend='openvino'", install="'neurenix[fast]'")
     if device_of(example).type != "cpu" or precision not in _HINTS:
         raise CannotBuild(f"openvino runs on the CPU in fp32 or bf16, not on {device_of(example)} in {precision}")
@@ -54,7 +60,7 @@ def build_openvino(module: nn.Module, example: Inputs, precision: str, change: C
         except Exception as error:  # an operation that it has no rule for
             reason = _reason(error)
             continue
-        if isinstance(example, Tensor) or _holds(forward, module, example, precision):
+        if isinstance(example, Tensor) or _holds(forward, module, example, precision, near):
             return forward
         reason = "texts of other lengths get other answers"
     raise CannotBuild(f"openvino cannot convert it ({reason})")
@@ -109,7 +115,7 @@ def _exported(flat: Flat, example: Inputs) -> Any:
     return TorchFXPythonDecoder.from_exported_program(export(flat, example))
 
 
-def _holds(forward: Forward, module: nn.Module, texts: Mapping[str, Tensor], precision: str) -> bool:
+def _holds(forward: Forward, module: nn.Module, texts: Mapping[str, Tensor], precision: str, near: float) -> bool:
     """Whether fewer and shorter texts than it was built with get the right answers."""
     few = {name: tensor[:TYPED, : max(1, tensor.shape[1] - 3)] for name, tensor in texts.items()}
     expected = named(eager(module, device_of(texts), precision)(few))
@@ -117,13 +123,13 @@ def _holds(forward: Forward, module: nn.Module, texts: Mapping[str, Tensor], pre
         found = named(forward(few))
     except RuntimeError:  # a size that was recorded as a number
         return False
-    return all(_near(found[name], rows) for name, rows in expected.items())
+    return all(_is_near(found[name], rows, near) for name, rows in expected.items())
 
 
-def _near(found: Tensor, expected: Tensor) -> bool:
+def _is_near(found: Tensor, expected: Tensor, near: float) -> bool:
     if found.shape != expected.shape or not expected.is_floating_point():
         return torch.equal(found, expected)
-    return bool((found.float() - expected.float()).norm() <= _NEAR * expected.float().norm())
+    return bool((found.float() - expected.float()).norm() <= near * expected.float().norm())
 
 
 def _settings(precision: str, streams: int) -> dict[str, Any]:

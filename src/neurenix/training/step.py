@@ -13,6 +13,7 @@ from ..devices import autocast, is_exact, resolve_precision
 from ..errors import NonFiniteError, OutOfMemoryError, SmallerBatchWarning
 from ..metrics import Metrics
 from ..models import PretrainedModel
+from .fast_dropout import fast_dropout
 from .faults import (
     Buffers,
     first_non_finite_layer,
@@ -56,10 +57,12 @@ class OptimizerStep:
         self._device = processes.device
         self._buffers = Buffers(model)
         self._feed: Feed | None = None
+        self._dropout = fast_dropout(model, self._device)
 
     def begin(self, feed: Feed) -> None:
         """Take batches from a feed, and look which layers are in training mode now."""
         self._feed, self._buffers = feed, Buffers(self._model)
+        self._dropout = fast_dropout(self._model, self._device)
 
     def __call__(self, window: list[Batch], progress: Progress, epoch: int) -> tuple[Tensor, int]:
         """-> (mean loss, samples), both over all processes.
@@ -108,7 +111,7 @@ class OptimizerStep:
     def _forward(self, batch: Batch, module: nn.Module) -> tuple[StepResult, Any]:
         self._objective.check(batch)
         moved = batch.to(self._device)
-        with autocast(self._device, self.precision):
+        with autocast(self._device, self.precision), self._dropout:
             return self._objective(module, moved), labelled(moved)
 
     def _clip_and_step(self, window: list[Batch], shares: Tensor, progress: Progress, seed: int, epoch: int) -> None:
