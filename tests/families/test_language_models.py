@@ -197,7 +197,7 @@ def test_language_models_are_tuned_to_texts(model: PretrainedModel, tuner: Any, 
     data = ListDataset(samples, [{"labels": row} for row in targets])
     before = model(inputs, {"labels": targets})["next_token"].item()
     fitted = tuner(model, learning_rate=0.001, precision="fp32")
-    fitted.fit(data, epochs=4, batch_size=3, run=False)
+    fitted.fit(data, epochs=20, batch_size=3, run=False)
     assert fitted.model.eval()(inputs, {"labels": targets})["next_token"].item() < before
     fitted.save(tmp_path)
     again = tuner.load(tmp_path, device="cpu").model.eval()

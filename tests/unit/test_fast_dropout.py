@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import pytest
 import torch
@@ -111,15 +112,43 @@ def test_who_may_look_at_nothing_sees_nothing() -> None:
     assert all(part.grad is not None and bool(part.grad.isfinite().all()) for part in inputs)
 
 
-@pytest.mark.parametrize("options", [{"is_causal": True}, {"attn_mask": torch.zeros(7, 7)}], ids=["causal", "added"])
-def test_other_attention_stays_torchs(options: dict[str, object]) -> None:
-    inputs = [part.detach() for part in heads()]
+def test_masks_that_are_added_and_causal_ones_draw_the_same_numbers() -> None:
+    causal = torch.ones(7, 7, dtype=torch.bool).tril()
+    added = torch.zeros(7, 7).masked_fill(~causal, -torch.inf)
+    lowest = torch.zeros(7, 7).masked_fill(~causal, torch.finfo(torch.float32).min)
+    options: list[dict[str, Any]] = [
+        {"is_causal": True},
+        {"attn_mask": causal},
+        {"attn_mask": added},
+        {"attn_mask": lowest},
+    ]
     answers = []
-    for ours in (True, False):
+    for each in options:
         torch.manual_seed(5)
-        with dropping() if ours else contextlib.nullcontext():
-            answers.append(functional.scaled_dot_product_attention(*inputs, dropout_p=0.25, **options))  # type: ignore
-    assert torch.equal(*answers)
+        with dropping():
+            answers.append(functional.scaled_dot_product_attention(*heads(), dropout_p=0.25, **each).detach())
+    for answer in answers[1:]:
+        torch.testing.assert_close(answer, answers[0])
+    inputs = [part.detach() for part in heads()]
+    with dropping(1e-6):
+        found = functional.scaled_dot_product_attention(*inputs, dropout_p=1e-6, is_causal=True)
+    torch.testing.assert_close(found, functional.scaled_dot_product_attention(*inputs, is_causal=True))
+
+
+def test_a_bias_that_is_learned_gets_its_gradient() -> None:
+    bias = torch.zeros(2, 7, 7, requires_grad=True)
+    with dropping():
+        functional.scaled_dot_product_attention(*heads(), bias, 0.25).square().sum().backward()
+    assert bias.grad is not None and bool((bias.grad != 0).any(-1).all())
+
+
+def test_keys_shared_by_groups_of_queries() -> None:
+    query, key, value = (part.detach() for part in heads())
+    query = torch.cat([query, query + 1], 1)
+    with dropping(1e-6):
+        found = functional.scaled_dot_product_attention(query, key, value, dropout_p=1e-6, enable_gqa=True)
+    expected = functional.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+    torch.testing.assert_close(found, expected)
 
 
 class Numbered(nn.Module):

@@ -83,25 +83,38 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """softmax(q kᵀ / √d) v, some weights left out. Vaswani et al., NeurIPS 2017, equation 1.
+    """softmax(q kᵀ / √d + mask) v, some weights left out. Vaswani et al., NeurIPS 2017, equation 1.
 
-    query: (…, m, d)   key, value: (…, n, d)   attn_mask: (…, m, n) of those that are looked at
+    query: (…, m, d)   key, value: (…, n, d)   attn_mask: (…, m, n), true for those that are looked at, or to be added
+    Every kind of mask is for us, so that the same numbers are drawn however a graph has written it down.
     """
-    is_plain = attn_mask is None or attn_mask.dtype == torch.bool
-    if not _is_for_us(query, dropout_p) or not is_plain or is_causal or enable_gqa:
+    if not _is_for_us(query, dropout_p):
         return functional.scaled_dot_product_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
         )
+    if enable_gqa:
+        key, value = (part.repeat_interleave(query.shape[-3] // part.shape[-3], -3) for part in (key, value))
     scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-2, -1)
+    if is_causal:
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+    unseen = None
     if attn_mask is not None:
-        least = torch.finfo(scores.dtype).min / 2  # finite, because infinity where nothing is seen has no gradient
-        scores += torch.zeros(attn_mask.shape, dtype=scores.dtype).masked_fill_(~attn_mask, least)
+        added, unseen = _added(attn_mask, scores.dtype)
+        scores += added
     weights = scores.softmax(-1, dtype=torch.float32)
-    if attn_mask is not None and not bool(attn_mask.any(-1).all()):
-        weights = weights.masked_fill(~attn_mask.any(-1, keepdim=True), 0.0)  # who may look at nothing sees nothing
+    if unseen is not None and bool(unseen.any()):
+        weights = weights.masked_fill(unseen, 0.0)  # who may look at nothing sees nothing
     kept, factor = kept_elements(weights.shape, dropout_p)
     result: Tensor = _Drop.apply(weights, kept, 1.0).to(value.dtype) @ (value * factor)
     return result
+
+
+def _added(mask: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """(what is added to scores, who may look at nothing: (…, m, 1)); finite, as an infinite row has no gradient."""
+    least = torch.finfo(dtype).min / 2
+    if mask.dtype != torch.bool:
+        return mask.to(dtype).clamp(min=least), (mask == -torch.inf).all(-1, keepdim=True)
+    return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, least), ~mask.any(-1, keepdim=True)
 
 
 def _is_for_us(values: Tensor, share: float) -> bool:
