@@ -68,13 +68,31 @@ def test_dropout_leaves_out_and_scales_and_so_does_its_gradient(call: object) ->
     assert values.grad is not None and torch.equal(values.grad, dropped)
 
 
-def test_dropout_outside_of_training_and_in_place_stay_torchs() -> None:
+def test_dropout_outside_of_training_and_of_everything_stay_torchs() -> None:
     values = torch.ones(4, 4)
     with dropping():
         assert functional.dropout(values, 0.5, training=False) is values
         assert functional.dropout(values, 1.0).sum() == 0
-        functional.dropout(values, 0.5, inplace=True)
-    assert set(values.flatten().tolist()) <= {0.0, 2.0}
+
+
+def test_dropout_in_place_leaves_out_the_same_elements() -> None:
+    answers = []
+    for call in (
+        lambda values: functional.dropout(values, 0.5, inplace=True),
+        lambda values: torch.ops.aten.dropout_.default(values, 0.5, True),
+        lambda values: functional.dropout(values, 0.5),
+    ):
+        torch.manual_seed(2)
+        leaf = torch.ones(9, 5, requires_grad=True)
+        with dropping():
+            answers.append(call(leaf * 3))
+        answers[-1].sum().backward()
+        assert leaf.grad is not None and torch.equal(leaf.grad, answers[-1])
+    assert torch.equal(answers[0], answers[2]) and torch.equal(answers[1], answers[2])
+    values = torch.ones(9, 5)
+    with dropping():
+        assert functional.dropout(values, 0.5, inplace=True) is values
+    assert set(values.flatten().tolist()) == {0.0, 2.0}
 
 
 @pytest.mark.parametrize("mask", [None, padded(), padded().expand(3, 2, 7, 7)], ids=["all", "keys", "pairs"])
@@ -152,12 +170,13 @@ def test_keys_shared_by_groups_of_queries() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_layers_that_are_run_again_on_the_way_back_draw_the_same() -> None:
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_layers_that_are_run_again_on_the_way_back_draw_the_same(reentrant: bool) -> None:
     """Gradient checkpointing: the gradient of an element that was kept is that of the first run."""
     values = torch.ones(64, 33, requires_grad=True)
     with dropping():
-        dropped = checkpoint(lambda part: functional.dropout(part.square(), 0.25), values, use_reentrant=False)
-        dropped.sum().backward()
+        dropped = checkpoint(lambda part: functional.dropout(part.square(), 0.25), values, use_reentrant=reentrant)
+    dropped.sum().backward()
     assert values.grad is not None and torch.equal(values.grad, 2 * dropped)
 
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
+from torch._C._autograd import _top_saved_tensors_default_hooks
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
@@ -73,8 +75,11 @@ def _factors(kept: Tensor, factor: float, dtype: torch.dtype) -> Tensor:
 
 
 def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    if not _is_for_us(input, p) or not training or inplace:
+    if not _is_for_us(input, p) or not training:
         return functional.dropout(input, p, training, inplace)
+    if inplace:  # by the same numbers: a graph calls its twin that is not
+        kept, factor = kept_elements(input.shape, p)
+        return input.mul_(_factors(kept, factor, input.dtype))
     result: Tensor = _Drop.apply(input, *kept_elements(input.shape, p))
     return result
 
@@ -124,12 +129,19 @@ def _added(mask: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _is_for_us(values: Tensor, share: float) -> bool:
-    return 0 < share < 1 and values.device.type == "cpu" and values.dtype in (torch.float32, torch.bfloat16)
+    """Not in layers that are run again on the way back, which this context does not see: the draws have to be the same.
+
+    Gradient checkpointing runs such layers without gradients, or with hooks on what would be kept.
+    """
+    is_kept = torch.is_grad_enabled() and _top_saved_tensors_default_hooks(True) is None
+    is_fast = values.device.type == "cpu" and values.dtype in (torch.float32, torch.bfloat16)
+    return is_kept and is_fast and 0 < share < 1
 
 
 _FASTER: dict[Any, Callable[..., Tensor]] = {  # as layers call them, and as the graph of what is trained does
     functional.dropout: _dropout,
     torch.ops.aten.dropout.default: _dropout,
+    torch.ops.aten.dropout_.default: partial(_dropout, inplace=True),
     functional.scaled_dot_product_attention: _attention,
     torch.ops.aten.scaled_dot_product_attention.default: _attention,
 }

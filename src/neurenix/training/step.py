@@ -72,8 +72,7 @@ class OptimizerStep:
         self._buffers.keep()
         while True:
             try:
-                with self._dropout:  # around the way back too: layers that keep nothing are run again there
-                    return self._attempt(_in_parts(window, progress.largest_part), progress, epoch)
+                return self._attempt(_in_parts(window, progress.largest_part), progress, epoch)
             except NonFiniteError:
                 self._buffers.put_back()
                 raise
@@ -112,7 +111,7 @@ class OptimizerStep:
     def _forward(self, batch: Batch, module: nn.Module) -> tuple[StepResult, Any]:
         self._objective.check(batch)
         moved = batch.to(self._device)
-        with autocast(self._device, self.precision):
+        with autocast(self._device, self.precision), self._dropout:
             return self._objective(module, moved), labelled(moved)
 
     def _clip_and_step(self, window: list[Batch], shares: Tensor, progress: Progress, seed: int, epoch: int) -> None:
