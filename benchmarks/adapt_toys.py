@@ -35,7 +35,7 @@ def problem(shift: str, seed: int) -> tuple[Domain, Domain]:
     """Source and target: points (n, 2) float32 and classes (n,)."""
     from skada.datasets import make_shifted_datasets
 
-    points, classes, domains = make_shifted_datasets(POINTS, POINTS, shift, noise=0.3, random_state=seed)
+    points, classes, domains = make_shifted_datasets(POINTS, POINTS, shift, noise=0.1, random_state=seed)
     points, classes = points.astype(np.float32), classes.astype(np.int64)
     source, target = domains >= 0, domains < 0
     return (points[source], classes[source]), (points[target], classes[target])

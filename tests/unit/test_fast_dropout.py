@@ -42,6 +42,12 @@ def test_the_share_that_is_kept_is_the_one_that_was_asked_for() -> None:
         assert factor * (1 - share) == pytest.approx(1.0, abs=2e-4)
 
 
+def test_a_share_of_nearly_everything_leaves_out_nearly_everything() -> None:
+    torch.manual_seed(0)
+    kept, factor = kept_elements(torch.Size([1000]), 1 - 1e-9)
+    assert int(kept.sum()) <= 1 and factor == 2**16
+
+
 def test_neighbours_are_left_out_independently() -> None:
     """Four of them come from one number. Covariances of 2^20 pairs: a standard deviation of 0.00025."""
     torch.manual_seed(0)
@@ -93,6 +99,17 @@ def test_dropout_in_place_leaves_out_the_same_elements() -> None:
     with dropping():
         assert functional.dropout(values, 0.5, inplace=True) is values
     assert set(values.flatten().tolist()) == {0.0, 2.0}
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_graph_leaves_out_what_its_model_leaves_out(inplace: bool) -> None:
+    model = nn.Sequential(nn.Linear(6, 50), nn.Dropout(0.5, inplace=inplace), nn.Linear(50, 3))
+    values, answers = torch.randn(8, 6), []
+    for forward in (model, torch.export.export(model, (values,), strict=False).module()):
+        torch.manual_seed(4)
+        with fast_dropout(model, CPU):
+            answers.append(forward(values))
+    assert torch.equal(*answers)
 
 
 @pytest.mark.parametrize("mask", [None, padded(), padded().expand(3, 2, 7, 7)], ids=["all", "keys", "pairs"])

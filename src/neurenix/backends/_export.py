@@ -6,6 +6,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, final
 
 import torch
@@ -82,13 +83,20 @@ def forward_of(flat: Flat, run: Run, like: Outputs) -> Forward:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the remarks that exporters make about the code they are given, and the root logger left as it was."""
-    disabled, ignoring = logging.root.manager.disable, logging.NullHandler()
+    """Without the remarks that exporters make about the code they are given; loggers are left as they were."""
+    ignoring, noisy = logging.NullHandler(), (logging.root, logging.getLogger("nncf"))
     logging.root.addHandler(ignoring)  # logging.warning(), where nobody handles it, sets up a handler that stays
-    logging.disable(max(disabled, logging.WARNING))
+    for logger in noisy:
+        logger.addFilter(_is_of_others)
     try:
         with warnings.catch_warnings(action="ignore"):
             yield
     finally:
-        logging.disable(disabled)
+        for logger in noisy:
+            logger.removeFilter(_is_of_others)
         logging.root.removeHandler(ignoring)
+
+
+def _is_of_others(record: logging.LogRecord) -> bool:
+    """Whether a message is none of an exporter's: the program's own are heard while one is at work."""
+    return not {"nncf", "openvino"} & set(Path(record.pathname).parts)

@@ -175,7 +175,8 @@ def _reason(error: Exception) -> str:
     return (" ".join(lines) or " ".join(str(error).split()) or type(error).__name__)[:200]
 
 
-def _is_installed() -> bool:
+def is_installed() -> bool:
+    """Whether openvino can be imported."""
     return importlib.util.find_spec("openvino") is not None
 
 
@@ -183,7 +184,7 @@ BACKENDS.add(
     "openvino",
     Backend(
         build=_build,
-        usable=lambda device, precision: device == "cpu" and precision in _HINTS and _is_installed(),
+        usable=lambda device, precision: device == "cpu" and precision in _HINTS and is_installed(),
         convolutions={"fp32": 7.0, "bf16": 10.0},
         products={"fp32": 1.2, "bf16": 7.0},
         build_seconds=3.0,

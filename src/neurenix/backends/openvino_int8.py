@@ -14,7 +14,7 @@ from ..devices import has_fast_int8
 from ..packages import require
 from ._backend import BACKENDS, Backend, Forward, Inputs, size_of
 from ._export import Flat
-from .openvino import build_openvino
+from .openvino import build_openvino, is_installed
 
 _CALIBRATED = 32  # samples at most, and half of a batch: how well the others agree shows whether it is faithful
 
@@ -37,7 +37,7 @@ def _quantised(graph: Any, flat: Flat, example: Inputs) -> Any:
 
 
 def _is_installed() -> bool:
-    return all(importlib.util.find_spec(package) for package in ("nncf", "openvino"))
+    return is_installed() and importlib.util.find_spec("nncf") is not None
 
 
 BACKENDS.add(

@@ -7,7 +7,6 @@ large numbers does not cost the others their digits, which is what fails where a
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch import nn
 from ..devices import has_fast_int8
 from ._backend import BACKENDS, Backend, CannotBuild, Forward, Inputs
 from ._export import Flat
-from .openvino import build_openvino
+from .openvino import build_openvino, is_installed
 
 _GROUP = 128  # numbers with one range: on a Xeon with VNNI faster than 32, 64 and 384, and nearer to fp32 than 384
 _LARGEST = 127
@@ -62,15 +61,11 @@ def round_rows(weights: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(weights / scales).astype(np.int8), scales.astype(np.float32)
 
 
-def _is_installed() -> bool:
-    return importlib.util.find_spec("openvino") is not None
-
-
 BACKENDS.add(
     "openvino_int8_products",
     Backend(
         build=_build,
-        usable=lambda device, precision: has_fast_int8(torch.device(device)) and _is_installed(),
+        usable=lambda device, precision: has_fast_int8(torch.device(device)) and is_installed(),
         convolutions={},  # it leaves those as they are
         products={"fp32": 2.5},
         build_seconds=3.0,

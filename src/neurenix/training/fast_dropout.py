@@ -1,8 +1,8 @@
 """Dropout on the CPU in a quarter of torch's time, while a training step runs.
 
-torch draws a random number for each element there, one after another: for the attention of a text encoder that takes as
-long as half of its products. Sixteen random bits are enough to leave out a share to within 1 / 131,072, and one draw
-has four times as many.
+torch draws a random number for each element there, one after another: a sixth of a step of MiniLM's last two layers,
+whose attention is all that leaves out (docs/log.md). Sixteen random bits are enough to leave out a share to within
+1 / 131,072, and one draw has four times as many.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def kept_elements(shape: torch.Size, share: float) -> tuple[Tensor, float]:
 
     share: of elements that are left out, 0 <= share < 1. Srivastava et al., JMLR 2014, section 4, scaled in training.
     """
-    count, left_out = math.prod(shape), round(share * _VALUES)
+    count, left_out = math.prod(shape), min(round(share * _VALUES), _VALUES - 1)
     bits = torch.empty(-(-count // _LANES), dtype=torch.int64).random_(-(2**63), None)
     kept = bits.view(_LANE)[:count].view(shape) >= _LOWEST + left_out
     return kept, _VALUES / (_VALUES - left_out)

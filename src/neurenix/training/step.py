@@ -62,7 +62,6 @@ class OptimizerStep:
     def begin(self, feed: Feed) -> None:
         """Take batches from a feed, and look which layers are in training mode now."""
         self._feed, self._buffers = feed, Buffers(self._model)
-        self._dropout = fast_dropout(self._model, self._device)
 
     def __call__(self, window: list[Batch], progress: Progress, epoch: int) -> tuple[Tensor, int]:
         """-> (mean loss, samples), both over all processes.
