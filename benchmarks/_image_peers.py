@@ -8,9 +8,9 @@ start of two workers, the wait for the first batch) is scaled with the images to
 from __future__ import annotations
 
 import os
-import time
 from typing import Any
 
+from _device import DEVICE, now
 from _images import COUNT, EPOCHS, PEER_EPOCHS, PEER_IMAGES, Network, accuracy, loaders
 
 BODY_RATE, HEAD_RATE = 1e-4, 1e-3
@@ -25,17 +25,17 @@ class Clock:
     """When a job began, and when the training in it began and ended."""
 
     def __init__(self) -> None:
-        self.started = self.begun = self.ended = time.perf_counter()
+        self.started = self.begun = self.ended = now()
 
     def begin(self, *_: Any) -> None:
-        self.begun = time.perf_counter()
+        self.begun = now()
 
     def end(self, *_: Any) -> None:
-        self.ended = time.perf_counter()
+        self.ended = now()
 
     def figures(self, network: Network, test: Any) -> dict[str, float]:
         """What a peer tells. The job ends now; accuracy is measured afterwards, of a whole job only."""
-        seconds, training = time.perf_counter() - self.started, self.ended - self.begun
+        seconds, training = now() - self.started, self.ended - self.begun
         if (PEER_IMAGES, PEER_EPOCHS) == (COUNT, EPOCHS):
             return {"seconds": seconds, "accuracy": accuracy(network, test)}
         whole = training * EPOCHS * COUNT / (PEER_EPOCHS * PEER_IMAGES)
@@ -72,7 +72,7 @@ def lightning(name: str, part: str, bf16: bool = False) -> dict[str, float]:
     trainer = lightning.Trainer(
         max_epochs=PEER_EPOCHS,
         precision="bf16-mixed" if bf16 else "32-true",
-        accelerator="cpu",
+        accelerator="gpu" if DEVICE.type == "cuda" else "cpu",
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -102,7 +102,7 @@ def fastai(name: str, part: str, bf16: bool = False) -> dict[str, float]:
             self.learn.model.set_modes()
 
         def before_batch(self) -> None:
-            self.context = torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16)
+            self.context = torch.autocast(DEVICE.type, dtype=torch.bfloat16, enabled=bf16)
             self.context.__enter__()
 
         def after_loss(self) -> None:
@@ -114,7 +114,7 @@ def fastai(name: str, part: str, bf16: bool = False) -> dict[str, float]:
         return OptimWrapper(opt=torch.optim.Adam(network.groups(BODY_RATE, HEAD_RATE)))
 
     clock = Clock()
-    data = DataLoaders(train, test, device="cpu")
+    data = DataLoaders(train, test, device=DEVICE)
     learner = Learner(data, network, functional.cross_entropy, opt_func=optimizer, cbs=[Modes()])
     learner.dls.valid = []
     with learner.no_bar(), learner.no_logging():
@@ -124,7 +124,8 @@ def fastai(name: str, part: str, bf16: bool = False) -> dict[str, float]:
 
 def keras(name: str, part: str, bf16: bool = False) -> dict[str, float]:
     os.environ["KERAS_BACKEND"] = "torch"
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if DEVICE.type == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     import keras
     import torch
     from keras.layers import TorchModuleWrapper
@@ -141,7 +142,7 @@ def keras(name: str, part: str, bf16: bool = False) -> dict[str, float]:
             self.network = TorchModuleWrapper(network)
 
         def call(self, images: Any) -> Any:
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            with torch.autocast(DEVICE.type, dtype=torch.bfloat16, enabled=bf16):
                 return self.network(images)
 
     clock = Clock()

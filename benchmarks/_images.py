@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import random
 import tempfile
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _device import DEVICE, import_present
 from PIL import Image, ImageOps
 from torch import nn
 
@@ -28,8 +28,7 @@ _IMPORTED += ("torchmetrics.classification", "torch._dynamo", "torch.export", "t
 
 def import_all() -> None:
     """To be called before the clock starts."""
-    for module in _IMPORTED:
-        importlib.import_module(module)
+    import_present(_IMPORTED)
 
 
 def folder() -> Path:
@@ -103,7 +102,8 @@ def load(name: str) -> Any:
     from neurenix.transfer import load_pretrained_model
 
     torch.manual_seed(0)
-    return load_pretrained_model(name) if name == "efficientnet-lite0" else load_pretrained_model(name, weights=None)
+    weights = {} if name == "efficientnet-lite0" else {"weights": None}
+    return load_pretrained_model(name, device=str(DEVICE), **weights)
 
 
 def statistics_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -136,5 +136,6 @@ def spread(classes: list[int], count: int) -> list[int]:
 def accuracy(network: nn.Module, loader: Any) -> float:
     """Share of the images that are named rightly, in fp32."""
     network.eval()
-    right = [(network(images).argmax(1) == classes).float() for images, classes in loader]
+    network.to(DEVICE)
+    right = [(network(images.to(DEVICE)).argmax(1).cpu() == classes).float() for images, classes in loader]
     return float(torch.cat(right).mean())

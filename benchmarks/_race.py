@@ -17,9 +17,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from _device import DEVICE
 from _results import begun, table, write, write_page
-
-from neurenix.devices import cpu_flags
 
 Job = Callable[[int], Mapping[str, float]]
 
@@ -47,6 +46,7 @@ def race(
     options = _options(title, contestants, rounds)
     if options.run:
         _be(contestants[options.run], options.seed)
+    name = name if DEVICE.type == "cpu" else f"{name}-{DEVICE.type}"
     chosen = [contestant for contestant in contestants if contestant in (options.only or contestants)]
     measured = begun(name, chosen, options.rounds)
     for place in range(len(measured[chosen[0]]), options.rounds):
@@ -57,11 +57,6 @@ def race(
         write(name, title, measured, ours, note)
         write_page()
     print(table(measured, ours))
-
-
-def multiplies_bfloat16() -> bool:
-    """Whether this processor has instructions for bf16, so that the peers have contestants in it."""
-    return bool({"amx_bf16", "avx512_bf16"} & cpu_flags())
 
 
 def _options(title: str, contestants: Mapping[str, Job], rounds: int) -> argparse.Namespace:

@@ -13,6 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+from _device import DEVICE
+
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "benchmarks" / "results"
 RESULTS = Path(os.environ.get("NEURENIX_BENCH_RESULTS", KEPT))  # another folder for trials, which leave the page alone
@@ -131,7 +134,8 @@ def _median(measured: Sequence[Mapping[str, float]], figure: str) -> float:
 def _machine() -> str:
     listing = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
     model = next((line.split(":")[1].strip() for line in listing.splitlines() if line.startswith("model name")), "")
-    return f"{model or platform.machine()}, {len(os.sched_getaffinity(0))} cores"
+    processor = f"{model or platform.machine()}, {len(os.sched_getaffinity(0))} cores"
+    return processor if DEVICE.type != "cuda" else f"{torch.cuda.get_device_name(DEVICE)} beside {processor}"
 
 
 def _version(package: str) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import importlib.util
 import json
 import os
@@ -16,6 +15,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from _device import DEVICE, import_present
 
 TRAIN, TEST, SECTIONS = 4000, 2000, 10
 USED = int(os.environ.get("NEURENIX_BENCH_TEXTS", TRAIN))  # for trials with fewer; of the test texts half as many
@@ -49,17 +50,15 @@ def section_names() -> list[str]:
 
 
 def import_all() -> None:
-    """Import what contestants would import while they are timed; what is not installed is not used by them."""
-    for name in IMPORTED:
-        if importlib.util.find_spec(name.partition(".")[0]) is not None:
-            importlib.import_module(name)
+    """To be called before the clock starts."""
+    import_present(IMPORTED)
 
 
 def load(max_length: int) -> Any:
     """neurenix' MiniLM with its real weights."""
     from neurenix.transfer import load_pretrained_model
 
-    return load_pretrained_model("all-minilm-l6-v2", max_length=max_length, device="cpu")
+    return load_pretrained_model("all-minilm-l6-v2", max_length=max_length, device=str(DEVICE))
 
 
 def weights() -> Path:

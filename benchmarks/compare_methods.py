@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from _device import DEVICE
 from _race import race
 from _texts import USED, import_all, load, section_names, texts
 
@@ -80,7 +81,7 @@ def of_pictures() -> tuple[Any, Any, Any]:
     from neurenix.transfer import load_pretrained_model
 
     train, test = (ImageFolder(str(clipart_path(part))) for part in ("train", "test"))
-    return load_pretrained_model("efficientnet-lite0"), train, test
+    return load_pretrained_model("efficientnet-lite0", device=str(DEVICE)), train, test
 
 
 def main() -> None:

@@ -12,13 +12,13 @@ NEURENIX_BENCH_TEXTS: how many texts, for trials with fewer.
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from _race import multiplies_bfloat16, race
+from _device import DEVICE, multiplies_bfloat16, now
+from _race import race
 from _texts import USED, import_all, load, texts, weights
 from torch import Tensor
 
@@ -33,7 +33,7 @@ def ours(**options: Any) -> dict[str, float]:
 
     import_all()
     model, words = load(LONGEST), chosen()
-    started = time.perf_counter()
+    started = now()
     vectors, _ = FeatureExtractor(model, **options).extract(words, batch_size=BATCH)
     return figures(started, vectors)
 
@@ -49,10 +49,10 @@ def pipeline(batch_size: int | None) -> dict[str, float]:
     run = transformers.pipeline(
         "feature-extraction",
         model=str(weights()),
-        device="cpu",
+        device=str(DEVICE),
         tokenize_kwargs={"truncation": True, "max_length": LONGEST},  # by default a text of more than 512 is an error
     )
-    started = time.perf_counter()
+    started = now()
     outputs = run(words, **more)
     sizes = [len(ids) for ids in run.tokenizer(words, truncation=True, max_length=LONGEST)["input_ids"]]
     vectors = [numpy.asarray(output[0][:size]).mean(0) for output, size in zip(outputs, sizes, strict=True)]
@@ -64,8 +64,10 @@ def sentence_transformers(dtype: str | None = None) -> dict[str, float]:
     from sentence_transformers import SentenceTransformer
 
     words = chosen()
-    model = SentenceTransformer(str(weights()), device="cpu", model_kwargs={} if dtype is None else {"dtype": dtype})
-    started = time.perf_counter()
+    model = SentenceTransformer(
+        str(weights()), device=str(DEVICE), model_kwargs={} if dtype is None else {"dtype": dtype}
+    )
+    started = now()
     vectors = model.encode(words, batch_size=BATCH)
     return figures(started, torch.from_numpy(vectors))
 
@@ -76,7 +78,7 @@ def chosen() -> list[str]:
 
 def figures(started: float, vectors: Tensor) -> dict[str, float]:
     """The seconds until now, and the least cosine to what transformers gives for texts from all over the list."""
-    seconds = time.perf_counter() - started
+    seconds = now() - started
     places = torch.linspace(0, COUNT - 1, min(COMPARED, COUNT)).long().tolist()
     expected = plain([chosen()[place] for place in places])
     return {"seconds": seconds, "cosine": float(torch.cosine_similarity(vectors[places].double(), expected).min())}
@@ -100,7 +102,7 @@ def contestants() -> dict[str, Callable[[int], Mapping[str, float]]]:
         "transformers pipeline, batch 32": lambda seed: pipeline(BATCH),
         "sentence-transformers": lambda seed: sentence_transformers(),
     }
-    if not is_exact("auto", torch.device("cpu")):
+    if not is_exact("auto", DEVICE):
         found["neurenix, precision=auto"] = lambda seed: ours(precision="auto")
     if multiplies_bfloat16():
         found["sentence-transformers, bf16"] = lambda seed: sentence_transformers("bfloat16")

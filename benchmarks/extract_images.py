@@ -17,15 +17,15 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import timm
 import torch
+from _device import DEVICE, multiplies_bfloat16, now
 from _images import datasets, import_all, load, spread, statistics_of
-from _race import multiplies_bfloat16, race
+from _race import race
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -54,15 +54,15 @@ class Repeated(Dataset):  # type: ignore[type-arg]
 
     def __getitem__(self, place: int) -> Tensor:
         if place == BATCH:
-            self.second_batch = time.perf_counter()
+            self.second_batch = now()
         return self.images[place % len(self.images)]
 
     def batches(self) -> Any:
         """For the peers, cut from the tensor and not put together image by image."""
-        self.first_batch = time.perf_counter()
+        self.first_batch = now()
         for start in range(0, PEERS, BATCH):
             if start == BATCH:
-                self.second_batch = time.perf_counter()
+                self.second_batch = now()
             first = start % len(self.images)
             yield self.images[first : first + min(BATCH, PEERS - start)]
 
@@ -72,7 +72,7 @@ def ours(name: str, precision: str = "fp32") -> dict[str, float]:
 
     import_all()
     model, images = load(name), Repeated(name)
-    started = time.perf_counter()
+    started = now()
     features = FeatureExtractor(model, precision=precision).extract(images, batch_size=BATCH, progress=False)[0]
     return figures(name, started, images, features)
 
@@ -94,20 +94,21 @@ def by_timm(name: str, bf16: bool = False) -> dict[str, float]:
 
 def by_torch(name: str, build: Callable[[], nn.Module], bf16: bool) -> dict[str, float]:
     images, parts = Repeated(name), []
-    started = time.perf_counter()
+    started = now()
     network = build()
-    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+    with torch.inference_mode(), torch.autocast(DEVICE.type, dtype=torch.bfloat16, enabled=bf16):
         for batch in images.batches():
-            given = network(batch)
+            given = network(batch.to(DEVICE))
             parts.append(given["features"] if isinstance(given, dict) else given)
-    return figures(name, started, images, torch.cat(parts))
+        features = torch.cat(parts).cpu()
+    return figures(name, started, images, features)
 
 
 def timms(name: str) -> nn.Module:
     """timm's network with the weights that ours has."""
     network = timm.create_model(NETWORKS[name][0], num_classes=0)
     network.load_state_dict(load(name).trunk.state_dict())
-    return network.eval()
+    return network.eval().to(DEVICE)
 
 
 def figures(name: str, started: float, images: Repeated, features: Tensor) -> dict[str, float]:
@@ -115,10 +116,10 @@ def figures(name: str, started: float, images: Repeated, features: Tensor) -> di
 
     Where not all were run, the time of the batches is scaled, and that of building is not.
     """
-    ended, run = time.perf_counter(), len(features)
+    ended, run = now(), len(features)
     some = images.images[:COMPARED]
     with torch.inference_mode():
-        expected = torch.cat([timms(name)(batch) for batch in some.split(BATCH)])
+        expected = torch.cat([timms(name)(batch.to(DEVICE)) for batch in some.split(BATCH)]).cpu()
     cosine = torch.cosine_similarity(features[: len(some)].double(), expected.double())
     return {
         "seconds": ended - started + (ended - images.first_batch) * (COUNT / run - 1),
@@ -133,7 +134,7 @@ def contestants(name: str) -> dict[str, Callable[[int], dict[str, float]]]:
     if NETWORKS[name][1] is not None:
         peers = {"torchvision create_feature_extractor": torchvision, **peers}
     found |= {f"{label}, fp32": lambda seed, peer=peer: peer(name) for label, peer in peers.items()}
-    if not is_exact("auto", torch.device("cpu")):
+    if not is_exact("auto", DEVICE):
         found["neurenix, precision=auto"] = lambda seed: ours(name, "auto")
     if multiplies_bfloat16():
         found |= {f"{label}, bf16": lambda seed, peer=peer: peer(name, bf16=True) for label, peer in peers.items()}

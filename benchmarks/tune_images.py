@@ -20,12 +20,12 @@ from __future__ import annotations
 import os
 import statistics
 import sys
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from _device import DEVICE, multiplies_bfloat16, now
 from _image_peers import BODY_RATE, HEAD_RATE, fastai, keras, lightning
 from _images import (
     COUNT,
@@ -39,7 +39,7 @@ from _images import (
     loaders,
     statistics_of,
 )
-from _race import multiplies_bfloat16, race
+from _race import race
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -51,7 +51,6 @@ NETWORKS, PARTS = ("efficientnet-lite0", "resnet50"), ("head", "last_stage")
 LAST_STAGE = {"efficientnet-lite0": "blocks.6", "resnet50": "layer4"}
 OURS_EPOCHS = int(os.environ.get("NEURENIX_BENCH_OURS_EPOCHS", EPOCHS))
 BATCH = 32
-CPU = torch.device("cpu")
 Figures = dict[str, float]
 
 
@@ -62,10 +61,10 @@ def ours(name: str, part: str, **options: Any) -> Figures:
     model, (train, test) = load(name), datasets(*statistics_of(name))
     frozen = {"strategy": "head"} if part == "head" else {"freeze_layers": below(model, LAST_STAGE[name])}
     epochs = epochs_run(part)
-    started = time.perf_counter()
+    started = now()
     tuner = Finetuner(model, 8, schedule="constant", warmup=0, weight_decay=0.0, **frozen, **options)
     tuner.fit(train, epochs=EPOCHS, num_workers=2, run=False, callbacks=[EndAfter(epochs)] if epochs < EPOCHS else [])
-    seconds = time.perf_counter() - started
+    seconds = now() - started
     each = tuner.history["seconds"]
     figures = {"first_epoch": each[0], "later_epoch": statistics.median(each[1:] or each)}
     return whole(seconds, each, lambda: tuner.evaluate(test)["accuracy"]) | figures
@@ -84,20 +83,20 @@ class EndAfter(Callback):
 
 def limit(name: str, part: str) -> Figures:
     import_all()
-    precision = resolve_precision("auto", CPU)
+    precision = resolve_precision("auto", DEVICE)
     model, train = load(name), datasets(*statistics_of(name))[0]
-    example = torch.stack([train[place][0] for place in range(BATCH)])
+    example = torch.stack([train[place][0] for place in range(BATCH)]).to(DEVICE)
     prefix, suffix = halves(model, part, below(model, LAST_STAGE[name]), example)
     backend = best_backend(prefix, example, precision)
-    marks = [time.perf_counter()]
+    marks = [now()]
     images, classes = read(train)
-    marks.append(time.perf_counter())
+    marks.append(now())
     forward = built(backend, prefix, example, precision)
-    marks.append(time.perf_counter())
-    rows = passed(forward, images)
-    marks.append(time.perf_counter())
+    marks.append(now())
+    rows, classes = passed(forward, images), classes.to(DEVICE)
+    marks.append(now())
     each = steps(suffix, rows, classes, precision, epochs_run(part))
-    seconds = time.perf_counter() - marks[0]
+    seconds = now() - marks[0]
     parts = dict(zip(("read", "build", "prefix"), (marks[i + 1] - marks[i] for i in range(3)), strict=True))
     figures = whole(seconds, each, lambda: accuracy(model, loaders(name)[1]))
     return {**figures, **parts, "steps": figures["seconds"] - sum(parts.values())}
@@ -121,14 +120,16 @@ def halves(model: Any, part: str, stages: list[str], example: Tensor) -> tuple[n
 def best_backend(prefix: nn.Module, example: Tensor, precision: str) -> str:
     """The one that neurenix takes; to find it out is not a part of the limit."""
     said: list[str] = []
-    exact = is_exact("auto", CPU)
+    exact = is_exact("auto", DEVICE)
     fast_forward(prefix, example, samples=COUNT, precision=precision, exact=exact, say=said.append)
     taken = [name for name in BACKENDS for message in said if message.startswith(f"forward passes by {name},")]
     return taken[0] if taken else "eager"
 
 
 def built(backend: str, prefix: nn.Module, example: Tensor, precision: str) -> Forward:
-    return eager(prefix, CPU, precision) if backend == "eager" else BACKENDS[backend].build(prefix, example, precision)
+    return (
+        eager(prefix, DEVICE, precision) if backend == "eager" else BACKENDS[backend].build(prefix, example, precision)
+    )
 
 
 def read(dataset: Any) -> tuple[Tensor, Tensor]:
@@ -139,7 +140,7 @@ def read(dataset: Any) -> tuple[Tensor, Tensor]:
 
 def passed(forward: Forward, images: Tensor) -> Mapping[str, Tensor]:
     """What the frozen layers give for all images."""
-    parts = [named(forward(batch)) for batch in images.split(BATCH)]
+    parts = [named(forward(batch.to(DEVICE))) for batch in images.split(BATCH)]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -149,14 +150,14 @@ def steps(suffix: Any, rows: Mapping[str, Tensor], classes: Tensor, precision: s
     groups = [{"params": body, "lr": BODY_RATE}] * bool(body) + [{"params": suffix.head.parameters(), "lr": HEAD_RATE}]
     optimizer, each = torch.optim.Adam(groups, fused=True), []
     for _ in range(epochs):
-        started = time.perf_counter()
-        for places in torch.randperm(len(classes)).split(BATCH):
+        started = now()
+        for places in torch.randperm(len(classes), device=DEVICE).split(BATCH):
             optimizer.zero_grad()
-            with autocast(CPU, precision):
+            with autocast(DEVICE, precision):
                 outputs = suffix({name: tensor[places] for name, tensor in rows.items()})
             functional.cross_entropy(outputs, classes[places]).backward()
             optimizer.step()
-        each.append(time.perf_counter() - started)
+        each.append(now() - started)
     return each
 
 
@@ -184,7 +185,7 @@ def contestants(name: str, part: str) -> dict[str, Callable[[int], Figures]]:
         "neurenix": lambda seed: ours(name, part, seed=seed),
         "limit": lambda seed: limit(name, part),
     }
-    if not is_exact("auto", CPU):
+    if not is_exact("auto", DEVICE):
         found["neurenix, fp32"] = lambda seed: ours(name, part, seed=seed, precision="fp32")
     for label, peer in {"lightning": lightning, "fastai": fastai, "keras": keras}.items():
         found[label] = lambda seed, peer=peer: peer(name, part)

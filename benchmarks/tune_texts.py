@@ -19,13 +19,13 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from _race import multiplies_bfloat16, race
+from _device import DEVICE, multiplies_bfloat16, now
+from _race import race
 from _texts import SECTIONS, USED, import_all, load, section_names, texts, weights
 from torch import Tensor, nn
 from torch.nn import functional
@@ -45,13 +45,13 @@ def ours(part: str, **options: Any) -> dict[str, float]:
     model = load(LONGEST)
     train, test = (TextDataset(*texts(which), classes=section_names()) for which in ("train", "test"))
     alike: dict[str, Any] = {"learning_rate": RATE, "schedule": "constant", "warmup": 0, "weight_decay": 0.0, **options}
-    started = time.perf_counter()
+    started = now()
     if part == "head":
         tuner: Any = Finetuner(model, SECTIONS, strategy="head", **alike)
     else:
         tuner = LoraTuner(model, SECTIONS, rank=8, alpha=16, layers=2, solve_head=False, **alike)
     tuner.fit(train, batch_size=BATCH, epochs=EPOCHS[part], run=False)
-    seconds = time.perf_counter() - started
+    seconds = now() - started
     each = tuner.history["seconds"]
     return {"seconds": seconds, "accuracy": tuner.evaluate(test)["accuracy"], "first_epoch": each[0]}
 
@@ -73,7 +73,7 @@ def trainer(part: str, seed: int, bf16: bool = False) -> dict[str, float]:
             learning_rate=RATE,
             lr_scheduler_type="constant",
             bf16=bf16,
-            use_cpu=True,
+            use_cpu=DEVICE.type == "cpu",
             seed=seed,
             save_strategy="no",
             report_to="none",
@@ -140,7 +140,7 @@ class Clock:
     """When a peer's job began, when its first step, and when its training ended."""
 
     def __init__(self) -> None:
-        self.started = self.begun = self.ended = time.perf_counter()
+        self.started = self.begun = self.ended = now()
 
     def callback(self) -> Any:
         """A callback of transformers that looks at this clock."""
@@ -148,16 +148,16 @@ class Clock:
 
         class Look(TrainerCallback):
             def on_train_begin(_, *arguments: Any, **more: Any) -> None:
-                self.begun = time.perf_counter()
+                self.begun = now()
 
             def on_train_end(_, *arguments: Any, **more: Any) -> None:
-                self.ended = time.perf_counter()
+                self.ended = now()
 
         return Look()
 
     def figures(self, epochs: int, run: int) -> dict[str, float]:
         """The job's seconds. epochs: of the whole job. run: those that were run; fewer are scaled."""
-        seconds, training = time.perf_counter() - self.started, self.ended - self.begun
+        seconds, training = now() - self.started, self.ended - self.begun
         if run == epochs:
             return {"seconds": seconds}
         return {"seconds": seconds - training + training * epochs / run, "measured_seconds": seconds}
@@ -177,8 +177,10 @@ def accuracy(network: nn.Module, tokenizer: Any, words: list[str], labels: list[
     right = 0
     for start in range(0, len(words), BATCH):
         part = slice(start, start + BATCH)
-        inputs = tokenizer(words[part], truncation=True, max_length=LONGEST, padding=True, return_tensors="pt")
-        right += int((network(**inputs)["logits"].argmax(1) == torch.tensor(labels[part])).sum())
+        inputs = tokenizer(words[part], truncation=True, max_length=LONGEST, padding=True, return_tensors="pt").to(
+            DEVICE
+        )
+        right += int((network(**inputs)["logits"].argmax(1).cpu() == torch.tensor(labels[part])).sum())
     return right / len(words)
 
 
@@ -194,7 +196,7 @@ def contestants(part: str) -> dict[str, Callable[[int], Mapping[str, float]]]:
         "neurenix, frozen_prefix=never": lambda seed: ours(part, seed=seed, frozen_prefix="never"),
         peer: lambda seed: trainer(part, seed),
     }
-    if not is_exact("auto", torch.device("cpu")):
+    if not is_exact("auto", DEVICE):
         found["neurenix, fp32"] = lambda seed: ours(part, seed=seed, precision="fp32")
     if multiplies_bfloat16():
         found[f"{peer}, bf16"] = lambda seed: trainer(part, seed, bf16=True)

@@ -36,14 +36,15 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="few samples, few epochs")
     parser.add_argument("--seeds", type=int, default=5, help="so many of them")
     parser.add_argument("--methods", nargs="+", help="names; all by default")
+    parser.add_argument("--device", default="auto", help="where to compute: cpu or cuda, say")
     parser.add_argument("--run", help="a folder for what is finished, so that the same command goes on where it ended")
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
     samples, others, epochs, seeds = (60, 40, 1, 1) if asked.small else (1000, 797, 10, asked.seeds)
     source, target, test = domains(samples, others)
-    oracle = [tuned(target, test, epochs, seed) for seed in range(seeds)]
+    oracle = [tuned(network(asked.device), target, test, epochs, seed) for seed in range(seeds)]
     table = compare_adaptations(
-        load_pretrained_model("efficientnet-lite0", input_shape=(SIZE, SIZE, 3), device="cpu"),
+        network(asked.device),
         source,
         target[0],
         asked.methods,
@@ -69,9 +70,13 @@ def domains(samples: int, others: int) -> tuple[Labelled, Labelled, Labelled]:
     return source, target, test
 
 
-def tuned(target: Labelled, test: Labelled, epochs: int, seed: int) -> float:
-    """Accuracy of the network that has seen the target's labels."""
-    model = load_pretrained_model("efficientnet-lite0", input_shape=(SIZE, SIZE, 3), device="cpu")
+def network(device: str) -> Any:
+    """A new one with its real weights."""
+    return load_pretrained_model("efficientnet-lite0", input_shape=(SIZE, SIZE, 3), device=device)
+
+
+def tuned(model: Any, target: Labelled, test: Labelled, epochs: int, seed: int) -> float:
+    """Accuracy of a network that has seen the target's labels."""
     settings = {name: value for name, value in SETTINGS.items() if name != "norms"}
     tuner = Finetuner(model, seed=seed, **settings)  # type: ignore[arg-type]
     tuner.fit(target, epochs=epochs, run=False)

@@ -47,16 +47,20 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1500, help="of each domain, at most")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--methods", nargs="+", help="names; all by default")
+    parser.add_argument("--device", default="auto", help="where to compute: cpu or cuda, say")
+    parser.add_argument("--archive", help="vaderSentiment-3.3.2.tar.gz, where pip is not to download it")
     parser.add_argument("--run", help="a folder for what is finished, so that the same command goes on where it ended")
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
-    sentences = rated_sentences()
+    sentences = rated_sentences(asked.archive)
     source, _ = parts(sentences["films"], asked.samples)
     for name in asked.targets:
         target, test = parts(sentences[name], asked.samples)
-        oracle = statistics.mean(tuned(target, test, asked.epochs, seed) for seed in range(asked.seeds))
+        oracle = statistics.mean(
+            tuned(minilm(asked.device), target, test, asked.epochs, seed) for seed in range(asked.seeds)
+        )
         table = compare_adaptations(
-            minilm(),
+            minilm(asked.device),
             source,
             target[0],
             asked.methods,
@@ -69,14 +73,14 @@ def main() -> None:
         print(f"films -> {name}\n{table}\noracle, trained on the target's labels: {oracle:.4f}\n")
 
 
-def minilm() -> Any:
+def minilm(device: str) -> Any:
     """A new one with its real weights."""
-    return load_pretrained_model("minilm", max_length=64, device="cpu")
+    return load_pretrained_model("minilm", max_length=64, device=device)
 
 
-def tuned(target: Labelled, test: Labelled, epochs: int, seed: int) -> float:
-    """Accuracy of the network that has seen the target's labels."""
-    tuner = Finetuner(minilm(), seed=seed, **SETTINGS)  # type: ignore[arg-type]
+def tuned(model: Any, target: Labelled, test: Labelled, epochs: int, seed: int) -> float:
+    """Accuracy of a network that has seen the target's labels."""
+    tuner = Finetuner(model, seed=seed, **SETTINGS)  # type: ignore[arg-type]
     tuner.fit(target, epochs=epochs, run=False)
     return float(tuner.evaluate(test)["accuracy"])
 
@@ -90,16 +94,21 @@ def parts(sentences: Labelled, samples: int) -> tuple[Labelled, Labelled]:
     return first, second
 
 
-def rated_sentences() -> dict[str, Labelled]:
-    """Domain -> (sentences, "positive" or "negative")."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
-        subprocess.run([*command, "--dest", folder, "vaderSentiment==3.3.2"], check=True)
-        archive = next(Path(folder).glob("*.tar.gz")).read_bytes()
+def rated_sentences(file: str | None) -> dict[str, Labelled]:
+    """Domain -> (sentences, "positive" or "negative"). file: the archive; downloaded where there is none."""
+    archive = Path(file).read_bytes() if file else downloaded()
     assert hashlib.sha256(archive).hexdigest() == SHA256, "this is another archive"
     inner = _member(archive, "additional_resources/hutto_ICWSM_2014.tar.gz")
     texts = {domain: _member(inner, f"{file}_GroundTruth.txt") for domain, file in FILES.items()}
     return {domain: _rated(text.decode("utf-8", "replace")) for domain, text in texts.items()}
+
+
+def downloaded() -> bytes:
+    """The package's source archive."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
+        subprocess.run([*command, "--dest", folder, "vaderSentiment==3.3.2"], check=True)
+        return next(Path(folder).glob("*.tar.gz")).read_bytes()
 
 
 def _member(archive: bytes, ending: str) -> bytes:
