@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.devices import DEVICE
 from torch import Tensor, nn
 
 from neurenix.data import ArrayDataset
@@ -42,7 +43,8 @@ def blobs(seed: int, domain: str) -> tuple[Tensor, Tensor]:
 def network(seed: int) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, CLASSES))
+        layers = (nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, CLASSES))
+        return nn.Sequential(*layers).to(DEVICE)
 
 
 def accuracy(tuner: Any, seed: int) -> float:

@@ -19,6 +19,7 @@ from ._backend import check_backend as check_backend
 from ._backend import eager as eager
 from ._backend import named as named
 from ._operations import operations as operations
+from ._operations import pace as pace
 from .choice import fast_forward as fast_forward
 
 __all__ = [
@@ -33,4 +34,5 @@ __all__ = [
     "fast_forward",
     "named",
     "operations",
+    "pace",
 ]

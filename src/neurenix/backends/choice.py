@@ -29,13 +29,12 @@ from ._backend import (
     second_half_of,
     size_of,
 )
-from ._operations import operations_by_kind
+from ._operations import operations_by_kind, pace
 
 _EXACT, _FAITHFUL = 0.99999, 0.99  # least cosine to fp32, per sample: where its digits are asked for, and else
 _COMPARED = 4  # samples
 _TIMED = 4  # images that eager is timed with
-_SECONDS = 3.0  # a job of fewer, run eagerly on a small machine, is not worth a measurement
-_OPERATIONS_PER_SECOND = 4e10
+_SECONDS = 3.0  # a job of fewer, run eagerly on a small device, is not worth a measurement
 _SHORT = 0.5  # seconds of a run that is timed twice, where once does not settle it
 _WORTH = 1.1  # times faster than eager, below which eager is taken
 _NEVER = 1e9  # seconds per sample of a backend that cannot run the module
@@ -120,7 +119,7 @@ def fast_forward(
 
 def _is_large(job: _Job) -> bool:
     """Whether the job takes long enough for a measurement, by counted work, so that the answer is always the same."""
-    return size_of(job.example) > 1 and job.looked_at.operations * job.samples >= _SECONDS * _OPERATIONS_PER_SECOND
+    return size_of(job.example) > 1 and job.looked_at.operations * job.samples >= _SECONDS * pace(job.device)[0]
 
 
 def _built(name: str, job: _Job) -> Forward:

@@ -199,7 +199,7 @@ def _let_go_ahead(answers: Any, batch: Batch) -> None:
     So that nobody waits for them after the main process has been busy with something else, such as the choice of a
     backend. Until the first batch is there nobody knows how much memory that takes.
     """
-    room = min(_AHEAD, _shared_memory() / 8, free_memory() / 16)
+    room = min(_AHEAD, _shared_memory() / 8, free_memory(torch.device("cpu")) / 16)
     deep = min(int(room / max(1, batch.nbytes) / len(answers._workers)), _DEEPEST)
     if deep <= answers._prefetch_factor:
         return

@@ -58,7 +58,12 @@ def _stack_tensors(tensors: list[Tensor]) -> Tensor:
             "to one size (transforms.Resize and CenterCrop, or the model's own model.preprocess); pad "
             "sequences with a collate=… of your own; lengths=… batches similar ones."
         )
-    return torch.stack(tensors)
+    first = tensors[0]
+    if not torch.cuda.is_initialized() or first.is_cuda or len({tensor.dtype for tensor in tensors}) > 1:
+        return torch.stack(tensors)
+    # from where a GPU copies by itself; such memory is used again, and is not brought in page by page each time
+    pinned = torch.empty(len(tensors), *first.shape, dtype=first.dtype, pin_memory=True)
+    return torch.stack(tensors, out=pinned)
 
 
 def _not_a_tensor(value: Any) -> str:

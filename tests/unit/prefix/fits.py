@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from tests.devices import DEVICE
 from tests.unit.prefix.models import BertClassifier, encoder, gpt2, t5
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -169,7 +170,7 @@ def seeded(make: Callable[[], nn.Module], seed: int = 7) -> PretrainedModel:
             if isinstance(module, nn.BatchNorm2d):
                 module.running_mean.normal_(std=0.1)
                 module.running_var.uniform_(0.5, 1.5)
-    return model
+    return model.to(DEVICE)
 
 
 def tuner_for(name: str, use: str, **options: Any) -> Finetuner:

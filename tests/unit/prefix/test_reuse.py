@@ -198,7 +198,7 @@ def test_rounded_rows_train_nearly_the_same(storage: str) -> None:
 def test_rows_in_a_file_are_rows_all_the_same(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(reusing, "free_memory", lambda: 0.0)
+    monkeypatch.setattr(reusing, "free_memory", lambda device: 0.0)
     for name, data in (("last stage", Images), ("words", Texts)):
         stored, ordinary = both(name, lambda data=data: data(22), batch_size=7)
         assert_the_same(stored, ordinary, bits=False)
@@ -291,7 +291,7 @@ def test_no_room_runs_them_in_every_epoch(monkeypatch: pytest.MonkeyPatch, capsy
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(reusing, "free_memory", lambda: 0.0)
+    monkeypatch.setattr(reusing, "free_memory", lambda device: 0.0)
     monkeypatch.setattr(os, "posix_fallocate", full)
     assert_ordinary("last stage", "No space left", capsys)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 100, 100))  # type: ignore[attr-defined]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Self, cast, final
@@ -115,13 +116,19 @@ class GPT2Trunk(nn.Module):
             config=self.config,
             inputs_embeds=embedded,
             attention_mask=inputs.get("attention_mask"),
-            cache=None,
             position_ids=places,
+            **_without_cache(create_causal_mask, places[0]),
         )
         hidden = self.drop(embedded + self.wpe(places))
         for block in self.h:
             hidden = block(hidden, attention_mask=mask)
         return cast(Tensor, self.ln_f(hidden))
+
+
+def _without_cache(create_mask: Callable[..., Any], places: Tensor) -> dict[str, Any]:
+    """What says that nothing was read before, by the name that the installed transformers has for it."""
+    said = {"cache": None, "past_key_values": None, "cache_position": places}
+    return {name: said[name] for name in inspect.signature(create_mask).parameters if name in said}
 
 
 @final

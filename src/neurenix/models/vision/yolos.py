@@ -97,7 +97,7 @@ class YolosTrunk(nn.Module):
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.embeddings: nn.Module = network.embeddings
-        self.encoder: nn.Module = network.encoder
+        self.encoder: nn.Module = _with_newer_names(network.encoder)
         self.layernorm: nn.Module = network.layernorm
         self.config: Any = network.config
 
@@ -116,6 +116,31 @@ class YolosTrunk(nn.Module):
             count = (images.shape[2] // patch) * (images.shape[3] // patch)
             mask = torch.ones(images.shape[0], count, dtype=torch.int64, device=images.device)
         return nn.functional.pad(mask, (1, self.config.num_detection_tokens))
+
+
+def _with_newer_names(encoder: nn.Module) -> nn.Module:
+    """The encoder with the positions between layers where transformers has them since 5.18: in their interpolation."""
+    positions = encoder._parameters.get("mid_position_embeddings")
+    if positions is not None:
+        encoder.interpolation = _OwnPositions(encoder.interpolation, positions)
+        del encoder.mid_position_embeddings
+        encoder.__dict__["mid_position_embeddings"] = None  # its forward hands them over
+    return encoder
+
+
+@final
+class _OwnPositions(nn.Module):
+    """An older interpolation, which is handed its positions, with positions of its own."""
+
+    def __init__(self, interpolation: Any, positions: nn.Parameter) -> None:
+        super().__init__()
+        self._interpolation = interpolation  # without parameters
+        self.mid_position_embeddings = positions
+
+    def forward(self, nothing: None, size: tuple[int, int]) -> Tensor:
+        """Height and width in pixels -> (layers - 1, 1, tokens, d)."""
+        positions: Tensor = self._interpolation(self.mid_position_embeddings, size)
+        return positions
 
 
 @final

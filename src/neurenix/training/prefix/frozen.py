@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...backends import Forward, eager, fast_forward, named
 from ...data import Batch, work
+from ...devices import rounding
 from ..environment import environment
 from ..faults import in_fitting_parts
 from .feeds import ReuseOptions
@@ -87,7 +88,7 @@ class FrozenLayers:
             return found
         few = batch.parts(TRIED)[0]
         fresh = boundary_of(few, eager(self._prefix, self._device, self._precision), self._device)
-        self._trusted = _agree(found, fresh, same_sample(self._exact))
+        self._trusted = _agree(found, fresh, same_sample(self._exact, self._device))
         if self._trusted:
             return found
         self._say(f"what an earlier run kept in {self._kept.folder} is not what the layers give now; it is removed")
@@ -105,9 +106,9 @@ def boundary_of(batch: Batch, forward: Forward, device: torch.device) -> Boundar
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def same_sample(exact: bool) -> float:
+def same_sample(exact: bool, device: torch.device) -> float:
     """How far apart two boundaries of one sample may be, relative: 0.14 is a cosine of 0.99, as of backends."""
-    return 1e-3 if exact else 0.14
+    return max(1e-3, rounding("fp32", device)) if exact else 0.14
 
 
 def _agree(kept: Boundary, fresh: Boundary, tolerance: float) -> bool:

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from ...backends import Inputs
 from ...data._randomness import generator_states
-from ...devices import autocast
+from ...devices import autocast, rounding
 from ..faults import Buffers, is_out_of_memory
 from .frozen import close
 from .graph import NotSplittable
 
-CLOSE = {"fp32": 1e-4, "bf16": 3e-2, "fp16": 1e-2}  # relative, between two ways to compute the same
 _SHARE = 1e-2  # of the whole gradient's size, that a parameter's own counts as at least: some are rounding alone
 
 
@@ -55,7 +54,7 @@ def check_same(
         if is_out_of_memory(error):
             raise
         raise NotSplittable(f"its parts cannot be trained ({' '.join(str(error).split())[:200]})") from error
-    tolerance = CLOSE[precision]
+    tolerance = rounding(precision, next(model.parameters()).device)
     if not close(other.answer, whole.answer, tolerance):
         raise NotSplittable("its two parts do not give what the whole gives")
     _check_gradients(other.gradients, whole.gradients, tolerance)

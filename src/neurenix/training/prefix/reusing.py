@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...backends import eager, operations
 from ...data import Batch, DataLoader, innermost
 from ...data._randomness import own_random_state
-from ...devices import autocast, free_memory, move
+from ...devices import autocast, free_memory, move, rounding
 from ...models import PretrainedModel
 from ...nn import TaskHead
 from ...storage import cache_folder
@@ -22,9 +22,9 @@ from ..processes import Processes
 from .feeds import Features, ReuseOptions
 from .frozen import TRIED, FrozenLayers, boundary_of, close, same_sample
 from .graph import NotSplittable, NotWorthIt
-from .rehearsal import CLOSE, check_same, put_back
+from .rehearsal import check_same, put_back
 from .split import FEATURES, Embedding, Split, split
-from .store import Boundary, RowStore, bytes_per_sample, columns_of
+from .store import CPU, Boundary, RowStore, bytes_per_sample, columns_of
 from .targets import TargetRows
 from .worth import BACKWARD, ENOUGH, Estimate
 
@@ -204,7 +204,7 @@ class ReusingFeed:
         known = self._features()
         places = {int(index): row for row, index in enumerate(known.indices)}
         rows = [places.get(int(index), -1) for index in few.indices]
-        tolerance = same_sample(self._exact)
+        tolerance = same_sample(self._exact, self._device)
         if min(rows) < 0 or not close(known.features[rows], boundary[FEATURES][: len(few)], tolerance):
             return False
         self._store.put(known.indices, {FEATURES: known.features})
@@ -218,7 +218,8 @@ class ReusingFeed:
         if self._options.use == "always" or not any(p.requires_grad for p in self._model.trunk.parameters()):
             return
         whole = self._operations(self._model, few.inputs) / len(few)
-        if Estimate(whole, 0.0, 0.0, self._passes, self._views).seconds_saved(len(self._loader.dataset)) < _SECONDS:
+        estimate = Estimate(self._device, whole, 0.0, 0.0, self._passes, self._views)
+        if estimate.seconds_saved(len(self._loader.dataset)) < _SECONDS:
             raise NotWorthIt("there is too little to save")
 
     def _check_independence(self, halves: Split, some: Batch, boundary: Boundary) -> None:
@@ -229,7 +230,7 @@ class ReusingFeed:
         else:
             place, alone = 0, some.parts(max(1, len(some) // 2))[0]
         for name, tensor in self._eager(halves.prefix, alone).items():
-            if not close(tensor, boundary[name][place : place + len(alone)], CLOSE[self._precision]):
+            if not close(tensor, boundary[name][place : place + len(alone)], rounding(self._precision, self._device)):
                 raise NotSplittable("what its frozen layers give for a sample depends on the others in the batch")
 
     def _check_rehearsal(self, halves: Split, few: Batch, store: RowStore) -> None:
@@ -259,20 +260,23 @@ class ReusingFeed:
         columns = columns_of(boundary, halves.tokens, self._options.storage)
         lengths = self._lengths() if halves.tokens else None
         size = bytes_per_sample(columns, 1.0 if lengths is None else float(lengths.float().mean()))
-        above = self._operations(halves.suffix, {name: rows[: len(few)] for name, rows in boundary.items()})
+        first = {name: rows[: len(few)] for name, rows in boundary.items()}
+        above = self._operations(halves.suffix, move(first, self._device))
         below = self._operations(halves.prefix, few.inputs)
         if not below and isinstance(few.inputs, torch.Tensor):
             raise NotSplittable(
                 "its first layers are trained, or random, so that nothing stays the same between epochs"
             )
         above *= BACKWARD if self._training else 1.0
-        estimate = Estimate(below / len(few), above / len(few), size, self._passes, self._views)
+        estimate = Estimate(self._device, below / len(few), above / len(few), size, self._passes, self._views)
         if self._options.use != "always" and estimate.gain < ENOUGH:
             raise NotSplittable(f"storing what they give would make it {estimate.gain:.1f} times as fast")
-        folder = self._folder(size * count)
-        where = "in memory" if folder is None else f"in {folder}"
+        device = self._device if self._has_room(self._device, size * count) else CPU
+        folder = None if self._has_room(device, size * count) else self._folder(size * count)
+        memory = "in memory" if device == CPU else "in the GPU's memory"
+        where = memory if folder is None else f"in {folder}"
         try:
-            store = RowStore(columns, count, lengths=lengths, folder=folder)
+            store = RowStore(columns, count, lengths=lengths, folder=folder, device=device)
         except OSError as error:
             raise NotSplittable(f"there is no room for {size * count / 2**20:,.0f} MiB {where} ({error})") from error
         samples = len(self._loader.dataset)
@@ -286,7 +290,7 @@ class ReusingFeed:
 
     def _eager(self, prefix: nn.Module, batch: Batch) -> Boundary:
         boundary = boundary_of(batch, eager(prefix, self._device, self._precision), self._device)
-        return {**boundary, **self._beside(batch.inputs)}
+        return {**boundary, **move(self._beside(batch.inputs), CPU)}
 
     def _what(self) -> str:
         return "samples" if self._views == 1 else f"views ({self._views} of each sample)"
@@ -299,10 +303,13 @@ class ReusingFeed:
         with put_back(self._model), autocast(self._device, self._precision):
             return module(inputs)
 
-    def _folder(self, size: float) -> Path | None:
-        """None for memory; else where there is room on the disk."""
-        if size <= (_MEMORY_SHARE * free_memory() if self._options.memory is None else self._options.memory):
-            return None
+    def _has_room(self, device: torch.device, size: float) -> bool:
+        """Whether rows may lie in a device's memory."""
+        asked = self._options.memory
+        return size <= (_MEMORY_SHARE * free_memory(device) if asked is None else asked)
+
+    def _folder(self, size: float) -> Path:
+        """Where there is room on the disk."""
         folder = cache_folder() / "prefix"
         folder.mkdir(parents=True, exist_ok=True)
         if size > _DISK_SHARE * shutil.disk_usage(folder).free:

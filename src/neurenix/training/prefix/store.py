@@ -17,7 +17,10 @@ import numpy
 import torch
 from torch import Tensor
 
+from ...devices import move
+
 Boundary = dict[str, Tensor]
+CPU = torch.device("cpu")
 STORAGE = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
 
 _FROM_MEMORY = 1e-5  # seconds for a row, above which it came from the disk
@@ -86,18 +89,18 @@ class Rows(Protocol):
 
 @final
 class MemoryRows:
-    """Rows in memory."""
+    """Rows in a device's memory, which rows come from and go to."""
 
-    def __init__(self, count: int, width: int, dtype: torch.dtype) -> None:
-        self._rows = torch.zeros(count, width, dtype=dtype)
+    def __init__(self, count: int, width: int, dtype: torch.dtype, device: torch.device) -> None:
+        self._rows = torch.zeros(count, width, dtype=dtype, device=device)
 
     def put(self, places: Tensor, rows: Tensor) -> None:
         """Write rows."""
-        self._rows.index_copy_(0, places, rows)
+        self._rows.index_copy_(0, move(places, self._rows.device), rows)
 
     def take(self, places: Tensor) -> Tensor:
         """Copies of some rows."""
-        return self._rows.index_select(0, places)
+        return self._rows.index_select(0, move(places, self._rows.device))
 
 
 @final
@@ -156,17 +159,26 @@ class RowStore:
     """Boundary tensors of `count` samples, each written once and read in any order.
 
     lengths: (count,) tokens of each sample, where columns have rows by token. folder: where files are made if the rows
-    shall not be in memory.
+    shall not be in memory. device: whose memory that is, and where batches of rows come out; of files the CPU's.
     """
 
     def __init__(
-        self, columns: Sequence[Column], count: int, *, lengths: Tensor | None = None, folder: Path | None = None
+        self,
+        columns: Sequence[Column],
+        count: int,
+        *,
+        lengths: Tensor | None = None,
+        folder: Path | None = None,
+        device: torch.device = CPU,
     ) -> None:
         self.columns = tuple(columns)
+        self._device = device if folder is None else CPU
         self._written = torch.zeros(count, dtype=torch.bool)
         self._starts = None if lengths is None else torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)])
         self._rows: dict[str, Rows] = {c.name: self._new_rows(c, folder) for c in columns}
-        self._scales = {c.name: MemoryRows(self._count(c), 1, torch.float32) for c in columns if c.is_scaled}
+        self._scales = {
+            c.name: MemoryRows(self._count(c), 1, torch.float32, self._device) for c in columns if c.is_scaled
+        }
 
     def __len__(self) -> int:
         return len(self._written)
@@ -200,10 +212,10 @@ class RowStore:
     def put(self, indices: Tensor, boundary: Boundary) -> None:
         """Keep the rows of a batch. indices: (n,) places of its samples."""
         for column in self.columns:
-            rows, places = boundary[column.name].detach().cpu(), indices
+            rows, places = boundary[column.name].detach().to(self._device), indices
             if column.by_token:
                 places, real = self._tokens(indices, rows.shape[1])
-                rows, places = rows[real], places[real]
+                rows, places = rows.flatten(0, 1).index_select(0, self._places(real)), places[real]
             rows = rows.reshape(len(places), column.width)
             if column.is_scaled:
                 scales = rows.float().abs().amax(1, keepdim=True).clamp(min=1e-30) / 127
@@ -220,10 +232,14 @@ class RowStore:
                 boundary[column.name] = self._taken(column, indices).view(len(indices), *column.shape)
                 continue
             places, real = self._tokens(indices)
-            rows = torch.zeros(*places.shape, column.width, dtype=column.dtype)
-            rows[real] = self._taken(column, places[real])
+            rows = torch.zeros(places.numel(), column.width, dtype=column.dtype, device=self._device)
+            rows.index_copy_(0, self._places(real), self._taken(column, places[real]))
             boundary[column.name] = rows.view(*places.shape, *column.shape)
         return boundary
+
+    def _places(self, real: Tensor) -> Tensor:
+        """Places of what is there (n, tokens) in a batch's tokens, one after the other; a GPU is not waited for."""
+        return move(real.flatten().nonzero().flatten(), self._device)
 
     def _taken(self, column: Column, places: Tensor) -> Tensor:
         rows = self._rows[column.name].take(places)
@@ -248,7 +264,7 @@ class RowStore:
 
     def _new_rows(self, column: Column, folder: Path | None) -> Rows:
         if folder is None:
-            return MemoryRows(self._count(column), column.width, column.kept)
+            return MemoryRows(self._count(column), column.width, column.kept, self._device)
         return FileRows(self._count(column), column.width, column.kept, folder)
 
 

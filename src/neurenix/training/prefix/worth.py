@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
+from ...backends import pace
+
 ENOUGH = 1.3  # times faster, below which no store is made
-_OPERATIONS_PER_SECOND = 4e10  # of a small machine with a network of many small layers
-_OPERATIONS_PER_BYTE = 100.0  # floating point operations that take as long as moving one stored byte
 BACKWARD = 3.0  # a step with gradients costs as much as so many forward passes
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Per sample: floating point operations below and above the cut, and bytes stored.
+    """Per sample: floating point operations below and above the cut, and bytes stored; what they take on a device.
 
     passes: times that each sample is read. views: ways in which it is seen, each of which is computed once.
     """
 
+    device: torch.device
     prefix: float
     suffix: float
     stored: float
@@ -26,15 +29,16 @@ class Estimate:
     @property
     def gain(self) -> float:
         """How many times faster all passes together are with a store."""
-        moved = self.stored * _OPERATIONS_PER_BYTE
-        ordinary = self.passes * (self.prefix + self.suffix)
-        return ordinary / (self.views * self.prefix + self.passes * (self.suffix + moved))
+        operations, moved = pace(self.device)
+        below, above = self.prefix / operations, self.suffix / operations
+        return self.passes * (below + above) / (self.views * below + self.passes * (above + self.stored / moved))
 
     def seconds_to_fill(self, samples: int) -> float:
-        """Roughly, on a small machine with eager torch."""
-        return self.views * self.prefix * samples / _OPERATIONS_PER_SECOND
+        """Roughly, on a small device with eager torch."""
+        return self.views * self.prefix * samples / pace(self.device)[0]
 
     def seconds_saved(self, samples: int) -> float:
-        """Roughly, on a small machine."""
-        operations = (self.passes - self.views) * self.prefix - self.passes * self.stored * _OPERATIONS_PER_BYTE
-        return max(0.0, operations * samples / _OPERATIONS_PER_SECOND)
+        """Roughly, on a small device."""
+        operations, moved = pace(self.device)
+        seconds = (self.passes - self.views) * self.prefix / operations - self.passes * self.stored / moved
+        return max(0.0, seconds * samples)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...backends import Forward, check_backend, fast_forward, named
 from ...data import Batch, work
-from ...devices import Precision, autocast, is_exact, resolve_device, resolve_precision
+from ...devices import Precision, autocast, is_exact, resolve_device, resolve_precision, rounding
 from ...errors import ConfigurationError, EmptyDatasetError
 from ...models._pretrained_model import PretrainedModel
 from ...nn import Pool, evaluating
@@ -156,7 +156,7 @@ class FeatureExtractor:
             shard_size=shard_size,
             dtype=dtype,
             classes=tuple(getattr(raw, "classes", None) or ()),
-            tolerance=None if cache_key is not None else _tolerance(dtype, self.exact),
+            tolerance=None if cache_key is not None else _tolerance(dtype, self.exact, self.device),
         )
 
         features_of = self._forward_for(prepared)
@@ -348,6 +348,6 @@ def _device_and_dtype(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     return (tensors[0].device, tensors[0].dtype) if tensors else (torch.device("cpu"), torch.float32)
 
 
-def _tolerance(dtype: str, exact: bool) -> float:
+def _tolerance(dtype: str, exact: bool, device: torch.device) -> float:
     """How far the same sample's features may differ between two runs: other batches pick other kernels."""
-    return 1e-3 if dtype == "float32" and exact else 3e-2
+    return max(1e-3, rounding("fp32", device)) if dtype == "float32" and exact else 3e-2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,8 +10,11 @@ import torch
 from torch import Tensor
 
 from ...data import Batch, Skipped
+from ...devices import Arriving
 from ...errors import EmptyDatasetError, InputMismatchError
 from .progress import Progress
+
+_AT_ONCE = 2  # batches of features on their way from a GPU
 
 
 @dataclass(frozen=True)
@@ -27,15 +31,20 @@ class Rows:
 
 def collect(batches: Iterable[Batch], features_of: Callable[[Batch], Tensor], progress: Progress) -> Rows:
     """Run all batches and give their rows in the dataset's order; features are (0, 0) when no sample was readable."""
-    features, targets, indices = [], [], []
+    features: list[Tensor] = []
+    arriving = deque[Arriving]()
+    targets, indices = [], []
     skipped: list[Skipped] = []
     for batch in batches:
         skipped += batch.skipped
         if len(batch):
-            features.append(features_of(batch).cpu())
+            arriving.append(Arriving(features_of(batch)))
+            if len(arriving) > _AT_ONCE:  # the device is not waited for before it has the next batch
+                features.append(arriving.popleft().arrived())
             indices.append(batch.indices.cpu())
             targets += [batch.targets.cpu()] if isinstance(batch.targets, Tensor) else []
         progress.advance(len(batch) + len(batch.skipped))
+    features += [tensor.arrived() for tensor in arriving]
     check_widths(features)
     if not features:
         return Rows(torch.empty(0, 0), None, torch.empty(0, dtype=torch.long), tuple(skipped))
