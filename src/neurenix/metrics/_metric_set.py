@@ -104,7 +104,7 @@ class MetricSet:
         return {
             "samples": self._samples,
             "not_finite": self._not_finite,
-            "pending": [torch.cat(parts) for parts in zip(*self._pending, strict=True)],
+            "pending": self._joined(),
             "parts": states(self._metrics),
         }
 
@@ -113,14 +113,18 @@ class MetricSet:
         self.reset()
         self._samples, self._not_finite = state["samples"], state["not_finite"]
         if state["pending"]:
-            outputs, targets = (part.to(self._device) for part in state["pending"])
+            outputs, targets = state["pending"]
             self._pending, self._pending_size = [(outputs, targets)], outputs.numel()
         load_states(self._metrics, state["parts"])
+
+    def _joined(self) -> list[Tensor]:
+        """Outputs and targets that are not counted yet, where the newest are; older ones may come from a file."""
+        return [torch.cat([part.to(parts[-1].device) for part in parts]) for parts in zip(*self._pending, strict=True)]
 
     def _flush(self) -> None:
         if not self._pending:
             return
-        outputs, targets = (torch.cat(parts).to(self._device) for parts in zip(*self._pending, strict=True))
+        outputs, targets = (part.to(self._device) for part in self._joined())
         self._pending.clear()
         self._pending_size = 0
         check_labels(self._task, self._num_outputs, targets)
