@@ -17,8 +17,8 @@ BODY_RATE, HEAD_RATE = 1e-4, 1e-3
 TRAINED = {"efficientnet-lite0": ("blocks.6", "conv_head", "bn2"), "resnet50": ("layer4",)}
 
 
-def network_of(name: str, part: str) -> Network:
-    return Network(name, TRAINED[name] if part == "last_stage" else None)
+def network_of(name: str, part: str, seed: int) -> Network:
+    return Network(name, TRAINED[name] if part == "last_stage" else None, seed)
 
 
 class Clock:
@@ -42,7 +42,7 @@ class Clock:
         return {"seconds": seconds - training + whole, "measured_seconds": seconds}
 
 
-def lightning(name: str, part: str, bf16: bool = False) -> dict[str, float]:
+def lightning(name: str, part: str, seed: int, bf16: bool = False) -> dict[str, float]:
     import lightning
     import torch
     from torch.nn import functional
@@ -50,7 +50,7 @@ def lightning(name: str, part: str, bf16: bool = False) -> dict[str, float]:
     class Module(lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.network = network_of(name, part)
+            self.network = network_of(name, part, seed)
 
         def on_train_start(self) -> None:
             clock.begin()
@@ -82,7 +82,7 @@ def lightning(name: str, part: str, bf16: bool = False) -> dict[str, float]:
     return clock.figures(module.network, test)
 
 
-def fastai(name: str, part: str, bf16: bool = False) -> dict[str, float]:
+def fastai(name: str, part: str, seed: int, bf16: bool = False) -> dict[str, float]:
     import fastai.callback.progress  # noqa: F401  (brings Learner.no_bar)
     import torch
     from fastai.callback.core import Callback
@@ -108,7 +108,7 @@ def fastai(name: str, part: str, bf16: bool = False) -> dict[str, float]:
         def after_loss(self) -> None:
             self.context.__exit__(None, None, None)
 
-    network, (train, test) = network_of(name, part), loaders(name)
+    network, (train, test) = network_of(name, part, seed), loaders(name)
 
     def optimizer(parameters: Any, lr: float, **_: Any) -> Any:
         return OptimWrapper(opt=torch.optim.Adam(network.groups(BODY_RATE, HEAD_RATE)))
@@ -122,7 +122,7 @@ def fastai(name: str, part: str, bf16: bool = False) -> dict[str, float]:
     return clock.figures(network, test)
 
 
-def keras(name: str, part: str, bf16: bool = False) -> dict[str, float]:
+def keras(name: str, part: str, seed: int, bf16: bool = False) -> dict[str, float]:
     os.environ["KERAS_BACKEND"] = "torch"
     if DEVICE.type == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -132,7 +132,7 @@ def keras(name: str, part: str, bf16: bool = False) -> dict[str, float]:
 
     if bf16:
         keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    network, (train, test) = network_of(name, part), loaders(name)
+    network, (train, test) = network_of(name, part, seed), loaders(name)
     network.set_modes()
     network.train = lambda mode=True: network  # Keras sets the mode of all layers alike, which moves frozen statistics
 

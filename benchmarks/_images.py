@@ -68,12 +68,13 @@ class Network(nn.Module):
     """A network with a new head of eight classes, for the peers: `body` gives vectors, `head` is linear.
 
     name: efficientnet-lite0 with its real weights, or resnet50 with random ones. trained: beginning of the
-    names of the body's parameters that learn beside the head; none by default.
+    names of the body's parameters that learn beside the head; none by default. seed: of the head, and of what is drawn later.
     """
 
-    def __init__(self, name: str, trained: str | None = None) -> None:
+    def __init__(self, name: str, trained: str | tuple[str, ...] | None = None, seed: int = 0) -> None:
         super().__init__()
         model = load(name)
+        torch.manual_seed(seed)
         self.body = nn.Sequential(model.trunk, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.head = nn.Linear(model.feature_size, 8)
         for parameter_name, parameter in model.trunk.named_parameters():

@@ -188,9 +188,9 @@ def contestants(name: str, part: str) -> dict[str, Callable[[int], Figures]]:
     if not is_exact("auto", DEVICE):
         found["neurenix, fp32"] = lambda seed: ours(name, part, seed=seed, precision="fp32")
     for label, peer in {"lightning": lightning, "fastai": fastai, "keras": keras}.items():
-        found[label] = lambda seed, peer=peer: peer(name, part)
+        found[label] = lambda seed, peer=peer: peer(name, part, seed)
         if halved:
-            found[f"{label}, bf16"] = lambda seed, peer=peer: peer(name, part, bf16=True)
+            found[f"{label}, bf16"] = lambda seed, peer=peer: peer(name, part, seed, bf16=True)
     return found
 
 
