@@ -68,7 +68,7 @@ class Network(nn.Module):
     """A network with a new head of eight classes, for the peers: `body` gives vectors, `head` is linear.
 
     name: efficientnet-lite0 with its real weights, or resnet50 with random ones. trained: beginning of the
-    names of the body's parameters that learn beside the head; none by default. seed: of the head, and of what is drawn later.
+    names of the body's parameters that learn beside the head; none by default. seed: of the head, and of all later.
     """
 
     def __init__(self, name: str, trained: str | tuple[str, ...] | None = None, seed: int = 0) -> None:
