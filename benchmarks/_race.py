@@ -15,11 +15,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from _device import DEVICE
 from _results import begun, table, write, write_page
 
+REACHED = ("accuracy", "trained", "trained_share", "file_mib")  # figures that do not depend on what else runs
 Job = Callable[[int], Mapping[str, float]]
 
 
@@ -48,6 +50,9 @@ def race(
         _be(contestants[options.run], options.seed)
     name = name if DEVICE.type == "cpu" else f"{name}-{DEVICE.type}"
     chosen = [contestant for contestant in contestants if contestant in (options.only or contestants)]
+    if options.at_once:
+        reached(name, title, chosen, options, timeout, arguments)
+        return
     measured = begun(name, chosen, options.rounds)
     for place in range(len(measured[chosen[0]]), options.rounds):
         for contestant in chosen[place % len(chosen) :] + chosen[: place % len(chosen)]:
@@ -59,11 +64,31 @@ def race(
     print(table(measured, ours))
 
 
+def reached(
+    name: str, title: str, chosen: Sequence[str], options: argparse.Namespace, timeout: float, arguments: Sequence[str]
+) -> None:
+    """What contestants reach in all rounds, several at once: nothing is timed, and the table has a name of its own."""
+
+    def reach(job: tuple[int, str]) -> dict[str, float]:
+        place, contestant = job
+        figures = _run(contestant, place, timeout, arguments)
+        print(f"{name} round {place + 1} {contestant}: {_shown(figures)}", flush=True)
+        return {figure: value for figure, value in figures.items() if figure in REACHED}
+
+    jobs = [(place, contestant) for place in range(options.rounds) for contestant in chosen]
+    with ThreadPoolExecutor(options.at_once) as pool:
+        found = list(pool.map(reach, jobs))
+    measured = {contestant: found[place :: len(chosen)] for place, contestant in enumerate(chosen)}
+    write(f"{name}-accuracy", title, measured, chosen[0], f"{options.at_once} at a time, so that nothing is timed.")
+    write_page()
+
+
 def _options(title: str, contestants: Mapping[str, Job], rounds: int) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--run", choices=list(contestants), help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=int(os.environ.get("NEURENIX_BENCH_ROUNDS", rounds)))
+    parser.add_argument("--at-once", type=int, help="run so many at a time, for what they reach: nothing is timed")
     parser.add_argument("--only", nargs="+", choices=list(contestants), help="contestants to run, and no others")
     return parser.parse_args()
 

@@ -41,8 +41,16 @@ Measured = dict[str, list[dict[str, float]]]
 
 
 def table(measured: Measured, ours: str) -> str:
-    """One line for each contestant, and the ratio to the limit below."""
+    """One line for each contestant, and the ratio to the limit below; no ratios where several ran at once, untimed."""
     figures = _columns(measured)
+    if "seconds" not in figures:
+        return "\n".join(
+            [
+                "| | " + " | ".join(figures) + " |",
+                "|---" * (len(figures) + 1) + "|",
+                *(f"| {name} | {' | '.join(_cell(rows, key) for key in figures)} |" for name, rows in measured.items()),
+            ]
+        )
     lines = [
         "| | " + " | ".join(figures) + f" | times {'ours' if ours == 'neurenix' else ours} |",
         "|---" * (len(figures) + 2) + "|",

@@ -9,7 +9,7 @@ import torch
 
 # Per second, roughly, by a small one of its kind with a network of many small layers; and bytes of rows that are kept,
 # gathered and brought there meanwhile. Not measured, so that what depends on them is the same in every run.
-_PACES = {"cpu": (4e10, 4e8), "cuda": (3e12, 2e9)}
+_PACES = {"cpu": (4e10, 4e8), "cuda": (1e13, 2e10)}
 
 
 def pace(device: torch.device) -> tuple[float, float]:
