@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-SIZE = 64  # pixels
+SIZE, WRITTEN = 64, 44  # pixels of an image, and of the handwriting in it
 _FAMILIES = ("DejaVuSans", "DejaVuSerif", "DejaVuSansMono", "STIXGeneral")
 _STYLES = ("", "-Bold", "-Oblique", "-Italic", "-BoldOblique", "-BoldItalic", "Bol", "Italic", "BolIta")
 _OTHERS = ("cmr10", "cmb10", "cmss10", "cmtt10")
@@ -31,29 +31,31 @@ def rendered_digits(count: int, seed: int = 0) -> tuple[list[Image.Image], list[
 
 
 def handwritten_digits() -> tuple[list[Image.Image], list[int]]:
-    """scikit-learn's 1,797 scans of handwriting, 8 x 8, enlarged: light strokes on black."""
+    """scikit-learn's 1,797 scans of handwriting, 8 x 8, enlarged, with a margin: light strokes on black."""
     from sklearn.datasets import load_digits
 
     scans = load_digits()
-    images = [
-        Image.fromarray((scan * 255 / 16).astype(np.uint8))
-        .resize((SIZE, SIZE), Image.Resampling.BICUBIC)
-        .convert("RGB")
-        for scan in scans.images
-    ]
-    return images, scans.target.tolist()
+    return [_framed(scan) for scan in scans.images], scans.target.tolist()
+
+
+def _framed(scan: np.ndarray) -> Image.Image:
+    """The scans touch their borders, and digits on a page do not."""
+    digit = Image.fromarray((scan * 255 / 16).astype(np.uint8)).resize((WRITTEN, WRITTEN), Image.Resampling.BICUBIC)
+    page = Image.new("L", (SIZE, SIZE))
+    page.paste(digit, ((SIZE - WRITTEN) // 2, (SIZE - WRITTEN) // 2))
+    return page.convert("RGB")
 
 
 def _drawn(digit: str, font: Path, random: np.random.Generator) -> Image.Image:
-    mask = _glyph(digit, font, random)
-    ground, ink = _background(random), _colour(random)
+    mask, grey = _glyph(digit, font, random), random.random() < 0.5
+    ground, ink = _background(random, grey), _colour(random, grey)
     while np.abs(np.asarray(ground).mean((0, 1)) - ink).mean() < 60:  # it has to be seen
-        ink = _colour(random)
+        ink = _colour(random, grey)
     return Image.composite(Image.new("RGB", (SIZE, SIZE), tuple(int(x) for x in ink)), ground, mask)
 
 
 def _glyph(digit: str, font: Path, random: np.random.Generator) -> Image.Image:
-    """The digit in grey, turned, slanted, moved and blurred a little."""
+    """The digit in grey, turned, slanted, moved and blurred a little, as sharp as 8 to 64 points a side are."""
     face = ImageFont.truetype(str(font), int(random.integers(44, 66)))
     image = Image.new("L", (2 * SIZE, 2 * SIZE))
     ImageDraw.Draw(image).text((SIZE, SIZE), digit, fill=255, font=face, anchor="mm")
@@ -68,17 +70,19 @@ def _glyph(digit: str, font: Path, random: np.random.Generator) -> Image.Image:
     ]
     image = image.transform(image.size, Image.Transform.AFFINE, moved, Image.Resampling.BILINEAR)
     image = image.filter(ImageFilter.GaussianBlur(random.uniform(0, 1.5)))
-    return image.crop((SIZE // 2, SIZE // 2, SIZE // 2 + SIZE, SIZE // 2 + SIZE))
+    points = int(8 * 2 ** random.uniform(0, 3))
+    small = image.crop((SIZE // 2, SIZE // 2, SIZE // 2 + SIZE, SIZE // 2 + SIZE)).resize((points, points))
+    return small.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
 
 
-def _background(random: np.random.Generator) -> Image.Image:
+def _background(random: np.random.Generator, grey: bool) -> Image.Image:
     """One colour, or one that goes over into another, with noise of any strength."""
-    one, other = _colour(random), _colour(random)
+    one, other = _colour(random, grey), _colour(random, grey)
     share = np.linspace(0, random.choice([0.0, 1.0]), SIZE)[None, :, None]
     plain = one * (1 - share) + other * share
     image = np.broadcast_to(plain, (SIZE, SIZE, 3)) + random.normal(0, random.uniform(0, 25), (SIZE, SIZE, 1))
     return Image.fromarray(np.clip(image, 0, 255).astype(np.uint8))
 
 
-def _colour(random: np.random.Generator) -> np.ndarray:
-    return random.uniform(0, 255, 3)
+def _colour(random: np.random.Generator, grey: bool) -> np.ndarray:
+    return np.full(3, random.uniform(0, 255)) if grey else random.uniform(0, 255, 3)
