@@ -73,6 +73,8 @@ def reached(
         place, contestant = job
         figures = _run(contestant, place, timeout, arguments)
         print(f"{name} round {place + 1} {contestant}: {_shown(figures)}", flush=True)
+        if "accuracy" not in figures:
+            sys.exit(f"{contestant} tells no accuracy, and --at-once has nothing else to tell; run whole jobs")
         return {figure: value for figure, value in figures.items() if figure in REACHED}
 
     jobs = [(place, contestant) for place in range(options.rounds) for contestant in chosen]

@@ -57,7 +57,7 @@ def table(measured: Measured, ours: str) -> str:
     ]
     base = _median(measured[ours], "seconds") if measured.get(ours) else float("nan")
     for contestant, rows in measured.items():
-        cells = [_cell(rows, figure) if all(figure in row for row in rows) else "" for figure in figures]
+        cells = [_cell(rows, figure) for figure in figures]
         ratio = "" if contestant == ours or not measured.get(ours) else f"{_median(rows, 'seconds') / base:.2f}"
         lines.append(f"| {contestant} | " + " | ".join(cells) + f" | {ratio} |")
     if measured.get(LIMIT) and measured.get(ours):
@@ -126,7 +126,7 @@ def _columns(measured: Measured) -> list[str]:
 
 
 def _cell(rows: Sequence[Mapping[str, float]], figure: str) -> str:
-    if not rows:
+    if not rows or any(figure not in row for row in rows):
         return ""
     values = [row[figure] for row in rows]
     if figure == "accuracy" and len(values) > 1:

@@ -120,7 +120,7 @@ def move(value: Any, device: torch.device) -> Any:
     """
     if isinstance(value, torch.Tensor):
         pinned = value.pin_memory() if device.type == "cuda" and value.device.type == "cpu" else value
-        return pinned.to(device, non_blocking=True)
+        return pinned.to(device, non_blocking=device.type == "cuda")
     if isinstance(value, Mapping):
         return {key: move(item, device) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -134,10 +134,10 @@ class Arriving:
 
     def __init__(self, tensor: torch.Tensor) -> None:
         self._event = None
-        self._tensor = tensor.to("cpu", non_blocking=True)  # pinned, where it comes from CUDA
+        self._tensor = tensor.to("cpu", non_blocking=tensor.is_cuda)  # then it is pinned
         if tensor.is_cuda:
             self._event = torch.cuda.Event()
-            self._event.record()
+            self._event.record(torch.cuda.current_stream(tensor.device))
 
     def arrived(self) -> torch.Tensor:
         """The tensor in ordinary memory, once it is there."""
@@ -153,9 +153,10 @@ def cpu_cores() -> int:
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes of a device's memory that can be had, of main memory without swapping; infinite where nobody says."""
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
+    """Bytes that can be had of a CUDA device's memory, or of main memory without swapping; infinite if unknown."""
+    if device.type == "cuda":  # what torch holds and does not use can be had too
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return float(torch.cuda.mem_get_info(device)[0] + held)
     listing = Path("/proc/meminfo")
     if not listing.is_file():
         return float("inf")

@@ -92,11 +92,17 @@ def test_rows_of_texts_come_back_on_the_gpu() -> None:
 def test_samples_are_put_together_where_a_gpu_copies_from() -> None:
     torch.zeros(1, device=CUDA)
     batch, targets = collate([(torch.full((2,), float(place)), place) for place in range(3)])
-    assert batch.is_pinned() and batch.tolist() == [[0, 0], [1, 1], [2, 2]] and targets.tolist() == [0, 1, 2]
+    assert batch.is_pinned() and batch.tolist() == [[0, 0], [1, 1], [2, 2]]
+    assert targets.tolist() == [0, 1, 2] and not targets.is_pinned()  # they may be kept
+    learnt = torch.ones(2, requires_grad=True)
+    assert collate([(learnt, 0), (learnt, 1)])[0].requires_grad
 
 
-def test_what_arrives_is_what_was_sent() -> None:
-    sent = [torch.randn(64, 512, device=CUDA) for _ in range(8)]
+@pytest.mark.parametrize("number", [0, 1])
+def test_what_arrives_is_what_was_sent(number: int) -> None:
+    if number >= torch.cuda.device_count():
+        pytest.skip("needs a second GPU")
+    sent = [torch.randn(64, 512, device=f"cuda:{number}") for _ in range(8)]
     arriving = [Arriving(tensor @ tensor.T) for tensor in sent]
     for tensor, one in zip(sent, arriving, strict=True):
         assert torch.equal(one.arrived(), (tensor @ tensor.T).cpu()) and not one.arrived().is_pinned()

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-# Per second, roughly, by a small one of its kind with a network of many small layers; and bytes of rows that are kept,
-# gathered and brought there meanwhile. Not measured, so that what depends on them is the same in every run.
-_PACES = {"cpu": (4e10, 4e8), "cuda": (1e13, 2e10)}
+# Per second, roughly, by a small one of its kind with a network of many small layers. Not measured, so that what
+# depends on it is the same in every run.
+_PACES = {"cpu": 4e10, "cuda": 1e13}
 
 
-def pace(device: torch.device) -> tuple[float, float]:
-    """(floating point operations, bytes moved) per second."""
+def pace(device: torch.device) -> float:
+    """Floating point operations per second."""
     return _PACES.get(device.type, _PACES["cpu"])
 
 

@@ -119,7 +119,7 @@ def fast_forward(
 
 def _is_large(job: _Job) -> bool:
     """Whether the job takes long enough for a measurement, by counted work, so that the answer is always the same."""
-    return size_of(job.example) > 1 and job.looked_at.operations * job.samples >= _SECONDS * pace(job.device)[0]
+    return size_of(job.example) > 1 and job.looked_at.operations * job.samples >= _SECONDS * pace(job.device)
 
 
 def _built(name: str, job: _Job) -> Forward:
@@ -224,7 +224,7 @@ def _run_seconds(forward: Forward, batch: Inputs) -> float:
     started = time.perf_counter()
     forward(batch)
     if device_of(batch).type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device_of(batch))
     return time.perf_counter() - started
 
 

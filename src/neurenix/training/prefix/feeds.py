@@ -63,7 +63,7 @@ class ReuseOptions:
     """use: "auto" where it pays, "always" where it can be, "never". storage: a key of STORAGE.
 
     backend: what runs the frozen layers: "auto", "eager" or a key of neurenix.backends.BACKENDS.
-    memory: bytes that rows may take in memory; None for a quarter of what is free.
+    memory: bytes that rows may take in main memory; None for a quarter of what is free.
     keep: leave on disk what the frozen layers give, for later runs, and take what earlier ones left.
     """
 

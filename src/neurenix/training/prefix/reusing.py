@@ -218,7 +218,7 @@ class ReusingFeed:
         if self._options.use == "always" or not any(p.requires_grad for p in self._model.trunk.parameters()):
             return
         whole = self._operations(self._model, few.inputs) / len(few)
-        estimate = Estimate(self._device, whole, 0.0, 0.0, self._passes, self._views)
+        estimate = self._estimate(whole, 0.0, 0.0, self._device)
         if estimate.seconds_saved(len(self._loader.dataset)) < _SECONDS:
             raise NotWorthIt("there is too little to save")
 
@@ -268,29 +268,29 @@ class ReusingFeed:
                 "its first layers are trained, or random, so that nothing stays the same between epochs"
             )
         above *= BACKWARD if self._training else 1.0
-        estimate = Estimate(self._device, below / len(few), above / len(few), size, self._passes, self._views)
+        device = self._device if self._has_room_on_gpu(size * count) else CPU
+        estimate = self._estimate(below / len(few), above / len(few), size, device)
         if self._options.use != "always" and estimate.gain < ENOUGH:
             raise NotSplittable(f"storing what they give would make it {estimate.gain:.1f} times as fast")
-        device = self._device if self._has_room(self._device, size * count) else CPU
-        folder = None if self._has_room(device, size * count) else self._folder(size * count)
+        folder = self._folder(size * count) if device == CPU else None
         memory = "in memory" if device == CPU else "in the GPU's memory"
         where = memory if folder is None else f"in {folder}"
         try:
             store = RowStore(columns, count, lengths=lengths, folder=folder, device=device)
-        except OSError as error:
+        except (OSError, torch.OutOfMemoryError) as error:
             raise NotSplittable(f"there is no room for {size * count / 2**20:,.0f} MiB {where} ({error})") from error
         samples = len(self._loader.dataset)
         message = (
             f"the frozen layers run once for each of {count:,} {self._what()}: {size / 1024:,.1f} KiB each, "
             f"{size * count / 2**20:,.1f} MiB {where}; {self._passes} passes about {estimate.gain:.1f} times as fast "
-            f"(on a small machine {estimate.seconds_to_fill(samples):,.0f} s to fill, "
-            f"{estimate.seconds_saved(samples):,.0f} s saved)"
+            f"(on a small {'machine' if self._device == CPU else 'GPU'} {estimate.seconds_to_fill(samples):,.0f} s to "
+            f"fill, {estimate.seconds_saved(samples):,.0f} s saved)"
         )
         return store, message
 
     def _eager(self, prefix: nn.Module, batch: Batch) -> Boundary:
         boundary = boundary_of(batch, eager(prefix, self._device, self._precision), self._device)
-        return {**boundary, **move(self._beside(batch.inputs), CPU)}
+        return {**boundary, **self._beside(batch.inputs)}
 
     def _what(self) -> str:
         return "samples" if self._views == 1 else f"views ({self._views} of each sample)"
@@ -303,13 +303,24 @@ class ReusingFeed:
         with put_back(self._model), autocast(self._device, self._precision):
             return module(inputs)
 
-    def _has_room(self, device: torch.device, size: float) -> bool:
-        """Whether rows may lie in a device's memory."""
-        asked = self._options.memory
-        return size <= (_MEMORY_SHARE * free_memory(device) if asked is None else asked)
+    def _estimate(self, prefix: float, suffix: float, stored: float, kept: torch.device) -> Estimate:
+        return Estimate(
+            device=self._device,
+            kept=kept,
+            prefix=prefix,
+            suffix=suffix,
+            stored=stored,
+            passes=self._passes,
+            views=self._views,
+        )
 
-    def _folder(self, size: float) -> Path:
-        """Where there is room on the disk."""
+    def _has_room_on_gpu(self, size: float) -> bool:
+        return self._device.type == "cuda" and size <= _MEMORY_SHARE * free_memory(self._device)
+
+    def _folder(self, size: float) -> Path | None:
+        """None for main memory; else where there is room on the disk."""
+        if size <= (_MEMORY_SHARE * free_memory(CPU) if self._options.memory is None else self._options.memory):
+            return None
         folder = cache_folder() / "prefix"
         folder.mkdir(parents=True, exist_ok=True)
         if size > _DISK_SHARE * shutil.disk_usage(folder).free:

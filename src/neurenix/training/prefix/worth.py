@@ -10,16 +10,20 @@ from ...backends import pace
 
 ENOUGH = 1.3  # times faster, below which no store is made
 BACKWARD = 3.0  # a step with gradients costs as much as so many forward passes
+# Bytes of rows per second, written or gathered, roughly: in a GPU's own memory; else brought to where they are needed.
+_ON_GPU, _ELSEWHERE = 2e10, 4e8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Estimate:
     """Per sample: floating point operations below and above the cut, and bytes stored; what they take on a device.
 
     passes: times that each sample is read. views: ways in which it is seen, each of which is computed once.
+    kept: where the rows are.
     """
 
     device: torch.device
+    kept: torch.device
     prefix: float
     suffix: float
     stored: float
@@ -29,16 +33,18 @@ class Estimate:
     @property
     def gain(self) -> float:
         """How many times faster all passes together are with a store."""
-        operations, moved = pace(self.device)
-        below, above = self.prefix / operations, self.suffix / operations
-        return self.passes * (below + above) / (self.views * below + self.passes * (above + self.stored / moved))
+        below, above, moved = self.prefix / pace(self.device), self.suffix / pace(self.device), self._seconds_to_move
+        return self.passes * (below + above) / (self.views * below + self.passes * (above + moved))
 
     def seconds_to_fill(self, samples: int) -> float:
         """Roughly, on a small device with eager torch."""
-        return self.views * self.prefix * samples / pace(self.device)[0]
+        return self.views * self.prefix * samples / pace(self.device)
 
     def seconds_saved(self, samples: int) -> float:
         """Roughly, on a small device."""
-        operations, moved = pace(self.device)
-        seconds = (self.passes - self.views) * self.prefix / operations - self.passes * self.stored / moved
-        return max(0.0, seconds * samples)
+        computed = (self.passes - self.views) * self.prefix / pace(self.device)
+        return max(0.0, computed - self.passes * self._seconds_to_move) * samples
+
+    @property
+    def _seconds_to_move(self) -> float:
+        return self.stored / (_ON_GPU if self.kept.type == "cuda" else _ELSEWHERE)
