@@ -34,7 +34,8 @@ standard deviation over the rounds, which are its seeds. `seconds` are those of 
 process, with imports, the making of its data and the evaluation afterwards. `limit` does only what no way of doing
 the job can leave out. Where a contestant ran less than the whole job, `measured_seconds` are what it ran, and its
 `seconds` are scaled from that, as the note above the table and the benchmark's file say; its accuracy is then left
-out, and `process_seconds` belong to what ran. Each table names its machine. `make bench` runs them all again and
+out, and `process_seconds` belong to what ran. A table without seconds tells what contestants reach, several of them
+run at a time (`--at-once`). Each table names its machine. `make bench` runs them all again and
 writes this page; broken off, it goes on with the missing rounds."""
 
 Measured = dict[str, list[dict[str, float]]]
