@@ -144,7 +144,7 @@ def digits(seed: int, small: bool = False) -> Shift:
         tuner=tuner,
         source_epochs=30,
         epochs=5,
-        window=400 if small else 560,
+        window=200 if small else 280,
         batch_size=32,
     )
 

@@ -47,21 +47,20 @@ def adapt(
     domains = _domains(source, target, intermediate, pool)
     walk = _Walk(tuner, method, batch_size, num_workers)
     features = {name: walk.features(domain) for name, domain in domains.items()}
-    if pool is not None:
-        order = ORDERS[method.order](features["source"], features["target"], features["pool"]).argsort(stable=True)
-        domains["pool"], features["pool"] = Subset(domains["pool"], order.numpy()), features["pool"][order]
     along = [name for name in domains if name != "source"]
     found = positions(features["source"], features["target"], [features[name] for name in along])
     stretches = [
         _Stretch(name, domains[name], places, method.window, name == "pool")
         for name, places in zip(along, found.windows, strict=True)
     ]
-    return walk.to_the_end(domains["source"], stretches, found.spread if found.tell else None)
+    return walk.to_the_end(domains["source"], domains["target"], stretches, found.spread if found.tell else None)
 
 
 @dataclass(frozen=True)
 class _Stretch:
-    """A part of the way. positions: (n,) of its samples. window: samples per step. searched: its length is chosen."""
+    """A part of the way. positions: (n,) of its samples. window: samples per step. searched: it is in no order, and the
+    lengths of windows are chosen.
+    """
 
     name: str
     samples: Any
@@ -87,7 +86,7 @@ class _Walk:
         self.tuner, self.method = tuner, method
         self.batch_size, self.num_workers = batch_size, num_workers
 
-    def to_the_end(self, source: Any, stretches: Sequence[_Stretch], spread: float | None) -> GradualPath:
+    def to_the_end(self, source: Any, target: Any, stretches: Sequence[_Stretch], spread: float | None) -> GradualPath:
         """Take all windows of all stretches, or those before the way breaks off.
 
         spread: of positions within domains; None where they mean nothing.
@@ -96,7 +95,7 @@ class _Walk:
         why = None if spread is None else self._why_no_pool(stretches[0], spread)
         if why is not None and self._breaks_off(why):
             return GradualPath((), why)
-        self.current, self.labels = source, hard_labels(self.probabilities(source))
+        self.current, self.labels, self.target = source, hard_labels(self.probabilities(source)), target
         position: float | None = 0.0
         for window in (window for stretch in stretches for window in self._windows(stretch)):
             step = self._seen(window, spread)
@@ -120,18 +119,26 @@ class _Walk:
         """Each is looked at when the model has been trained on the one before."""
         if not stretch.searched:
             for places in equal_windows(len(stretch.samples), stretch.window):
-                yield self._window(stretch, places.start, len(places), None)
+                yield self._window(stretch, torch.tensor(places), None)
             return
-        start, count = 0, len(stretch.samples)
-        while start < count:
-            window = self._window(stretch, start, count - start, stretch.window or max(1, round(count / STEPS)))
+        left = torch.arange(len(stretch.samples))
+        size = stretch.window or max(1, round(len(left) / STEPS))
+        while len(left):
+            left = left[self._order(Subset(stretch.samples, left.numpy()))]
+            window = self._window(stretch, left, size)
             yield window
-            start += len(window.positions)
+            left = left[len(window.positions) :]
 
-    def _window(self, stretch: _Stretch, start: int, count: int, size: int | None) -> _Window:
-        """The next `count` samples; where a size is given, as many of them as still agree with the last window."""
-        seen = count if size is None else min(count, 2 * size + size // 4)
-        samples = Subset(stretch.samples, range(start, start + seen))
+    def _order(self, samples: Any) -> Tensor:
+        """(n,) samples of a pool from here to the target, as the model sees them by now."""
+        here, there = self.features(self.current), self.features(self.target)
+        return ORDERS[self.method.order](here, there, self.features(samples)).argsort(stable=True)
+
+    def _window(self, stretch: _Stretch, left: Tensor, size: int | None) -> _Window:
+        """All that is left of a stretch; where a size is given, as many as still agree with the last window."""
+        count = len(left)
+        left = left if size is None else left[: 2 * size + size // 4]
+        samples = Subset(stretch.samples, left.numpy())
         probabilities = self.probabilities(samples)
         here, there, labels = self.features(self.current), self.features(samples), hard_labels(probabilities)
 
@@ -144,7 +151,7 @@ class _Walk:
         else:
             least = max(1, size // 4)
             length, lost = next_window(count, size, disagreement_of, self.method.agreeing, least)
-        places = stretch.positions[start : start + length]
+        places = stretch.positions[left[:length]]
         return _Window(stretch.name, Subset(samples, range(length)), places, probabilities[:length], lost)
 
     def _seen(self, window: _Window, spread: float | None) -> Step:
