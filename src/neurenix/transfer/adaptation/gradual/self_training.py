@@ -23,8 +23,9 @@ class GradualSelfTraining(WholeMethod):
 
     trim: share of each window, the least confident, that is left out. labels: "hard" or "soft", see LABELS. epochs: of
     training on each window. window: samples per window, of a pool twice as many where they agree; None takes each
-    intermediate domain whole, and a 25th of a pool. order: of a pool, a name in ORDERS. agreeing: of a pool's next window, the most that may be lost on the
-    way there and back (cycle_disagreement, 0 to 1) before a shorter one is tried.
+    intermediate domain whole, and a 25th of a pool. order: of a pool, a name in ORDERS. agreeing: of a pool's next
+    window, the most that may be lost on the way there and back (cycle_disagreement, 0 to 1) before a shorter one is
+    tried.
     largest_mixing, largest_step, largest_disagreement: where the way is not gradual: how much of a window is a mixture
     of source and target, what share of the whole way one window moves, what is lost there and back. at_break: "stop"
     there, with the model of the last good window, or "go_on"; both with a NotGradualWarning.
