@@ -283,8 +283,8 @@ class ReusingFeed:
         message = (
             f"the frozen layers run once for each of {count:,} {self._what()}: {size / 1024:,.1f} KiB each, "
             f"{size * count / 2**20:,.1f} MiB {where}; {self._passes} passes about {estimate.gain:.1f} times as fast "
-            f"(on a small {'GPU' if self._device.type == 'cuda' else 'machine'} {estimate.seconds_to_fill(samples):,.0f} s to "
-            f"fill, {estimate.seconds_saved(samples):,.0f} s saved)"
+            f"(on a small {'GPU' if self._device.type == 'cuda' else 'machine'} "
+            f"{estimate.seconds_to_fill(samples):,.0f} s to fill, {estimate.seconds_saved(samples):,.0f} s saved)"
         )
         return store, message
 
