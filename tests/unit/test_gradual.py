@@ -255,6 +255,21 @@ class _Inputs(torch.utils.data.Dataset):
         return self.dataset[index][0]
 
 
+def test_what_is_left_of_a_pool_is_ordered_anew_from_where_the_walk_is(tuner, domains, monkeypatch):
+    order, seen = gradual.ORDERS["geodesic"], []
+
+    def looked_at(source, target, pool):
+        seen.append((len(pool), float(source.mean())))
+        return order(source, target, pool)
+
+    monkeypatch.setitem(adapt.__globals__, "ORDERS", {"geodesic": looked_at})
+    method = GradualSelfTraining(epochs=1, largest_disagreement=1.0)
+    path = adapt(tuner, method, domains["source"], domains["target"][0], pool=domains["way"], batch_size=20)
+    taken = [step.samples for step in path.steps if step.name == "pool"]
+    assert [left for left, _ in seen] == [sum(taken[place:]) for place in range(len(taken))]
+    assert len({here for _, here in seen}) == len(seen) > 5, "the way was measured from one place twice"
+
+
 @pytest.mark.parametrize("as_pool", [True, False], ids=["pool", "intermediate"])
 def test_a_mixture_is_named_and_not_trained_on(as_pool, tuner, generator):
     source, target = (

@@ -45,7 +45,7 @@ def adapt(
     """
     _check_task(tuner)
     domains = _domains(source, target, intermediate, pool)
-    walk = _Walk(tuner, method, batch_size, num_workers)
+    walk = _Walk(tuner, method, domains["target"], batch_size, num_workers)
     features = {name: walk.features(domain) for name, domain in domains.items()}
     along = [name for name in domains if name != "source"]
     found = positions(features["source"], features["target"], [features[name] for name in along])
@@ -53,7 +53,7 @@ def adapt(
         _Stretch(name, domains[name], places, method.window, name == "pool")
         for name, places in zip(along, found.windows, strict=True)
     ]
-    return walk.to_the_end(domains["source"], domains["target"], stretches, found.spread if found.tell else None)
+    return walk.to_the_end(domains["source"], stretches, found.spread if found.tell else None)
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,13 @@ class _Window:
 
 @final
 class _Walk:
-    def __init__(self, tuner: Tuner, method: GradualSelfTraining, batch_size: int, num_workers: int) -> None:
-        self.tuner, self.method = tuner, method
+    def __init__(
+        self, tuner: Tuner, method: GradualSelfTraining, target: Any, batch_size: int, num_workers: int
+    ) -> None:
+        self.tuner, self.method, self.target = tuner, method, target
         self.batch_size, self.num_workers = batch_size, num_workers
 
-    def to_the_end(self, source: Any, target: Any, stretches: Sequence[_Stretch], spread: float | None) -> GradualPath:
+    def to_the_end(self, source: Any, stretches: Sequence[_Stretch], spread: float | None) -> GradualPath:
         """Take all windows of all stretches, or those before the way breaks off.
 
         spread: of positions within domains; None where they mean nothing.
@@ -95,7 +97,7 @@ class _Walk:
         why = None if spread is None else self._why_no_pool(stretches[0], spread)
         if why is not None and self._breaks_off(why):
             return GradualPath((), why)
-        self.current, self.labels, self.target = source, hard_labels(self.probabilities(source)), target
+        self.current, self.labels = source, hard_labels(self.probabilities(source))
         position: float | None = 0.0
         for window in (window for stretch in stretches for window in self._windows(stretch)):
             step = self._seen(window, spread)
@@ -116,31 +118,32 @@ class _Walk:
         return extractor.extract(samples, self.batch_size, self.num_workers, progress=False)[0]
 
     def _windows(self, stretch: _Stretch) -> Iterator[_Window]:
-        """Each is looked at when the model has been trained on the one before."""
+        """Each is looked at when the model has been trained on the one before; a pool is put in order anew then."""
         if not stretch.searched:
             for places in equal_windows(len(stretch.samples), stretch.window):
-                yield self._window(stretch, torch.tensor(places), None)
+                here, there = self.features(self.current), self.features(Subset(stretch.samples, places))
+                yield self._window(stretch, torch.tensor(places), None, here, there)
             return
         left = torch.arange(len(stretch.samples))
         size = stretch.window or max(1, round(len(left) / STEPS))
         while len(left):
-            left = left[self._order(Subset(stretch.samples, left.numpy()))]
-            window = self._window(stretch, left, size)
+            here, there = self.features(self.current), self.features(Subset(stretch.samples, left.numpy()))
+            order = ORDERS[self.method.order](here, self.features(self.target), there).argsort(stable=True)
+            left = left[order]
+            window = self._window(stretch, left, size, here, there[order])
             yield window
             left = left[len(window.positions) :]
 
-    def _order(self, samples: Any) -> Tensor:
-        """(n,) samples of a pool from here to the target, as the model sees them by now."""
-        here, there = self.features(self.current), self.features(self.target)
-        return ORDERS[self.method.order](here, there, self.features(samples)).argsort(stable=True)
+    def _window(self, stretch: _Stretch, left: Tensor, size: int | None, here: Tensor, there: Tensor) -> _Window:
+        """All that is left of a stretch; where a size is given, as many as still agree with the last window.
 
-    def _window(self, stretch: _Stretch, left: Tensor, size: int | None) -> _Window:
-        """All that is left of a stretch; where a size is given, as many as still agree with the last window."""
+        here, there: features of the last window's samples, and of what is left.
+        """
         count = len(left)
         left = left if size is None else left[: 2 * size + size // 4]
         samples = Subset(stretch.samples, left.numpy())
         probabilities = self.probabilities(samples)
-        here, there, labels = self.features(self.current), self.features(samples), hard_labels(probabilities)
+        labels = hard_labels(probabilities)
 
         def disagreement_of(length: int) -> float:
             classes = probabilities.shape[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-STEPS = 25  # least windows of a pool: half as many where twice as long ones agree
+STEPS = 25  # windows of a pool; half as many where twice as long ones agree
 _FACTORS = (2.0, 1.0, 0.5, 0.25)  # of a pool's window, the largest that agrees is taken
 
 
