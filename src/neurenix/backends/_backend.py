@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from ..devices import autocast
 from ..errors import NeurenixError
 from ..registry import Registry
+from .layout import Inputs as Inputs
+from .layout import ReadingPixels
 
-Inputs = Tensor | Mapping[str, Tensor]
 Outputs = Tensor | dict[str, Tensor]
 Forward = Callable[[Inputs], Outputs]
 
@@ -57,11 +58,12 @@ def check_backend(name: str) -> str:
 
 
 def eager(module: nn.Module, device: torch.device, precision: str) -> Forward:
-    """The module as it is, in a precision."""
+    """The module as it is, in a precision; its images by pixels where it wants and can read them so."""
+    laid_out = ReadingPixels(module)
 
     def forward(inputs: Inputs) -> Outputs:
         with torch.no_grad(), autocast(device, precision):
-            outputs: Outputs = module(inputs)
+            outputs: Outputs = laid_out(inputs)
         return outputs
 
     return forward

@@ -11,6 +11,7 @@ from ...data import Batch, DataLoader, is_random
 from ...models import PretrainedModel
 from ..processes import Processes
 from .feeds import Features, Feed, OrdinaryFeed, ReuseOptions
+from .layout import FeedByPixels
 from .reusing import ReusingFeed
 
 
@@ -69,7 +70,7 @@ class Feeds:
             reason = self._hindrance(loader, training)
             if reason:
                 self._say(f"the frozen layers run in every epoch: {reason}")
-            self._made[id(loader)] = (
+            feed = (
                 OrdinaryFeed(called, loader, self._processes)
                 if reason is not None
                 else ReusingFeed(
@@ -88,6 +89,7 @@ class Feeds:
                     say=self._say,
                 )
             )
+            self._made[id(loader)] = FeedByPixels(feed, self._processes.device, self._precision)
         return self._made[id(loader)]
 
     def _hindrance(self, loader: DataLoader, training: bool) -> str | None:

@@ -20,7 +20,10 @@ USES = ("auto", "always", "never")
 class Feed(Protocol):
     """module: to be called with a batch's inputs, as soon as the first batch has been drawn."""
 
-    module: nn.Module
+    @property
+    def module(self) -> nn.Module:
+        """The model, or the part of it that reads these batches."""
+        ...
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """This process's batches of an epoch, without the first `start`."""

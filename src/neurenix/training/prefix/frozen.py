@@ -97,10 +97,10 @@ class FrozenLayers:
 
 
 def boundary_of(batch: Batch, forward: Forward, device: torch.device) -> Boundary:
-    """What a forward pass gives for a batch, on the CPU; in parts where memory is short."""
+    """What a forward pass gives for a batch, on the CPU, row after row; in parts where memory is short."""
 
     def compute(part: Batch) -> Boundary:
-        return {name: tensor.cpu() for name, tensor in named(forward(part.to(device).inputs)).items()}
+        return {name: tensor.cpu().contiguous() for name, tensor in named(forward(part.to(device).inputs)).items()}
 
     parts = in_fitting_parts(batch, compute)
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
