@@ -15,6 +15,7 @@ from torch.utils.data import Subset as TorchSubset
 from ..errors import ConfigurationError, LabelMismatchError
 from ._batch import Skipped
 from ._randomness import own_random_state
+from .gathering import Gathered
 from .label_sets import as_label_sets, encode_label_sets
 
 OnBad = Literal["raise", "skip"]
@@ -48,6 +49,10 @@ class Dataset(TorchDataset[tuple[Any, Any]], abc.ABC):
     @abc.abstractmethod
     def sample_name(self, index: int) -> str:
         """How messages call a sample: its path, its row."""
+
+    def gather(self, places: torch.Tensor) -> Gathered:
+        """Several samples at once, where they lie in memory; see gathering.gathered. places: (n,) int64."""
+        return None
 
 
 def label_names(dataset: Any) -> list[str]:

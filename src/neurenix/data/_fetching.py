@@ -18,6 +18,8 @@ from ._batch import Batch, Skipped
 from ._dataset import innermost, is_in_memory, sample_name
 from ._randomness import own_random_state, seed_everything
 from .collation import Collate
+from .collation import collate as stacked
+from .gathering import gathered
 from .preparation import pair
 from .sampling import sample_seed
 
@@ -54,6 +56,7 @@ class KeyedDataset(TorchDataset[Any]):
         self.dataset, self.collate, self.seed, self.deadly = dataset, collate, seed, dict(deadly)
         self.skips = innermost(dataset, "on_bad", "raise") == "skip"
         self.random = not is_in_memory(dataset)
+        self.gathers = not self.random and not deadly and collate is stacked
         # what each worker is reading, (process id, index), so that the sample that kills one can be named
         self.reading = torch.full((workers, 2), IDLE, dtype=torch.int64)
         if workers:
@@ -73,6 +76,11 @@ class KeyedDataset(TorchDataset[Any]):
                 self._now_at(IDLE)
 
     def _batch(self, keys: list[Key]) -> Batch:
+        if self.gathers:
+            indices = torch.tensor([index for _, index in keys], dtype=torch.int64)
+            found = gathered(self.dataset, indices)
+            if found is not None:
+                return Batch(*found, indices)
         samples, kept, skipped = [], [], []
         for epoch, index in keys:
             try:

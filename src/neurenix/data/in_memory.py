@@ -10,6 +10,7 @@ import torch
 
 from ..errors import ConfigurationError, EmptyDatasetError, UnreadableSampleError
 from ._dataset import Dataset, check_on_bad, encode_labels, target_at
+from .gathering import Gathered, taken, targets_taken
 
 
 @final
@@ -45,6 +46,12 @@ class ArrayDataset(Dataset):
         if not isinstance(sample, torch.Tensor):
             sample = torch.from_numpy(np.array(sample, dtype=np.float32 if sample.dtype == np.float64 else None))
         return sample, target_at(self._targets, index)
+
+    def gather(self, places: torch.Tensor) -> Gathered:
+        """Rows, as long as they are dense."""
+        if isinstance(self.inputs, torch.Tensor) and self.inputs.layout != torch.strided:
+            return None
+        return taken(self.inputs, places), targets_taken(self._targets, places)
 
     def sample_name(self, index: int) -> str:
         """The sample's row."""

@@ -10,6 +10,7 @@ import torch
 
 from ..errors import LabelMismatchError
 from ._dataset import Dataset, innermost, is_in_memory, known_lengths, known_targets, label_names, sample_name
+from .gathering import Gathered, gathered
 from .preparation import pair
 
 
@@ -63,6 +64,13 @@ class Relabelled(Dataset):
             return raw, {**target, "labels": torch.from_numpy(self._numbers(np.asarray(target["labels"])))}
         number = self._renumbered(np.asarray(target)[None])[0]
         return raw, int(number) if number.ndim == 0 else torch.from_numpy(number)
+
+    def gather(self, places: torch.Tensor) -> Gathered:
+        """As the dataset gathers them, renumbered."""
+        found = gathered(self.dataset, places)
+        if found is None or found[1] is None:
+            return found
+        return found[0], torch.from_numpy(self._renumbered(found[1].numpy()))
 
     def sample_name(self, index: int) -> str:
         """The name that the sample has in the dataset."""

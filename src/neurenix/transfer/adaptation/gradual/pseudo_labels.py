@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ....data import Dataset, Subset
+from ....data.gathering import Gathered
 from ....registry import Registry
 
 LABELS: Registry[Callable[[Tensor], Tensor]] = Registry("kind of pseudo-labels")
@@ -85,6 +86,11 @@ class PseudoLabelled(Dataset):
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         label = self._labels[index]
         return self._samples[index][0], int(label) if label.ndim == 0 else label
+
+    def gather(self, places: Tensor) -> Gathered:
+        """As the dataset gathers them, under the labels given here."""
+        found, labels = self._samples.gather(places), self._labels[places]
+        return None if found is None else (found[0], labels.long() if labels.ndim == 1 else labels)
 
     def sample_name(self, index: int) -> str:
         """The name that the sample has in the dataset."""
