@@ -12,10 +12,11 @@ from ....errors import ConfigurationError
 from ....models import PretrainedModel
 from ....nn import reverse_gradient
 from ...heads._starts import last_linear
-from ..method import METHODS, DomainStep, Sizes, Term, TermMethod
+from ..method import METHODS, DomainStep, Side, Sizes, Term, TermMethod
 from ..strength import STRENGTHS
+from ._information import marginal_entropy
 from ._nothing import nothing
-from ._settings import check_positive
+from ._settings import check_at_least_zero, check_positive
 
 
 def classifier_discrepancy(first: Tensor, second: Tensor) -> Tensor:
@@ -36,19 +37,23 @@ class MCD(TermMethod):
     Saito et al., Maximum Classifier Discrepancy for Unsupervised Domain Adaptation, CVPR 2018. The paper alternates
     three steps; here they are one, by gradient reversal: both classifiers maximise the discrepancy while the features
     minimise it, with as much strength as the schedule says. The first classifier is the model's last layer, the second
-    is trained beside it from random weights.
+    is trained beside it from random weights. Two classifiers agree on one class for all too; as in the authors' code
+    for VisDA (0.01 there), the entropy of their mean answers is held up.
 
-    weight: of the discrepancy. schedule: of the strength with which its gradient is reversed, a name in STRENGTHS.
+    weight: of the discrepancy. balance: of that entropy; 0 where the target's classes are not about as frequent as each
+    other. schedule: of the strength with which its gradient is reversed, a name in STRENGTHS.
     Raises ConfigurationError where the model's head ends in no linear layer of its classes.
     """
 
     family: ClassVar[str] = "adversarial"
     weight: float = 1.0
+    balance: float = 0.3
     schedule: str = "sigmoid"
 
     def check(self) -> None:
-        """The weight is positive; the schedule has to exist."""
+        """The weight is positive, the balance not negative; the schedule has to exist."""
         check_positive("weight", self.weight)
+        check_at_least_zero("balance", self.balance)
         STRENGTHS.canonical(self.schedule)
 
     def term(self, sizes: Sizes) -> Term:
@@ -85,7 +90,13 @@ class _Term(Term):
             first = _reversed_below(target.outputs, target.features, self.first, strength)
             second = self.second(reverse_gradient(target.features, strength))
             parts["discrepancy"] = -self.method.weight * classifier_discrepancy(first, second)
+            if self.method.balance:
+                parts["balance"] = -self.method.balance * self._spread(target)
         return parts
+
+    def _spread(self, target: Side) -> Tensor:
+        """Entropy of each classifier's mean answer, both added up; neither gradient is reversed."""
+        return marginal_entropy(target.outputs) + marginal_entropy(self.second(target.features))
 
     @torch.no_grad()
     def _copy_first(self, model: PretrainedModel) -> None:
