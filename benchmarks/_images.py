@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from _device import DEVICE, import_present
+from _race import UNTIMED
 from PIL import Image, ImageOps
 from torch import nn
 
@@ -21,9 +22,9 @@ EPOCHS = int(os.environ.get("NEURENIX_BENCH_EPOCHS", 10))
 # What the peers run of that, where all of it would take too long; their seconds are scaled to the whole.
 PEER_IMAGES = int(os.environ.get("NEURENIX_BENCH_PEER_IMAGES", COUNT))
 PEER_EPOCHS = int(os.environ.get("NEURENIX_BENCH_PEER_EPOCHS", EPOCHS))
-# Peers' defaults lay images out by planes. By pixels the same sums are made in two thirds of the time on a CPU, which
-# is for accuracies that are told without times (--at-once), and for nothing that is timed.
-PEER_LAYOUT = torch.channels_last if "NEURENIX_BENCH_CHANNELS_LAST" in os.environ else torch.preserve_format
+# Peers' defaults lay images out by planes. By pixels the same sums take two thirds of the time on a CPU: for accuracies
+# that are told without times, and for nothing that is timed (_race.py).
+PEER_LAYOUT = torch.channels_last if UNTIMED in os.environ else torch.preserve_format
 # What neurenix imports when it first needs it; the peers' imports are not in their seconds either.
 _IMPORTED = ("accelerate", "networkx", "openvino", "openvino.frontend.pytorch.ts_decoder", "sklearn.linear_model")
 _IMPORTED += ("torchmetrics.classification", "torch._dynamo", "torch.export", "torch.utils.flop_counter")
@@ -85,7 +86,7 @@ class Network(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Images (n, 3, h, w) -> logits (n, 8)."""
-        return self.head(self.body(images.contiguous(memory_format=PEER_LAYOUT)))
+        return self.head(self.body(images.to(memory_format=PEER_LAYOUT)))
 
     def set_modes(self) -> None:
         """Training mode, but frozen batch norms keep their statistics, as careful users of the peers have it."""

@@ -177,10 +177,10 @@ def test_norm_gaps_by_hand() -> None:
     assert float(hard_norm_gap(features, 25.0).detach()) == pytest.approx((3.5 - 25) ** 2)
 
 
-def test_norms_grow_no_further_than_the_radius() -> None:
+def test_norms_grow_no_further_than_they_may() -> None:
     """Norms 5, 2, 9 that grow by 4 up to 8: by 3, by 4, and not at all."""
     features = torch.tensor([[3.0, 4.0], [0.0, 2.0], [9.0, 0.0]], requires_grad=True)
-    gap = stepwise_norm_gap(features, 4.0, radius=8.0)
+    gap = stepwise_norm_gap(features, 4.0, most=8.0)
     gap.backward()
     assert float(gap.detach()) == pytest.approx((9 + 16 + 0) / 3)
     assert features.grad is not None

@@ -102,3 +102,44 @@ def test_a_collate_of_its_own_is_asked() -> None:
 
     (found, _) = next(iter(DataLoader(ArrayDataset(inputs()), batch_size=COUNT, collate=doubled)))
     assert torch.equal(found, 2 * inputs())
+
+
+@pytest.mark.parametrize("made", ["permuted", "transposed", "fortran", "channels last"])
+def test_rows_lie_one_after_the_other_whatever_they_were_taken_from(made: str) -> None:
+    data = inputs((5, 6, 3))
+    values: Any = {
+        "permuted": data.permute(0, 3, 1, 2),
+        "transposed": data.numpy().transpose(0, 3, 1, 2),
+        "fortran": np.asfortranarray(data.numpy()),
+        "channels last": data.contiguous(memory_format=torch.channels_last),
+    }[made]
+    found = batch(ArrayDataset(values), [3, 1, 2], gathers=True)
+    assert found.inputs.is_contiguous() and torch.equal(found.inputs, torch.as_tensor(values)[[3, 1, 2]])
+
+
+@pytest.mark.filterwarnings("error")
+def test_places_of_a_part_may_lie_anyhow() -> None:
+    data = ArrayDataset(inputs(), torch.arange(COUNT))
+    fixed = np.arange(COUNT)
+    fixed.flags.writeable = False
+    for places in (np.arange(COUNT)[::-1], fixed, [-1, 0]):
+        part = Subset(data, places)
+        assert batch(part, [0, 1], gathers=True).targets.tolist() == np.asarray(places)[:2].tolist() or places == [
+            -1,
+            0,
+        ]
+        assert part.gather(torch.tensor([0, 1])) is not None
+
+
+def test_what_cannot_be_read_is_named() -> None:
+    wrong = Subset(ArrayDataset(inputs()), [0, 99])
+    assert "reading sample 1 (row 99) failed with IndexError" in batch(wrong, [0, 1], gathers=True).message
+
+
+def test_a_class_that_reads_in_its_own_way_is_asked_for_each_sample() -> None:
+    class Negated(ArrayDataset):  # type: ignore[misc]  # final, which nobody is held to
+        def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+            sample, target = super().__getitem__(index)
+            return -sample, target
+
+    assert torch.equal(batch(Negated(inputs()), [2, 4], gathers=True).inputs, -inputs()[[2, 4]])

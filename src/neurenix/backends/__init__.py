@@ -21,8 +21,6 @@ from ._backend import named as named
 from ._operations import operations as operations
 from ._operations import pace as pace
 from .choice import fast_forward as fast_forward
-from .layout import by_pixels as by_pixels
-from .layout import wants_pixels as wants_pixels
 
 __all__ = [
     "BACKENDS",
@@ -31,12 +29,10 @@ __all__ = [
     "Forward",
     "Inputs",
     "Outputs",
-    "by_pixels",
     "check_backend",
     "eager",
     "fast_forward",
     "named",
     "operations",
     "pace",
-    "wants_pixels",
 ]

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from ..devices import autocast
 from ..errors import NeurenixError
 from ..registry import Registry
-from .layout import Inputs as Inputs
-from .layout import ReadingPixels
 
+Inputs = Tensor | Mapping[str, Tensor]
 Outputs = Tensor | dict[str, Tensor]
 Forward = Callable[[Inputs], Outputs]
 
@@ -58,12 +57,11 @@ def check_backend(name: str) -> str:
 
 
 def eager(module: nn.Module, device: torch.device, precision: str) -> Forward:
-    """The module as it is, in a precision; its images by pixels where it wants and can read them so."""
-    laid_out = ReadingPixels(module)
+    """The module as it is, in a precision."""
 
     def forward(inputs: Inputs) -> Outputs:
         with torch.no_grad(), autocast(device, precision):
-            outputs: Outputs = laid_out(inputs)
+            outputs: Outputs = module(inputs)
         return outputs
 
     return forward

@@ -77,7 +77,7 @@ BACKENDS.add(
     Backend(
         build=_build,
         usable=lambda device, precision: device == "cpu" and _is_needed(),
-        convolutions={"fp32": 3.5},
+        convolutions={"fp32": 5.0},
         products={"fp32": 1.2},
         build_seconds=8.0,
     ),

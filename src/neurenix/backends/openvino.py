@@ -185,7 +185,7 @@ BACKENDS.add(
     Backend(
         build=_build,
         usable=lambda device, precision: device == "cpu" and precision in _HINTS and is_installed(),
-        convolutions={"fp32": 5.0, "bf16": 10.0},
+        convolutions={"fp32": 7.0, "bf16": 10.0},
         products={"fp32": 1.2, "bf16": 7.0},
         build_seconds=3.0,
     ),

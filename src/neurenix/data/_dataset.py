@@ -50,9 +50,23 @@ class Dataset(TorchDataset[tuple[Any, Any]], abc.ABC):
     def sample_name(self, index: int) -> str:
         """How messages call a sample: its path, its row."""
 
-    def gather(self, places: torch.Tensor) -> Gathered:
-        """Several samples at once, where they lie in memory; see gathering.gathered. places: (n,) int64."""
+    def gather(self, places: torch.Tensor) -> Gathered | None:
+        """Several samples at once, where they lie in memory; None where they do not. places: (n,) int64."""
         return None
+
+
+def gathered(dataset: Any, places: torch.Tensor) -> Gathered | None:
+    """What collate would make of `dataset[place]` for each of the places, (n,) int64; None for data that cannot.
+
+    Nor for a class that reads its samples in another way than the one that knows how to gather them.
+    """
+    if not isinstance(dataset, Dataset) or _giver(dataset, "gather") is not _giver(dataset, "__getitem__"):
+        return None
+    return dataset.gather(places)
+
+
+def _giver(dataset: Dataset, method: str) -> type:
+    return next(kind for kind in type(dataset).__mro__ if method in vars(kind))
 
 
 def label_names(dataset: Any) -> list[str]:

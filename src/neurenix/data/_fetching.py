@@ -14,12 +14,10 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import get_worker_info
 
 from ..errors import NeurenixError, UnreadableSampleError
+from . import collation
 from ._batch import Batch, Skipped
-from ._dataset import innermost, is_in_memory, sample_name
+from ._dataset import gathered, innermost, is_in_memory, sample_name
 from ._randomness import own_random_state, seed_everything
-from .collation import Collate
-from .collation import collate as stacked
-from .gathering import gathered
 from .preparation import pair
 from .sampling import sample_seed
 
@@ -52,11 +50,13 @@ class KeyedDataset(TorchDataset[Any]):
     deadly: why samples that cost earlier workers are not read, by their places.
     """
 
-    def __init__(self, dataset: Any, collate: Collate, seed: int, workers: int, deadly: Mapping[int, str]) -> None:
+    def __init__(
+        self, dataset: Any, collate: collation.Collate, seed: int, workers: int, deadly: Mapping[int, str]
+    ) -> None:
         self.dataset, self.collate, self.seed, self.deadly = dataset, collate, seed, dict(deadly)
         self.skips = innermost(dataset, "on_bad", "raise") == "skip"
         self.random = not is_in_memory(dataset)
-        self.gathers = not self.random and not deadly and collate is stacked
+        self.gathers = not self.random and not deadly and collate is collation.collate
         # what each worker is reading, (process id, index), so that the sample that kills one can be named
         self.reading = torch.full((workers, 2), IDLE, dtype=torch.int64)
         if workers:
@@ -76,11 +76,20 @@ class KeyedDataset(TorchDataset[Any]):
                 self._now_at(IDLE)
 
     def _batch(self, keys: list[Key]) -> Batch:
-        if self.gathers:
-            indices = torch.tensor([index for _, index in keys], dtype=torch.int64)
+        return self._at_once(keys) or self._one_by_one(keys)
+
+    def _at_once(self, keys: list[Key]) -> Batch | None:
+        """None where samples have to be read for themselves, be it to name the one that cannot be read."""
+        if not self.gathers:
+            return None
+        indices = torch.tensor([index for _, index in keys], dtype=torch.int64)
+        try:
             found = gathered(self.dataset, indices)
-            if found is not None:
-                return Batch(*found, indices)
+        except Exception:
+            return None
+        return None if found is None else Batch(*found, indices)
+
+    def _one_by_one(self, keys: list[Key]) -> Batch:
         samples, kept, skipped = [], [], []
         for epoch, index in keys:
             try:

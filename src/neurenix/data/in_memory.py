@@ -47,7 +47,7 @@ class ArrayDataset(Dataset):
             sample = torch.from_numpy(np.array(sample, dtype=np.float32 if sample.dtype == np.float64 else None))
         return sample, target_at(self._targets, index)
 
-    def gather(self, places: torch.Tensor) -> Gathered:
+    def gather(self, places: torch.Tensor) -> Gathered | None:
         """Rows, as long as they are dense."""
         if isinstance(self.inputs, torch.Tensor) and self.inputs.layout != torch.strided:
             return None

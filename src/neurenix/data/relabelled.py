@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from ..errors import LabelMismatchError
-from ._dataset import Dataset, innermost, is_in_memory, known_lengths, known_targets, label_names, sample_name
-from .gathering import Gathered, gathered
+from ._dataset import Dataset, gathered, innermost, is_in_memory, known_lengths, known_targets, label_names, sample_name
+from .gathering import Gathered
 from .preparation import pair
 
 
@@ -65,7 +65,7 @@ class Relabelled(Dataset):
         number = self._renumbered(np.asarray(target)[None])[0]
         return raw, int(number) if number.ndim == 0 else torch.from_numpy(number)
 
-    def gather(self, places: torch.Tensor) -> Gathered:
+    def gather(self, places: torch.Tensor) -> Gathered | None:
         """As the dataset gathers them, renumbered."""
         found = gathered(self.dataset, places)
         if found is None or found[1] is None:

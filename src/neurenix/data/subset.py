@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from ..errors import ConfigurationError
-from ._dataset import Dataset, innermost, is_in_memory, known_lengths, known_targets, label_names, sample_name
+from ._dataset import Dataset, gathered, innermost, is_in_memory, known_lengths, known_targets, label_names, sample_name
 from .conversion import as_dataset
-from .gathering import Gathered, gathered
+from .gathering import Gathered
 from .preparation import pair
 from .sampling import epoch_order
 
@@ -54,9 +54,9 @@ class Subset(Dataset):
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         return pair(self.dataset[int(self.indices[index])])
 
-    def gather(self, places: torch.Tensor) -> Gathered:
+    def gather(self, places: torch.Tensor) -> Gathered | None:
         """As the whole dataset gathers them."""
-        return gathered(self.dataset, torch.from_numpy(self.indices)[places])
+        return gathered(self.dataset, torch.from_numpy(self.indices[places.numpy()]))
 
     def sample_name(self, index: int) -> str:
         """The name that the sample has in the whole dataset."""

@@ -53,7 +53,9 @@ class Pool(nn.Module):
 @POOLINGS.register("avg", "mean", "average")
 def average(tokens: Tensor, weights: Tensor) -> Tensor:
     """Mean over the real tokens. tokens: (n, t, d), weights: (n, t) in {0, 1} -> (n, d)."""
-    if tokens.stride(-1) == 1:  # either way the gradients lie in memory as the tokens do
+    if (
+        tokens.stride(-1) == 1
+    ):  # two ways, so that gradients lie in memory as the tokens do: what is below need not copy
         total = torch.bmm(weights.unsqueeze(1), tokens).squeeze(1)
     else:
         total = torch.bmm(tokens.transpose(1, 2), weights.unsqueeze(2)).squeeze(2)

@@ -117,12 +117,14 @@ def free_memory() -> None:
 
 @final
 class Buffers:
-    """A copy of what a forward pass in training mode writes (running statistics), to take a failed step back."""
+    """A copy of what a forward pass in training mode writes (running statistics), to take a failed step back.
 
-    def __init__(self, model: nn.Module) -> None:
-        self._own = [
-            buffer for module in model.modules() if module.training for buffer in module.buffers(recurse=False)
-        ]
+    every: of all buffers, as some forwards write in any mode.
+    """
+
+    def __init__(self, model: nn.Module, *, every: bool = False) -> None:
+        written = [module for module in model.modules() if every or module.training]
+        self._own = [buffer for module in written for buffer in module.buffers(recurse=False)]
         self._copy = [buffer.clone() for buffer in self._own]
 
     def keep(self) -> None:

@@ -89,7 +89,8 @@ class Feeds:
                     say=self._say,
                 )
             )
-            self._made[id(loader)] = FeedByPixels(feed, self._processes.device, self._precision)
+            alone = self._processes.count == 1  # torch's averaging of gradients wants them to lie as weights do
+            self._made[id(loader)] = FeedByPixels(feed, self._precision, training) if alone else feed
         return self._made[id(loader)]
 
     def _hindrance(self, loader: DataLoader, training: bool) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...backends import Forward, eager, fast_forward, named
 from ...data import Batch, work
@@ -16,6 +16,8 @@ from ..environment import environment
 from ..faults import in_fitting_parts
 from .feeds import ReuseOptions
 from .kept import KeptBatches
+from .layout import Layout
+from .rehearsal import close
 from .store import Boundary
 
 TRIED = 2  # samples that are computed again before anything that was stored is trusted
@@ -46,6 +48,7 @@ class FrozenLayers:
     ) -> None:
         self._prefix, self._device, self._precision, self._say = prefix, device, precision, say
         self._exact = exact
+        self._layout = Layout(prefix, precision, training=False)
         self._kept, self._trusted = None, False
         if options.keep:
             about = {**environment(device, precision, 1), "exact": exact, "backend": options.backend}
@@ -53,7 +56,7 @@ class FrozenLayers:
 
         @functools.cache
         def forward() -> Forward:
-            inputs = example().to(device).inputs
+            inputs = self._layout(example().to(device)).inputs
             samples = views * work(dataset, inputs)
             return fast_forward(
                 prefix,
@@ -71,7 +74,7 @@ class FrozenLayers:
         """From disk where an earlier run kept it, for these very inputs."""
         boundary = self._found(batch)
         if boundary is None:
-            boundary = boundary_of(batch, self._forward(), self._device)
+            boundary = boundary_of(self._layout(batch), self._forward(), self._device)
             if self._kept is not None:
                 self._kept.keep(batch, boundary)
         return boundary
@@ -118,12 +121,3 @@ def _agree(kept: Boundary, fresh: Boundary, tolerance: float) -> bool:
     ]:
         return False
     return all(close(kept[name][: len(rows)], rows, tolerance) for name, rows in fresh.items())
-
-
-def close(one: Tensor, other: Tensor, tolerance: float) -> bool:
-    """Whether two tensors are equal but for rounding: relative to the size of the whole; texts by common tokens."""
-    if one.shape != other.shape:
-        other = other[tuple(slice(size) for size in one.shape)]
-        one = one[tuple(slice(size) for size in other.shape)]
-    gap, size = (one.float() - other.float()).norm(), other.float().norm()
-    return bool(gap <= tolerance * size) or bool(gap == 0)

@@ -1,36 +1,42 @@
-"""A feed's images and maps by pixels, where what they are for is faster so; see neurenix.backends.layout."""
+"""Images and maps by pixels: the channels of a pixel side by side in memory, as convolutions on the CPU want them.
+
+torch lays images out by planes. oneDNN, which computes its convolutions, copies planes back and forth, and the
+gradients of convolutions that see one channel at a time take five times as long from them (docs/log.md). The layout of
+what enters the first convolution is that of all that follows; answers differ by rounding.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import final
+from typing import Any, final
 
 import torch
-from torch import nn
+from torch import Tensor, fx, nn
 
-from ...backends import Inputs, by_pixels, wants_pixels
+from ...backends import Inputs
 from ...data import Batch
 from ...data._batch import rows
 from ...data._randomness import own_random_state
 from ...devices import autocast
+from ...nn import TaskHead
 from .feeds import Feed
-from .graph import NotSplittable
-from .rehearsal import put_back
+from .rehearsal import check_same, put_back
 
+_CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+_OPERATIONS = ("conv2d", "conv_transpose2d", "convolution")  # of a graph, in torch.ops.aten
 _TRIED = 2  # samples
+_TOLERANCE = 1e-2  # sums are made in another order, and gradients that are 0 but for rounding differ the more
 
 
 @final
 class FeedByPixels:
-    """The batches of another feed, laid out by pixels where its module convolves and can read them so.
+    """The batches of another feed, laid out by pixels where its module is faster with them, and does the same."""
 
-    A forward that takes views of maps as they lie in memory cannot; it gets them as they came.
-    """
-
-    def __init__(self, feed: Feed, device: torch.device, precision: str) -> None:
-        self._feed, self._device, self._precision = feed, device, precision
-        self._tried: tuple[nn.Module, bool] | None = None
+    def __init__(self, feed: Feed, precision: str, training: bool) -> None:
+        self._feed, self._precision, self._training = feed, precision, training
+        self._layout: Layout | None = None
 
     @property
     def module(self) -> nn.Module:
@@ -40,27 +46,114 @@ class FeedByPixels:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The other feed's batches."""
         for batch in self._feed.epoch(epoch, start):
-            yield replace(batch, inputs=by_pixels(batch.inputs)) if self._reads(batch.inputs) else batch
+            if self._layout is None or self._layout.module is not self.module:
+                self._layout = Layout(self.module, self._precision, self._training)
+            batch = self._layout(batch)
+            yield batch
 
     def whole(self, batch: Batch, epoch: int) -> Batch:
         """As the other feed gives it."""
         return self._feed.whole(batch, epoch)
 
-    def _reads(self, inputs: Inputs) -> bool:
-        """Whether the module wants pixels: looked at with its first batch, and by no clock, so always the same."""
-        if self._tried is None or self._tried[0] is not self.module:
-            wants = self._device.type == "cpu" and wants_pixels(self.module, inputs)
-            self._tried = (self.module, wants and self._runs(inputs))
-        return self._tried[1]
 
-    @torch.no_grad()
-    def _runs(self, inputs: Inputs) -> bool:
-        module = self.module
-        if isinstance(module, nn.parallel.DistributedDataParallel):  # the other processes need not take part
-            module = module.module
+@final
+class Layout:
+    """Lays batches out by pixels, if a module convolves and does the same with them: one answer, by the first batch.
+
+    training: steps are made with the module, so its gradients have to be the same too.
+    """
+
+    def __init__(self, module: nn.Module, precision: str, training: bool) -> None:
+        self.module = module
+        self._precision, self._training = precision, training
+        self._is_by_pixels: bool | None = None
+
+    def __call__(self, batch: Batch) -> Batch:
+        """The batch, with its inputs so or as they are."""
+        if self._is_by_pixels is None:
+            with own_random_state():
+                self._is_by_pixels = wants_pixels(self.module, batch.inputs) and self._does_the_same(batch)
+        return replace(batch, inputs=by_pixels(batch.inputs)) if self._is_by_pixels else batch
+
+    def _does_the_same(self, batch: Batch) -> bool:
+        """A few samples in both layouts: a forward may read maps as they lie in memory, and so may what follows it."""
+        few = rows(batch.inputs, torch.arange(_TRIED) % len(batch))  # one alone could be read in both ways
+        if len(batch) == 1:
+            few = _second_mirrored(few)
+        head = getattr(self.module, "head", None)
+        targets = None
+        if isinstance(head, TaskHead) and head.reads != "vector" and batch.targets is not None:
+            targets = rows(batch.targets, torch.arange(_TRIED) % len(batch))
         try:
-            with own_random_state(), put_back(module), autocast(self._device, self._precision):
-                module(by_pixels(rows(inputs, slice(_TRIED))))
-        except (RuntimeError, ValueError, NotSplittable):
+            with _dropping(self.module):
+                self._compare(few, targets)
+        except Exception:  # what is wrong with the samples themselves is told where they are used
             return False
         return True
+
+    def _compare(self, few: Inputs, targets: Any) -> None:
+        if targets is not None:  # then losses are compared, and answers have to be possible
+            with put_back(self.module), torch.no_grad(), autocast(torch.device("cpu"), self._precision):
+                self.module(by_pixels(few))
+        check_same(
+            self.module,
+            few,
+            self.module,
+            by_pixels(few),
+            precision=self._precision,
+            training=self._training,
+            targets=targets,
+            tolerance=_TOLERANCE,
+        )
+
+
+def _second_mirrored(inputs: Inputs) -> Inputs:
+    """Two samples that were the same, which batch norm would give no gradients."""
+    if isinstance(inputs, Mapping):
+        return {
+            name: torch.stack([part[0], part[1].flip(-1)]) if _is_map(part) else part for name, part in inputs.items()
+        }
+    return torch.stack([inputs[0], inputs[1].flip(-1)])
+
+
+@contextlib.contextmanager
+def _dropping(module: nn.Module) -> Iterator[None]:
+    """Half of what may be dropped is, inside the block: of maps that is drawn in the order in which they lie."""
+    layers = [(part, part.p) for part in module.modules() if isinstance(part, nn.Dropout)]
+    try:
+        for layer, _ in layers:
+            layer.p = 0.5
+        yield
+    finally:
+        for layer, share in layers:
+            layer.p = share
+
+
+def by_pixels(inputs: Inputs) -> Any:
+    """Tensors (n, c, height, width) with the channels innermost in memory; all others as they are."""
+    if isinstance(inputs, Mapping):
+        return {name: by_pixels(part) for name, part in inputs.items()}
+    return inputs.to(memory_format=torch.channels_last) if _is_map(inputs) else inputs
+
+
+def wants_pixels(module: nn.Module, inputs: Inputs) -> bool:
+    """Whether oneDNN convolves in the module, and there are maps among its inputs."""
+    parts = list(inputs.values()) if isinstance(inputs, Mapping) else [inputs]
+    if not torch.backends.mkldnn.is_available() or not any(map(_is_map, parts)):
+        return False
+    return all(parameter.device.type == "cpu" for parameter in module.parameters()) and _convolves(module)
+
+
+def _is_map(part: Any) -> bool:
+    return isinstance(part, Tensor) and part.ndim == 4 and part.numel() > 0 and part.device.type == "cpu"
+
+
+def _convolves(module: nn.Module) -> bool:
+    for part in module.modules():
+        if isinstance(part, fx.GraphModule):
+            operations = [str(node.target).split(".") for node in part.graph.nodes if node.op == "call_function"]
+            if any(names[0] == "aten" and names[1] in _OPERATIONS for names in operations if len(names) > 1):
+                return True
+        elif isinstance(part, _CONVOLUTIONS):
+            return True
+    return False

@@ -14,7 +14,6 @@ from ...backends import Inputs
 from ...data._randomness import generator_states
 from ...devices import autocast, rounding
 from ..faults import Buffers, is_out_of_memory
-from .frozen import close
 from .graph import NotSplittable
 
 _SHARE = 1e-2  # of the whole gradient's size, that a parameter's own counts as at least: some are rounding alone
@@ -39,10 +38,12 @@ def check_same(
     precision: str,
     training: bool,
     targets: Any = None,
+    tolerance: float | None = None,
 ) -> None:
     """Raise NotSplittable unless parts(boundary) answers and, in training, learns as model(inputs) does.
 
-    targets: of a TaskHead, whose losses are compared in place of answers, which may be of any kind.
+    targets: of a TaskHead, whose losses are compared in place of answers, which may be of any kind. tolerance: relative
+    to the size of the whole; by default what the same operations in the same order may differ by.
 
     A trace knows of tensor operations alone: what stops, turns or hooks gradients, or writes what it does not own, is
     found out here. Running statistics and the generators are put back.
@@ -54,7 +55,7 @@ def check_same(
         if is_out_of_memory(error):
             raise
         raise NotSplittable(f"its parts cannot be trained ({' '.join(str(error).split())[:200]})") from error
-    tolerance = rounding(precision, next(model.parameters()).device)
+    tolerance = tolerance or rounding(precision, next(model.parameters()).device)
     if not close(other.answer, whole.answer, tolerance):
         raise NotSplittable("its two parts do not give what the whole gives")
     _check_gradients(other.gradients, whole.gradients, tolerance)
@@ -65,13 +66,13 @@ def check_same(
 
 @contextlib.contextmanager
 def put_back(model: nn.Module) -> Any:
-    """Running statistics and the generators are as before, after the block; inside, the randomness is always the same.
+    """Buffers and the generators are as before, after the block; inside, the randomness is always the same.
 
     Raises NotSplittable for a forward pass that puts a new tensor in the place of a buffer, or draws numbers that torch
     does not know of.
     """
     drawn = generator_states()[1:]  # torch's is forked
-    buffers, owned = Buffers(model), dict(model.named_buffers())
+    buffers, owned = Buffers(model, every=True), dict(model.named_buffers())
     buffers.keep()
     try:
         with torch.random.fork_rng():
@@ -90,12 +91,23 @@ def put_back(model: nn.Module) -> Any:
         raise NotSplittable(f"its forward puts a new tensor in the place of {replaced[0]}")
 
 
+def close(one: Tensor, other: Tensor, tolerance: float) -> bool:
+    """Whether two tensors are equal but for rounding: relative to the size of the whole; texts by common tokens."""
+    if one.shape != other.shape:
+        other = other[tuple(slice(size) for size in one.shape)]
+        one = one[tuple(slice(size) for size in other.shape)]
+    gap, size = (one.float() - other.float()).norm(), other.float().norm()
+    return bool(gap <= tolerance * size) or bool(gap == 0)
+
+
 def _passed(model: nn.Module, called: nn.Module, inputs: Inputs, targets: Any, precision: str, training: bool) -> Pass:
     trained = {name: parameter for name, parameter in model.named_parameters() if training and parameter.requires_grad}
     device = next(model.parameters()).device
     with put_back(model):
         with torch.set_grad_enabled(training), autocast(device, precision):
             answer = called(inputs) if targets is None else torch.stack(list(called(inputs, targets).values()))
+            if isinstance(answer, Mapping):
+                answer = torch.cat([part.float().flatten() for part in answer.values()])
         gradients: tuple[Tensor | None, ...] = ()
         if trained:
             goal = answer.float().square().sum()

@@ -20,9 +20,9 @@ from ...nn import TaskHead
 from ...storage import cache_folder
 from ..processes import Processes
 from .feeds import Features, ReuseOptions
-from .frozen import TRIED, FrozenLayers, boundary_of, close, same_sample
+from .frozen import TRIED, FrozenLayers, boundary_of, same_sample
 from .graph import NotSplittable, NotWorthIt
-from .rehearsal import check_same, put_back
+from .rehearsal import check_same, close, put_back
 from .split import FEATURES, Embedding, Split, split
 from .store import CPU, Boundary, RowStore, bytes_per_sample, columns_of
 from .targets import TargetRows

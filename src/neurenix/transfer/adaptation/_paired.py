@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ...data import Dataset, innermost, known_targets, sample_name
-from ...data._dataset import OnBad, check_on_bad, is_in_memory, known_lengths
-from ...data.gathering import Gathered, gathered
+from ...data._dataset import OnBad, check_on_bad, gathered, is_in_memory, known_lengths
+from ...data.gathering import Gathered
 from ...data.preparation import pair
 from ...errors import ConfigurationError, LabelMismatchError
 
@@ -71,27 +71,23 @@ class PairedDomains(Dataset):
             row[1:] = self._checked(torch.as_tensor(label, dtype=torch.float32), index)
         return raw, row
 
-    def gather(self, places: Tensor) -> Gathered:
+    def gather(self, places: Tensor) -> Gathered | None:
         """As the datasets gather them, where they make inputs of one kind and labels that fit."""
         inputs: list[Tensor] = []
         orders, rows, first = [], torch.full((len(places), 1 + self.columns), float("nan")), 0
         for domain, size in zip(self._domains, self.sizes, strict=True):
             here = ((places >= first) & (places < first + size)).nonzero().flatten()
-            found = gathered(domain.dataset, places[here] - first) if len(here) else None
+            if len(here):
+                found = gathered(domain.dataset, places[here] - first)
+                if found is None or (inputs and not _are_alike(found[0], inputs[0])):
+                    return None
+                rows[here, 0] = domain.code
+                if domain.told and found[1] is not None:
+                    rows[here, 1:] = found[1].float().reshape(len(here), self.columns)
+                inputs.append(found[0])
+                orders.append(here)
             first += size
-            if not len(here):
-                continue
-            if found is None or inputs and not _are_alike(found[0], inputs[0]) or not self._fit(domain, found[1]):
-                return None
-            rows[here, 0] = domain.code
-            if domain.told and found[1] is not None:
-                rows[here, 1:] = found[1].float().reshape(len(here), self.columns)
-            inputs.append(found[0])
-            orders.append(here)
         return torch.cat(inputs)[torch.cat(orders).argsort()], rows
-
-    def _fit(self, domain: Domain, labels: Tensor | None) -> bool:
-        return not domain.told or labels is None or labels[0].numel() == self.columns
 
     def sample_name(self, index: int) -> str:
         """The name that the sample has in its dataset."""

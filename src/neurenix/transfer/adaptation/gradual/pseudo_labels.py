@@ -87,7 +87,7 @@ class PseudoLabelled(Dataset):
         label = self._labels[index]
         return self._samples[index][0], int(label) if label.ndim == 0 else label
 
-    def gather(self, places: Tensor) -> Gathered:
+    def gather(self, places: Tensor) -> Gathered | None:
         """As the dataset gathers them, under the labels given here."""
         found, labels = self._samples.gather(places), self._labels[places]
         return None if found is None else (found[0], labels.long() if labels.ndim == 1 else labels)

@@ -37,8 +37,8 @@ class MCD(TermMethod):
     Saito et al., Maximum Classifier Discrepancy for Unsupervised Domain Adaptation, CVPR 2018. The paper alternates
     three steps; here they are one, by gradient reversal: both classifiers maximise the discrepancy while the features
     minimise it, with as much strength as the schedule says. The first classifier is the model's last layer, the second
-    is trained beside it from random weights. Two classifiers agree on one class for all too; as in the authors' code
-    for VisDA (0.01 there), the entropy of their mean answers is held up.
+    is trained beside it from random weights. Two classifiers agree on one class for all too: beyond the paper, the
+    entropy of their mean answers p̄ is held up, where the authors' code for VisDA subtracts 0.01/k Σ log p̄.
 
     weight: of the discrepancy. balance: of that entropy; 0 where the target's classes are not about as frequent as each
     other. schedule: of the strength with which its gradient is reversed, a name in STRENGTHS.
