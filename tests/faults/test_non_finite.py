@@ -21,14 +21,14 @@ from neurenix.transfer import Finetuner
 
 
 class Poisoned(nn.Module):
-    """Gives (or sends back) something that is not finite in its n-th forward pass in training mode."""
+    """Gives (or sends back) something that is not finite in the n-th step; two samples are a look, and no step."""
 
     def __init__(self, value: float, at: int, backwards: bool = False) -> None:
         super().__init__()
         self.value, self.at, self.backwards, self.passes = value, at, backwards, 0
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        self.passes += self.training and torch.is_grad_enabled()
+        self.passes += self.training and torch.is_grad_enabled() and len(features) > 2
         if self.passes != self.at or not self.training:
             return features
         if self.backwards:
