@@ -63,11 +63,11 @@ class Place:
             check_files(folder)
         return there
 
-    def check_end(self) -> None:
-        """All rows are there, and nothing else is."""
+    def check_end(self, run: str = "") -> None:
+        """All rows are there, and nothing else is, in the run folder that was gone on with or in all of them."""
         assert len(self.check()) == BATCHES
         assert [path for path in self.home.rglob("*") if path.is_file() and path.suffix != ".safetensors"] == []
-        assert not [path for path in self.folder.rglob(".*")]
+        assert not list((self.folder / run).rglob(".*"))
 
 
 def fit_and_tell(
@@ -123,7 +123,7 @@ def test_killed_at_random_moments(name: str, undisturbed: dict[str, tuple[str, f
             partly += 0 < len(place.check()) < BATCHES
             runs += moments.choice([0, 1])
         assert place.finish(f"run-{runs}") == wanted, f"place {places}, after {kills} kills"
-        place.check_end()
+        place.check_end(f"run-{runs}")
         places += 1
     print(f"{kills} kills, {partly} of them while rows were being kept: the same bits each time")
 
