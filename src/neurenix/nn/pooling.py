@@ -53,9 +53,8 @@ class Pool(nn.Module):
 @POOLINGS.register("avg", "mean", "average")
 def average(tokens: Tensor, weights: Tensor) -> Tensor:
     """Mean over the real tokens. tokens: (n, t, d), weights: (n, t) in {0, 1} -> (n, d)."""
-    if (
-        tokens.stride(-1) == 1
-    ):  # two ways, so that gradients lie in memory as the tokens do: what is below need not copy
+    # Two ways, so that gradients lie in memory as the tokens do, and layers below need not copy them.
+    if tokens.stride(-1) == 1:
         total = torch.bmm(weights.unsqueeze(1), tokens).squeeze(1)
     else:
         total = torch.bmm(tokens.transpose(1, 2), weights.unsqueeze(2)).squeeze(2)

@@ -77,13 +77,11 @@ class Layout:
 
     def _does_the_same(self, batch: Batch) -> bool:
         """A few samples in both layouts: a forward may read maps as they lie in memory, and so may what follows it."""
-        few = rows(batch.inputs, torch.arange(_TRIED) % len(batch))  # one alone could be read in both ways
-        if len(batch) == 1:
-            few = _second_mirrored(few)
-        head = getattr(self.module, "head", None)
-        targets = None
+        places = torch.arange(_TRIED) % len(batch)  # one sample alone could be read in both ways
+        few = rows(batch.inputs, places) if len(batch) > 1 else _second_mirrored(rows(batch.inputs, places))
+        head, targets = getattr(self.module, "head", None), None
         if isinstance(head, TaskHead) and head.reads != "vector" and batch.targets is not None:
-            targets = rows(batch.targets, torch.arange(_TRIED) % len(batch))
+            targets = rows(batch.targets, places)
         try:
             with _dropping(self.module):
                 self._compare(few, targets)
