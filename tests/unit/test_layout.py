@@ -159,4 +159,4 @@ def test_a_network_that_refuses_two_samples_gets_them_as_they_are() -> None:
             return averaged(self.layer(images))
 
     first = Batch(images(4), None, torch.arange(4))
-    assert Layout(Four(), "fp32", training=True)(first) is first
+    assert Layout(Four(), "fp32", training=True).of(first.inputs) is first.inputs

@@ -18,6 +18,7 @@ from ._backend import Outputs as Outputs
 from ._backend import check_backend as check_backend
 from ._backend import eager as eager
 from ._backend import named as named
+from ._backend import size_of as size_of
 from ._operations import operations as operations
 from ._operations import pace as pace
 from .choice import fast_forward as fast_forward
@@ -35,4 +36,5 @@ __all__ = [
     "named",
     "operations",
     "pace",
+    "size_of",
 ]

@@ -48,7 +48,6 @@ class FrozenLayers:
     ) -> None:
         self._prefix, self._device, self._precision, self._say = prefix, device, precision, say
         self._exact = exact
-        self._layout = Layout(prefix, precision, training=False)
         self._kept, self._trusted = None, False
         if options.keep:
             about = {**environment(device, precision, 1), "exact": exact, "backend": options.backend}
@@ -56,7 +55,7 @@ class FrozenLayers:
 
         @functools.cache
         def forward() -> Forward:
-            inputs = self._layout(example().to(device)).inputs
+            inputs = example().to(device).inputs
             samples = views * work(dataset, inputs)
             return fast_forward(
                 prefix,
@@ -65,6 +64,7 @@ class FrozenLayers:
                 precision=precision,
                 exact=exact,
                 backend=options.backend,
+                arranged=Layout(prefix, precision, training=False).of,
                 say=say,
             )
 
@@ -74,7 +74,7 @@ class FrozenLayers:
         """From disk where an earlier run kept it, for these very inputs."""
         boundary = self._found(batch)
         if boundary is None:
-            boundary = boundary_of(self._layout(batch), self._forward(), self._device)
+            boundary = boundary_of(batch, self._forward(), self._device)
             if self._kept is not None:
                 self._kept.keep(batch, boundary)
         return boundary

@@ -15,7 +15,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, fx, nn
 
-from ...backends import Inputs
+from ...backends import Inputs, size_of
 from ...data import Batch
 from ...data._batch import rows
 from ...data._randomness import own_random_state
@@ -70,21 +70,24 @@ class Layout:
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch, with its inputs so or as they are."""
+        return replace(batch, inputs=self.of(batch.inputs, batch.targets))
+
+    def of(self, inputs: Inputs, targets: Any = None) -> Any:
+        """A batch's inputs, so or as they are. targets: where losses may have to be compared."""
         if self._is_by_pixels is None:
             with own_random_state():
-                self._is_by_pixels = wants_pixels(self.module, batch.inputs) and self._does_the_same(batch)
-        return replace(batch, inputs=by_pixels(batch.inputs)) if self._is_by_pixels else batch
+                self._is_by_pixels = wants_pixels(self.module, inputs) and self._does_the_same(inputs, targets)
+        return by_pixels(inputs) if self._is_by_pixels else inputs
 
-    def _does_the_same(self, batch: Batch) -> bool:
+    def _does_the_same(self, inputs: Inputs, targets: Any) -> bool:
         """A few samples in both layouts: a forward may read maps as they lie in memory, and so may what follows it."""
-        places = torch.arange(_TRIED) % len(batch)  # one sample alone could be read in both ways
-        few = rows(batch.inputs, places) if len(batch) > 1 else _second_mirrored(rows(batch.inputs, places))
-        head, targets = getattr(self.module, "head", None), None
-        if isinstance(head, TaskHead) and head.reads != "vector" and batch.targets is not None:
-            targets = rows(batch.targets, places)
+        places = torch.arange(_TRIED) % size_of(inputs)  # one sample alone could be read in both ways
+        few = rows(inputs, places) if size_of(inputs) > 1 else _second_mirrored(rows(inputs, places))
+        head = getattr(self.module, "head", None)
+        needs_targets = isinstance(head, TaskHead) and head.reads != "vector" and targets is not None
         try:
             with _dropping(self.module):
-                self._compare(few, targets)
+                self._compare(few, rows(targets, places) if needs_targets else None)
         except Exception:  # what is wrong with the samples themselves is told where they are used
             return False
         return True
