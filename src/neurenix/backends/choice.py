@@ -67,6 +67,7 @@ class _Job:
         return self.example if isinstance(self.example, Tensor) else second_half_of(self.example)
 
     def eager(self) -> Forward:
+        """Eager torch for the whole job."""
         run = eager(self.module, self.device, self.precision)
         return lambda inputs: run(self.arranged(inputs))
 
@@ -107,7 +108,7 @@ def fast_forward(
     precision: "fp32", "bf16" or "fp16": what torch computes in. exact: whether answers in fp32 have to have its digits,
         see devices.is_exact; those in the others never have them.
     backend: "auto", "eager" or a key of BACKENDS. "auto" measures nothing for jobs of less than about three seconds.
-    arranged: lays a batch out in memory as eager torch is to have it.
+    arranged: lays a batch out in memory as eager torch is to have it, where the job is given to that.
     What a backend gives for the first samples has to agree with eager fp32 (cosine 0.99 per sample, 0.99999 where it
     has to be exact); else it is passed over, and `say` is told.
     Raises UnknownNameError; CannotBuild and MissingPackageError for a backend that was asked for by name.
@@ -210,10 +211,14 @@ def _agreement(found: Tensor, expected: Tensor) -> float:
 
 
 def _eager_seconds(job: _Job) -> float:
-    """Per sample. Of images a few; texts as many as backends are timed with, as their pace depends on the number."""
+    """Per sample. Of images a few; texts as many as backends are timed with, as their pace depends on the number.
+
+    As they come: to find out how they may be arranged takes time, and backends that arrange them are measured too.
+    """
+    run = eager(job.module, job.device, job.precision)
     if job.precision != "fp32":  # as the look at the job was, so that this run is not the first
-        job.eager()(first_of(job.example, _COMPARED))
-    return _seconds(job.eager(), first_of(job.example, _TIMED) if isinstance(job.example, Tensor) else job.timed)
+        run(first_of(job.example, _COMPARED))
+    return _seconds(run, first_of(job.example, _TIMED) if isinstance(job.example, Tensor) else job.timed)
 
 
 def _seconds(forward: Forward, batch: Inputs, best: float = math.inf) -> float:
