@@ -1,16 +1,17 @@
-"""Ten epochs on 1,000 image files with most of a network frozen: Lightning, fastai, Keras on torch, and neurenix.
+"""Ten epochs on 1,000 image files: Lightning, fastai, Keras on torch, and neurenix.
 
-    python benchmarks/tune_images.py                       two networks, of each the head, or the last stage too
-    python benchmarks/tune_images.py resnet50 last_stage   (or: efficientnet-lite0, head) the one named
+    python benchmarks/tune_images.py                       two networks, of each the head, the last stage too, or all
+    python benchmarks/tune_images.py resnet50 last_stage   (or: efficientnet-lite0, head, whole) the one named
 
-All read the same files with the same transform, batch size, rates and two data workers. The limit is one reading of the
-files, one pass of the frozen layers by the best backend, and the steps of what is trained on tensors in memory.
+All read the same files with the same transform, batch size, rates and two data workers. Where layers are frozen there
+is a limit: one reading of the files, one pass of the frozen layers by the best backend, and the steps of what is
+trained on tensors in memory.
 
 There are peers in bf16 only where the processor multiplies bf16: elsewhere it is emulated, and slower than fp32. Where
 neurenix by itself takes fewer digits than fp32's, for frozen layers at least, it has a contestant in fp32 too.
 
 NEURENIX_BENCH_PEER_IMAGES, NEURENIX_BENCH_PEER_EPOCHS: what the peers run, where the whole job would take too long; see
-_image_peers.py. NEURENIX_BENCH_OURS_EPOCHS: after how many epochs ours, and the limit, stop where the last stage is
+_image_peers.py. NEURENIX_BENCH_OURS_EPOCHS: after how many epochs ours, and the limit, stop where more than the head is
 trained; the epochs after the first are alike, so their median stands for those that are left out. For trials:
 NEURENIX_BENCH_FILES and NEURENIX_BENCH_EPOCHS make the job smaller, with which the best backend may be another one.
 """
@@ -47,7 +48,9 @@ from neurenix.backends import BACKENDS, Forward, eager, fast_forward, named
 from neurenix.callbacks import Callback
 from neurenix.devices import autocast, is_exact, resolve_precision
 
-NETWORKS, PARTS = ("efficientnet-lite0", "resnet50"), ("head", "last_stage")
+NETWORKS, PARTS = ("efficientnet-lite0", "resnet50"), ("head", "last_stage", "whole")
+TITLES = {"head": "head", "last_stage": "last stage", "whole": "all layers"}
+STRATEGY = {"head": "head", "whole": "full"}
 LAST_STAGE = {"efficientnet-lite0": "blocks.6", "resnet50": "layer4"}
 OURS_EPOCHS = int(os.environ.get("NEURENIX_BENCH_OURS_EPOCHS", EPOCHS))
 BATCH = 32
@@ -59,7 +62,7 @@ def ours(name: str, part: str, **options: Any) -> Figures:
 
     import_all()
     model, (train, test) = load(name), datasets(*statistics_of(name))
-    frozen = {"strategy": "head"} if part == "head" else {"freeze_layers": below(model, LAST_STAGE[name])}
+    frozen = {"freeze_layers": below(model, LAST_STAGE[name])} if part == "last_stage" else {"strategy": STRATEGY[part]}
     epochs = epochs_run(part)
     started = now()
     tuner = Finetuner(model, 8, schedule="constant", warmup=0, weight_decay=0.0, **frozen, **options)
@@ -168,7 +171,7 @@ def below(model: Any, stage: str) -> list[str]:
 
 def epochs_run(part: str) -> int:
     """Epochs that ours makes. Those of a head alone are short, and always made."""
-    return min(EPOCHS, max(2, OURS_EPOCHS)) if part == "last_stage" else EPOCHS
+    return min(EPOCHS, max(2, OURS_EPOCHS)) if part != "head" else EPOCHS
 
 
 def whole(seconds: float, epochs: list[float], quality: Callable[[], float]) -> Figures:
@@ -183,8 +186,9 @@ def contestants(name: str, part: str) -> dict[str, Callable[[int], Figures]]:
     halved = multiplies_bfloat16()
     found: dict[str, Callable[[int], Figures]] = {
         "neurenix": lambda seed: ours(name, part, seed=seed),
-        "limit": lambda seed: limit(name, part),
     }
+    if part != "whole":
+        found["limit"] = lambda seed: limit(name, part)
     if not is_exact("auto", DEVICE):
         found["neurenix, fp32"] = lambda seed: ours(name, part, seed=seed, precision="fp32")
     for label, peer in {"lightning": lightning, "fastai": fastai, "keras": keras}.items():
@@ -201,7 +205,8 @@ def note(part: str) -> str:
         ran = f"{PEER_EPOCHS} epoch{'s' * (PEER_EPOCHS > 1)} of {PEER_IMAGES:,} images"
         told.append(f"Lightning, fastai and Keras ran {ran}, and their seconds are scaled to the whole.")
     if epochs_run(part) < EPOCHS:
-        told.append(f"neurenix and the limit ran {epochs_run(part)} epochs; a later one's median stands for the rest.")
+        who = "neurenix" if part == "whole" else "neurenix and the limit"
+        told.append(f"{who} ran {epochs_run(part)} epochs; a later one's median stands for the rest.")
     return " ".join(told)
 
 
@@ -217,7 +222,7 @@ def main() -> None:
         for part in parts:
             race(
                 f"tune-{name}-{part}",
-                f"{name}, {part.replace('_', ' ')} trained, {EPOCHS} epochs on {COUNT:,} image files of 400 px",
+                f"{name}, {TITLES[part]} trained, {EPOCHS} epochs on {COUNT:,} image files of 400 px",
                 contestants(name, part),
                 ours="neurenix",
                 timeout=6 * 3600,
