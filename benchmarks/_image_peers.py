@@ -14,12 +14,12 @@ from _device import DEVICE, now
 from _images import COUNT, EPOCHS, PEER_EPOCHS, PEER_IMAGES, Network, accuracy, loaders
 
 BODY_RATE, HEAD_RATE = 1e-4, 1e-3
-LAST_STAGE = {"efficientnet-lite0": ("blocks.6", "conv_head", "bn2"), "resnet50": ("layer4",)}
+TRAINED = {"efficientnet-lite0": ("blocks.6", "conv_head", "bn2"), "resnet50": ("layer4",)}
 ALL = ""  # with which every name begins
 
 
 def network_of(name: str, part: str, seed: int) -> Network:
-    return Network(name, {"head": None, "last_stage": LAST_STAGE[name], "whole": ALL}[part], seed)
+    return Network(name, {"head": None, "last_stage": TRAINED[name], "all_layers": ALL}[part], seed)
 
 
 class Clock:

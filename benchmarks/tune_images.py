@@ -1,7 +1,7 @@
 """Ten epochs on 1,000 image files: Lightning, fastai, Keras on torch, and neurenix.
 
     python benchmarks/tune_images.py                       two networks, of each the head, the last stage too, or all
-    python benchmarks/tune_images.py resnet50 last_stage   (or: efficientnet-lite0, head, whole) the one named
+    python benchmarks/tune_images.py resnet50 last_stage   (or: efficientnet-lite0, head, all_layers) the one named
 
 All read the same files with the same transform, batch size, rates and two data workers. Where layers are frozen there
 is a limit: one reading of the files, one pass of the frozen layers by the best backend, and the steps of what is
@@ -48,9 +48,8 @@ from neurenix.backends import BACKENDS, Forward, eager, fast_forward, named
 from neurenix.callbacks import Callback
 from neurenix.devices import autocast, is_exact, resolve_precision
 
-NETWORKS, PARTS = ("efficientnet-lite0", "resnet50"), ("head", "last_stage", "whole")
-TITLES = {"head": "head", "last_stage": "last stage", "whole": "all layers"}
-STRATEGY = {"head": "head", "whole": "full"}
+NETWORKS, PARTS = ("efficientnet-lite0", "resnet50"), ("head", "last_stage", "all_layers")
+STRATEGY = {"head": "head", "all_layers": "full"}
 LAST_STAGE = {"efficientnet-lite0": "blocks.6", "resnet50": "layer4"}
 OURS_EPOCHS = int(os.environ.get("NEURENIX_BENCH_OURS_EPOCHS", EPOCHS))
 BATCH = 32
@@ -187,7 +186,7 @@ def contestants(name: str, part: str) -> dict[str, Callable[[int], Figures]]:
     found: dict[str, Callable[[int], Figures]] = {
         "neurenix": lambda seed: ours(name, part, seed=seed),
     }
-    if part != "whole":
+    if part != "all_layers":
         found["limit"] = lambda seed: limit(name, part)
     if not is_exact("auto", DEVICE):
         found["neurenix, fp32"] = lambda seed: ours(name, part, seed=seed, precision="fp32")
@@ -205,7 +204,7 @@ def note(part: str) -> str:
         ran = f"{PEER_EPOCHS} epoch{'s' * (PEER_EPOCHS > 1)} of {PEER_IMAGES:,} images"
         told.append(f"Lightning, fastai and Keras ran {ran}, and their seconds are scaled to the whole.")
     if epochs_run(part) < EPOCHS:
-        who = "neurenix" if part == "whole" else "neurenix and the limit"
+        who = "neurenix" if part == "all_layers" else "neurenix and the limit"
         told.append(f"{who} ran {epochs_run(part)} epochs; a later one's median stands for the rest.")
     return " ".join(told)
 
@@ -222,7 +221,7 @@ def main() -> None:
         for part in parts:
             race(
                 f"tune-{name}-{part}",
-                f"{name}, {TITLES[part]} trained, {EPOCHS} epochs on {COUNT:,} image files of 400 px",
+                f"{name}, {part.replace('_', ' ')} trained, {EPOCHS} epochs on {COUNT:,} image files of 400 px",
                 contestants(name, part),
                 ours="neurenix",
                 timeout=6 * 3600,

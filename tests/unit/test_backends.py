@@ -321,3 +321,23 @@ def test_a_build_leaves_the_stack_of_signals_alone(backend: str) -> None:
     forward = fast_forward(Network().eval(), images(8), samples=8, precision="bf16", backend=backend)
     assert signal_stack() == before, "while the plugin is loaded"
     forward(images(8))
+
+
+def test_only_eager_torch_is_given_arranged_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other backends take batches as they come, and what arranging takes is not counted as eager torch's time."""
+    module, asked = Network().eval(), list[int]()
+
+    def arranged(inputs: Tensor) -> Tensor:
+        asked.append(len(inputs))
+        return inputs
+
+    def forward(backend: str) -> choosing.Forward:
+        example = images(8)
+        return fast_forward(module, example, samples=8, precision="fp32", backend=backend, arranged=arranged)
+
+    forward("channels_last")(images(8))
+    monkeypatch.setattr(choosing, "_SECONDS", 0.0)  # worth a measurement
+    forward("auto")
+    assert asked == []
+    forward("eager")(images(6))
+    assert asked == [6]

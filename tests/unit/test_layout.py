@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from neurenix.backends import by_pixels
 from neurenix.data import Batch
 from neurenix.training.prefix import layout
-from neurenix.training.prefix.layout import Layout, by_pixels, wants_pixels
+from neurenix.training.prefix.layout import Layout, wants_pixels
 from neurenix.transfer import Finetuner
 
 PIXELS = torch.channels_last
@@ -143,7 +144,7 @@ def test_the_answer_is_the_same_whatever_batch_is_the_first(count: int, training
     for read in READERS[: 5 if training else 4]:
         module = network(read).train(training)
         first = Batch(images(count), None, torch.arange(count))
-        strides = Layout(module, "fp32", training)(first).inputs.stride()
+        strides = Layout(module, "fp32", training)(first.inputs, first.targets).stride()
         assert strides == (by_pixels(images(count)) if read is averaged else images(count)).stride()
         assert float(module.counted) == 0
 
@@ -159,4 +160,4 @@ def test_a_network_that_refuses_two_samples_gets_them_as_they_are() -> None:
             return averaged(self.layer(images))
 
     first = Batch(images(4), None, torch.arange(4))
-    assert Layout(Four(), "fp32", training=True).of(first.inputs) is first.inputs
+    assert Layout(Four(), "fp32", training=True)(first.inputs) is first.inputs

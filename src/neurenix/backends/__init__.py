@@ -21,6 +21,7 @@ from ._backend import named as named
 from ._backend import size_of as size_of
 from ._operations import operations as operations
 from ._operations import pace as pace
+from .channels_last import by_pixels as by_pixels
 from .choice import fast_forward as fast_forward
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Forward",
     "Inputs",
     "Outputs",
+    "by_pixels",
     "check_backend",
     "eager",
     "fast_forward",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ._backend import BACKENDS, Backend, CannotBuild, Forward, Inputs, Outputs, device_of, eager, first_of, named
-from .channels_last import channels_last
+from .channels_last import by_pixels
 
 
 def _build(module: nn.Module, example: Inputs, precision: str) -> Forward:
@@ -23,7 +23,7 @@ def _build(module: nn.Module, example: Inputs, precision: str) -> Forward:
 
     @torch.no_grad()
     def forward(inputs: Inputs) -> Outputs:
-        outputs: Outputs = halved(_cast(channels_last(inputs)))
+        outputs: Outputs = halved(_cast(by_pixels(inputs)))
         if isinstance(outputs, Tensor):
             return outputs.to(types[""])
         return {name: tensor.to(types[name]) for name, tensor in outputs.items()}

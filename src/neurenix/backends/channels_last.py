@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -12,16 +15,18 @@ def _build(module: nn.Module, example: Inputs, precision: str) -> Forward:
     forward = eager(module, device_of(example), precision)
 
     def in_channels_last(inputs: Inputs) -> Outputs:
-        return forward(channels_last(inputs))
+        return forward(by_pixels(inputs))
 
     return in_channels_last
 
 
-def channels_last(inputs: Inputs) -> Inputs:
-    """Images (n, c, h, w) with channels innermost in memory; all else as it is."""
-    if isinstance(inputs, Tensor) and inputs.ndim == 4:
-        return inputs.contiguous(memory_format=torch.channels_last)
-    return inputs
+def by_pixels(inputs: Inputs) -> Any:
+    """Tensors (n, c, height, width) with the channels innermost in memory; all others as they are."""
+    if isinstance(inputs, Mapping):
+        return {name: by_pixels(part) for name, part in inputs.items()}
+    is_map = isinstance(inputs, Tensor) and inputs.ndim == 4 and inputs.numel() > 0
+    # not contiguous(), which takes maps of one channel for laid out so already
+    return inputs.to(memory_format=torch.channels_last) if is_map else inputs
 
 
 BACKENDS.add(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ._backend import BACKENDS, Backend, CannotBuild, Forward, Inputs, Outputs, device_of, eager, in_batches_of, size_of
-from .channels_last import channels_last
+from .channels_last import by_pixels
 
 
 def _build(module: nn.Module, example: Inputs, precision: str) -> Forward:
@@ -23,7 +23,7 @@ def _build(module: nn.Module, example: Inputs, precision: str) -> Forward:
     forward = eager(code, device, precision)
 
     def compiled(inputs: Inputs) -> Outputs:
-        return forward(channels_last(inputs))
+        return forward(by_pixels(inputs))
 
     try:
         with warnings.catch_warnings(action="ignore"):  # its own remarks about the code it is given

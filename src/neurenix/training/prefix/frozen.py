@@ -64,7 +64,7 @@ class FrozenLayers:
                 precision=precision,
                 exact=exact,
                 backend=options.backend,
-                arranged=Layout(prefix, precision, training=False).of,
+                arranged=Layout(prefix, precision, training=False),
                 say=say,
             )
 

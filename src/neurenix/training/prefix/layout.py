@@ -15,7 +15,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, fx, nn
 
-from ...backends import Inputs, size_of
+from ...backends import Inputs, by_pixels, size_of
 from ...data import Batch
 from ...data._batch import rows
 from ...data._randomness import own_random_state
@@ -48,8 +48,8 @@ class FeedByPixels:
         for batch in self._feed.epoch(epoch, start):
             if self._layout is None or self._layout.module is not self.module:
                 self._layout = Layout(self.module, self._precision, self._training)
-            batch = self._layout(batch)
-            yield batch
+            inputs = self._layout(batch.inputs, batch.targets)
+            yield batch if inputs is batch.inputs else replace(batch, inputs=inputs)
 
     def whole(self, batch: Batch, epoch: int) -> Batch:
         """As the other feed gives it."""
@@ -68,11 +68,7 @@ class Layout:
         self._precision, self._training = precision, training
         self._is_by_pixels: bool | None = None
 
-    def __call__(self, batch: Batch) -> Batch:
-        """The batch, with its inputs so or as they are."""
-        return replace(batch, inputs=self.of(batch.inputs, batch.targets))
-
-    def of(self, inputs: Inputs, targets: Any = None) -> Any:
+    def __call__(self, inputs: Inputs, targets: Any = None) -> Any:
         """A batch's inputs, so or as they are. targets: where losses may have to be compared."""
         if self._is_by_pixels is None:
             with own_random_state():
@@ -128,13 +124,6 @@ def _dropping(module: nn.Module) -> Iterator[None]:
     finally:
         for layer, share in layers:
             layer.p = share
-
-
-def by_pixels(inputs: Inputs) -> Any:
-    """Tensors (n, c, height, width) with the channels innermost in memory; all others as they are."""
-    if isinstance(inputs, Mapping):
-        return {name: by_pixels(part) for name, part in inputs.items()}
-    return inputs.to(memory_format=torch.channels_last) if _is_map(inputs) else inputs
 
 
 def wants_pixels(module: nn.Module, inputs: Inputs) -> bool:
