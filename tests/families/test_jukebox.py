@@ -721,12 +721,23 @@ def test_tuners_find_places_in_a_prior(tmp_path: Path) -> None:
     Finetuner(little_prior(tmp_path), num_classes=3, freeze_layers=["y_emb", "prior.x_emb"])
 
 
-def test_lora_in_a_prior_learns(tmp_path: Path) -> None:
-    generator = torch.Generator().manual_seed(4)
-    codes = torch.randint(0, 1000, (16, 12), generator=generator) + torch.tensor([0, 1000] * 8)[:, None]
-    tuner = LoraTuner(little_prior(tmp_path), num_classes=2, rank=2, learning_rate=1e-2, solve_head=False)
-    history = tuner.fit(ArrayDataset(codes, np.array([0, 1] * 8)), batch_size=16, epochs=4)
-    assert history["loss"][-1] < history["loss"][0]
+def test_lora_in_a_prior_learns_codes(tmp_path: Path) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        prior = published_form(JukeboxPrior(little("jukebox-5b"), 4, answers=True))
+    path = write(tmp_path / "prior_level_2.pth.tar", prior)  # without the VQ-VAE beside it, so codes are what it reads
+    model = load_pretrained_model("jukebox-5b", weights=path, device="cpu")
+    codes = torch.randint(0, 4, (16, 12), generator=torch.Generator().manual_seed(4))
+    codes += torch.tensor([0, 1000] * 8)[:, None]
+    tuner = LoraTuner(model, num_classes=2, rank=2, learning_rate=0.1, solve_head=False)
+    history = tuner.fit(ArrayDataset(codes, np.array([0, 1] * 8)), batch_size=16, epochs=12)
+    assert history["loss"][-1] < 0.4
+
+
+def test_codes_given_as_sounds_are_refused(tmp_path: Path) -> None:
+    tuner = LoraTuner(little_prior(tmp_path), num_classes=2, rank=2)
+    with pytest.raises(InputMismatchError, match="int64"):
+        tuner.fit(ArrayDataset(torch.zeros(4, 12, dtype=torch.int64), np.array([0, 1] * 2)), batch_size=4, epochs=1)
 
 
 def test_tuners_find_places_in_the_vqvae() -> None:

@@ -90,6 +90,7 @@ def test_another_rate_keeps_the_tone(rate: int) -> None:
         (np.array([0.0, math.nan]), RATE, "NaN"),
         (np.array([0.0, 3000.0]), RATE, "lie in [-1, 1]"),
         (np.array([1 + 2j]), RATE, "complex"),
+        (np.array([0, 16384, -32768]), RATE, "int64"),
         (np.zeros(8), 44, "in hertz"),
         (np.zeros(8), 16000.5, "in hertz"),
     ],

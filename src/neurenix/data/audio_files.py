@@ -67,7 +67,7 @@ def as_mono(samples: Any, rate: int, sample_rate: int | None, name: str = "this 
     """(samples,) or (channels, samples) of any number type as one channel float32, and its rate.
 
     Whole numbers are scaled by their type's range, as sound files scale them. sample_rate: brought to this one.
-    Raises InputMismatchError for what is no sound: more channels than samples, NaN, values far outside of [-1, 1].
+    Raises InputMismatchError for what is no sound: more channels than samples, NaN, int64, values far from [-1, 1].
     """
     array = np.asarray(samples.detach().cpu() if isinstance(samples, Tensor) else samples)
     if array.ndim not in (1, 2) or not array.size or (array.ndim == 2 and array.shape[0] > array.shape[1]):
@@ -103,6 +103,10 @@ def milliseconds(path: str | os.PathLike[str]) -> int:
 def _scaled(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype.kind == "u" and array.dtype.itemsize == 1:
         return (array.astype(np.float32) - 128) / 128
+    if array.dtype == np.int64:  # no sound file's type: scaled by its range, ordinary samples would all be silence
+        raise InputMismatchError(
+            f"{name} holds int64; samples are real numbers in [-1, 1], or whole ones as int16 or int32."
+        )
     if array.dtype.kind == "i":
         return array.astype(np.float32) / -float(np.iinfo(array.dtype).min)
     if array.dtype.kind != "f":
