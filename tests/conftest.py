@@ -44,6 +44,12 @@ def few_threads() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def same_networks() -> None:
+    """Networks that a test makes without a seed are the same in every run and in any order of tests."""
+    torch.manual_seed(20240131)
+
+
 @pytest.fixture
 def generator() -> torch.Generator:
     """A seeded source of random numbers; the global one is nobody's."""

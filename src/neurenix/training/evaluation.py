@@ -13,6 +13,7 @@ from ..backends import Forward, fast_forward, named
 from ..data import Batch, DataLoader, work
 from ..data._batch import rows
 from ..devices import Precision, autocast, is_exact, move, resolve_precision
+from ..memory import kept_memory
 from ..metrics import Metrics
 from ..nn import evaluating
 from .faults import in_fitting_parts
@@ -26,6 +27,7 @@ class EvaluationInterrupted(Exception):
 
 
 @torch.no_grad()
+@kept_memory()
 def evaluate(
     model: nn.Module,
     feed: Feed,
@@ -63,6 +65,7 @@ def evaluate(
 
 
 @torch.no_grad()
+@kept_memory()
 def answers(
     model: nn.Module, feed: Feed, processes: Processes, precision: str, ask: Callable[[nn.Module, Batch], Tensor]
 ) -> tuple[Tensor, Tensor]:
@@ -88,6 +91,7 @@ def _joined(parts: list[Any]) -> Any:
     return torch.cat(parts) if isinstance(parts[0], Tensor) else [sample for part in parts for sample in part]
 
 
+@kept_memory()
 def outputs_of(
     model: nn.Module, loader: DataLoader, device: torch.device, precision: Precision, backend: str = "eager"
 ) -> Tensor:

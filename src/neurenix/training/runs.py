@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from ..data import DataLoader
 from ..errors import ConfigurationError, NeurenixError, NeurenixWarning, NonBitExactResumeWarning, ResumeError
+from ..memory import kept_memory
 from ..storage import read_state
 from .checkpoints import Checkpoints
 from .environment import differences
@@ -43,6 +44,7 @@ class RunOptions:
             raise ConfigurationError(f"run=False keeps nothing on disk, so resume={self.resume!r} cannot be.")
 
 
+@kept_memory()
 def fit_in_run(
     loop: Loop,
     train: DataLoader,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ..data import DataLoader
 from ..errors import ConfigurationError, NonFiniteError, TrainingError
+from ..memory import kept_memory
 from ..training import Loop
 
 _FEWEST = 10  # steps; fewer say nothing
@@ -49,6 +50,7 @@ class LearningRateCurve:
         return f"suggested learning rate {self.suggestion:.1e} ({len(self.points)} rates tried)"
 
 
+@kept_memory()
 def try_rates(loop: Loop, loader: DataLoader, lowest: float, highest: float, steps: int) -> LearningRateCurve:
     """The curve of a range test; the loop's model is put back as it was."""
     before = copy.deepcopy(loop.model.state_dict())

@@ -15,6 +15,7 @@ from ...backends import Forward, check_backend, fast_forward, named
 from ...data import Batch, work
 from ...devices import Precision, autocast, is_exact, resolve_device, resolve_precision, rounding
 from ...errors import ConfigurationError, EmptyDatasetError
+from ...memory import kept_memory
 from ...models._pretrained_model import PretrainedModel
 from ...nn import Pool, evaluating
 from . import fingerprint, samples, taps
@@ -110,6 +111,7 @@ class FeatureExtractor:
             check_widths([part[name] for part in parts])
         return self._finish({name: torch.cat([part[name] for part in parts]) for name in self.layers})
 
+    @kept_memory()
     def extract(
         self, dataset: Any, batch_size: int = 32, num_workers: int = 0, progress: bool = True
     ) -> tuple[Tensor, Tensor | None]:
@@ -121,6 +123,7 @@ class FeatureExtractor:
             rows = joined([collect(batches, self._forward_for(prepared), shown)])
         return rows.features, rows.targets
 
+    @kept_memory()
     def cache_features(
         self,
         dataset: Any,
