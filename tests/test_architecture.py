@@ -16,7 +16,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # A part imports only from lower floors …
 FLOORS = [
     {"_version", "errors", "registry", "packages", "tensor_files"},
-    {"archives", "cuda", "devices", "storage"},
+    {"archives", "cuda", "devices", "memory", "storage"},
     {"backends"},
     {"nn", "metrics", "data", "vision", "audio", "text"},
     {"models"},
@@ -46,7 +46,6 @@ HEAVY = {
     "jsonargparse",
     "matplotlib",
     "networkx",
-    "nncf",
     "onnxruntime",
     "openvino",
     "ot",
