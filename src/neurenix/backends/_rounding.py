@@ -19,7 +19,7 @@ def round_for_mean(weights: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     the error of the mean answer Σ (w - q s) mean to zero for the smallest growth of the squared errors. That is the
     correction of biases of Nagel et al., ICCV 2019, section 4.2, in the weights: it holds for inputs of any strength.
     """
-    scales = weights.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny * _LARGEST) / _LARGEST
+    scales = _usual_scales(weights)
     exact = weights / scales
     rounded = exact.round()
     left = exact - rounded
@@ -48,8 +48,7 @@ def round_for_smooth_maps(kernels: Tensor) -> tuple[Tensor, Tensor]:
     places = places.reshape(-1, kernels.ndim - 1)
     alike = _SMOOTH ** torch.cdist(places, places)
     weights = kernels.flatten(1)
-    largest = weights.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny * _LARGEST) / _LARGEST
-    scales = largest * _SCALES[:, None, None]  # (20, c, 1)
+    scales = _usual_scales(weights) * _SCALES[:, None, None]  # (20, c, 1)
     exact = weights / scales
     rounded = exact.round().clamp(-_LARGEST, _LARGEST)
     for _ in range(3):
@@ -61,6 +60,10 @@ def round_for_smooth_maps(kernels: Tensor) -> tuple[Tensor, Tensor]:
     left = weights - rounded * scales
     chosen = ((left @ alike) * left).sum(-1).argmin(0)  # (c,)
     channels = torch.arange(len(kernels))
-    return rounded[chosen, channels].reshape(kernels.shape), scales[chosen, channels].reshape(
-        -1, *[1] * (kernels.ndim - 1)
-    )
+    each = scales[chosen, channels].reshape(-1, *[1] * (kernels.ndim - 1))
+    return rounded[chosen, channels].reshape(kernels.shape), each
+
+
+def _usual_scales(weights: Tensor) -> Tensor:
+    """(o, i) -> (o, 1): the largest of each row becomes 127; above 0 for rows of zeros too."""
+    return weights.abs().amax(1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny * _LARGEST) / _LARGEST
