@@ -36,7 +36,10 @@ the job can leave out. Where a contestant ran less than the whole job, `measured
 `seconds` are scaled from that, as the note above the table and the benchmark's file say; its accuracy is then left
 out, and `process_seconds` belong to what ran. A table without seconds tells what contestants reach, several of them
 run at a time (`--at-once`). Each table names its machine. `make bench` runs them all again and
-writes this page; broken off, it goes on with the missing rounds."""
+writes this page; broken off, it goes on with the missing rounds.
+
+EfficientNet-Lite0 and MiniLM have real weights. Those of ResNet-50 and ViT-S are random, so their cosines and accuracies
+say little; ResNet-50's branches do not begin with 0, as timm's do, which a runtime could leave out."""
 
 Measured = dict[str, list[dict[str, float]]]
 
