@@ -38,8 +38,8 @@ out, and `process_seconds` belong to what ran. A table without seconds tells wha
 run at a time (`--at-once`). Each table names its machine. `make bench` runs them all again and
 writes this page; broken off, it goes on with the missing rounds.
 
-EfficientNet-Lite0 and MiniLM have real weights. Those of ResNet-50 and ViT-S are random, so their cosines and accuracies
-say little; ResNet-50's branches do not begin with 0, as timm's do, which a runtime could leave out."""
+EfficientNet-Lite0 and MiniLM have real weights. Those of ResNet-50 and ViT-S are random, so their cosines and
+accuracies say little; ResNet-50's branches do not begin with 0, as timm's do, which a runtime could leave out."""
 
 Measured = dict[str, list[dict[str, float]]]
 
