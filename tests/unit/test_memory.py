@@ -151,7 +151,7 @@ def test_other_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None
         lambda tuner, data, folder: tuner.fit(data, epochs=1),
         lambda tuner, data, folder: tuner.find_lr(data, steps=10),
         lambda tuner, data, folder: tuner.evaluate(data),
-        lambda tuner, data, folder: tuner.predict(data[0]),
+        lambda tuner, data, folder: tuner.predict(data[0], batch_size=8),
         lambda tuner, data, folder: FeatureExtractor(tuner.model, "0").extract(data),
         lambda tuner, data, folder: FeatureExtractor(tuner.model, "0").cache_features(data, cache_dir=folder),
     ],
@@ -162,3 +162,10 @@ def test_memory_is_kept_by(call: Callable[..., object], library: Library, tmp_pa
     inputs: Tensor = torch.randn(24, 6, generator=torch.Generator().manual_seed(0))
     call(Finetuner(network, num_classes=3), (inputs, torch.arange(24) % 3), tmp_path)
     assert library.calls[: len(BEGUN)] == BEGUN and library.calls[-len(ENDED) :] == ENDED
+
+
+def test_a_single_batch_is_predicted_without(library: Library) -> None:
+    """Calls with one sample each would otherwise give their memory back each time, and take it again."""
+    tuner = Finetuner(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)), num_classes=3)
+    tuner.predict(torch.zeros(1, 6))
+    assert library.calls == []

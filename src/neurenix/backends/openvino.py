@@ -79,7 +79,7 @@ def _compiled(
         graph = change(frontend.convert(frontend.load(decoder)), flat, example)
         if isinstance(part, Tensor):
             graph.reshape(openvino.PartialShape(list(part.shape)))
-        return openvino.Core().compile_model(graph, "CPU", _settings(precision, cores))
+        return openvino.Core().compile_model(graph, "CPU", settings(precision, cores))
 
     size = size_of(part) if isinstance(part, Tensor) else None
     return forward_of(flat, _runner(_in_a_thread(compile_model), cores, size), like)
@@ -132,7 +132,8 @@ def _is_near(found: Tensor, expected: Tensor, near: float) -> bool:
     return bool((found.float() - expected.float()).norm() <= near * expected.float().norm())
 
 
-def _settings(precision: str, streams: int) -> dict[str, Any]:
+def settings(precision: str, streams: int) -> dict[str, Any]:
+    """What a model is compiled with: how many requests run side by side on all of the threads, and in which numbers."""
     return {
         "INFERENCE_PRECISION_HINT": _HINTS[precision if has_fast_bfloat16(torch.device("cpu")) else "fp32"],
         "NUM_STREAMS": streams,

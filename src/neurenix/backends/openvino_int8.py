@@ -20,7 +20,7 @@ from ..devices import has_fast_int8
 from ._backend import BACKENDS, Backend, CannotBuild, Forward, Inputs, size_of
 from ._export import Flat
 from ._rounding import round_for_mean, round_for_smooth_maps
-from .openvino import build_openvino, is_installed
+from .openvino import build_openvino, is_installed, settings
 
 _CALIBRATED = 16  # samples at most, and half of a batch: how well the others agree shows whether it is faithful
 _PART = 4  # samples that are run at once for that
@@ -129,8 +129,7 @@ def _seen(graph: Any, sources: Mapping[tuple[str, int], Any], flat: Flat, exampl
     watching = openvino.Model(results, graph.get_parameters())
     if isinstance(example, Tensor):
         watching.reshape(openvino.PartialShape([_PART, *example.shape[1:]]))
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    run = openvino.Core().compile_model(watching, "CPU", settings)
+    run = openvino.Core().compile_model(watching, "CPU", settings("fp32", 1))
     count = min(_CALIBRATED, (size_of(example) + 1) // 2)
     given = []
     for start in range(0, count, _PART):
@@ -138,11 +137,8 @@ def _seen(graph: Any, sources: Mapping[tuple[str, int], Any], flat: Flat, exampl
         places = torch.arange(start, start + _PART).clamp(max=count - 1)
         answers = run([tensor[places].contiguous().numpy() for tensor in flat.tensors(example)])
         given.append([torch.tensor(answers[number]) for number in range(len(results))])
-    least, largest, means = ([torch.cat(rows) for rows in list(zip(*given, strict=True))[kind::3]] for kind in range(3))
-    return {
-        name: _Seen(float(least[place].min()), float(largest[place].max()), means[place].mean(0))
-        for place, name in enumerate(sources)
-    }
+    rows = iter([torch.cat(parts) for parts in zip(*given, strict=True)])
+    return {name: _Seen(float(next(rows).min()), float(next(rows).max()), next(rows).mean(0)) for name in sources}
 
 
 def _round_weights(layer: Any, means: Tensor) -> None:

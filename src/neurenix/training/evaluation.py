@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -91,7 +92,6 @@ def _joined(parts: list[Any]) -> Any:
     return torch.cat(parts) if isinstance(parts[0], Tensor) else [sample for part in parts for sample in part]
 
 
-@kept_memory()
 def outputs_of(
     model: nn.Module, loader: DataLoader, device: torch.device, precision: Precision, backend: str = "eager"
 ) -> Tensor:
@@ -104,7 +104,9 @@ def outputs_of(
         answer = forward(part.inputs)
         return named(answer)[""].float().cpu()
 
-    with evaluating(model):
+    # a single batch is often one of many calls, each of which would give its memory back
+    keeping = kept_memory() if len(loader) > 1 else contextlib.nullcontext()
+    with evaluating(model), keeping:
         for batch in loader.batches(0):
             moved = batch.to(device)
             if forward is None:
