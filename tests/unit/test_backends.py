@@ -8,7 +8,6 @@ import logging
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 from neurenix.backends import BACKENDS, Backend, CannotBuild, fast_forward, operations
 from neurenix.backends import choice as choosing
 from neurenix.backends._export import quiet
-from neurenix.backends.openvino_int8_products import round_rows
 from neurenix.devices import has_fast_int8
 from neurenix.errors import UnknownNameError
 
@@ -187,18 +185,6 @@ def test_products_in_eight_bits_answer_for_texts_of_any_length(count: int, token
     assert not torch.equal(answer, expected)
 
 
-def test_rounded_weights_are_within_half_a_step() -> None:
-    """The largest of each row is 127 steps; 0.5 / 127 of it is the most that any weight is off."""
-    weights = np.random.default_rng(0).normal(size=(5, 9)).astype(np.float32)
-    weights[2] = 0
-    for axis in (0, 1):
-        rounded, scales = round_rows(weights, axis)
-        assert rounded.dtype == np.int8 and scales.shape == ((1, 9), (5, 1))[axis]
-        largest = np.abs(weights).max(axis, keepdims=True)
-        assert (np.abs(rounded * scales - weights) <= largest / 127 * 0.5001).all()
-        assert (np.abs(rounded).max(axis, keepdims=True)[largest > 0] == 127).all()
-
-
 def test_a_module_without_products_has_none_in_eight_bits() -> None:
     with pytest.raises(CannotBuild, match="multiplies nothing"):
         fast_forward(nn.Conv2d(3, 4, 3), images(4), samples=8, precision="bf16", backend="openvino_int8_products")
@@ -296,6 +282,29 @@ class Peeking(nn.Module):
     def forward(self, batch: Tensor) -> Tensor:
         rows = batch.flatten(1)
         return self.last(rows if bool(rows.mean() > 0) else -rows)
+
+
+class Counting(nn.Module):
+    """What it calls depends on how many images there are."""
+
+    def __init__(self, own: bool) -> None:
+        super().__init__()
+        self.own, self.first = own, nn.Conv2d(3, 4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.first(images).relu()
+        if self.own:
+            return maps.reshape(int(images.shape[0]), -1)
+        return torch.stack([maps[place].mean((1, 2)) for place in range(len(images))])
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_calls_that_depend_on_the_number_of_images_are_made_for_the_right_one(own: bool) -> None:
+    network, said = Counting(own).eval(), []
+    forward = fast_forward(network, images(32), samples=8, precision="fp32", backend="openvino", say=said.append)
+    assert not said
+    with torch.no_grad():
+        torch.testing.assert_close(forward(images(9)), network(images(9)), rtol=1e-4, atol=1e-5)
 
 
 def test_calls_that_depend_on_values_are_not_recorded() -> None:

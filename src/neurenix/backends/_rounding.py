@@ -1,4 +1,4 @@
-"""Whole numbers for the weights of convolutions, rounded so that the errors of one output cancel each other."""
+"""Whole numbers in the place of weights: to the nearest, and so that the errors of one output cancel each other."""
 
 from __future__ import annotations
 
@@ -11,6 +11,15 @@ _SCALES = torch.linspace(0.9, 1.0, 20)  # shares of the largest weight that beco
 _MOST_CHANGED = 64  # weights of one output that are rounded the other way
 
 
+def round_rows(weights: Tensor, axis: int = 1) -> tuple[Tensor, Tensor]:
+    """To the nearest: whole numbers q = round(w / s), and scales s = max |w| / 127 over `axis`, so that w is about q s.
+
+    weights: (a, b) float32 -> (a, b) and, for axis 1, (a, 1). Jacob et al., CVPR 2018, section 3, with zero at zero.
+    """
+    scales = _row_scales(weights, axis)
+    return (weights / scales).round(), scales
+
+
 def round_for_mean(weights: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     """Rounded weights q, whole numbers in [-127, 127], and scales s: w is about q s, and q s · mean is w · mean.
 
@@ -19,10 +28,8 @@ def round_for_mean(weights: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     the error of the mean answer Σ (w - q s) mean to zero for the smallest growth of the squared errors. That is the
     correction of biases of Nagel et al., ICCV 2019, section 4.2, in the weights: it holds for inputs of any strength.
     """
-    scales = _usual_scales(weights)
-    exact = weights / scales
-    rounded = exact.round()
-    left = exact - rounded
+    rounded, scales = round_rows(weights)
+    left = weights / scales - rounded
     error = (left * mean).sum(1, keepdim=True)
     other = torch.where(left >= 0, 1.0, -1.0)
     helps = (other * mean * error > 0) & ((rounded + other).abs() <= _LARGEST)
@@ -48,7 +55,7 @@ def round_for_smooth_maps(kernels: Tensor) -> tuple[Tensor, Tensor]:
     places = places.reshape(-1, kernels.ndim - 1)
     alike = _SMOOTH ** torch.cdist(places, places)
     weights = kernels.flatten(1)
-    scales = _usual_scales(weights) * _SCALES[:, None, None]  # (20, c, 1)
+    scales = _row_scales(weights, 1) * _SCALES[:, None, None]  # (20, c, 1)
     exact = weights / scales
     rounded = exact.round().clamp(-_LARGEST, _LARGEST)
     for _ in range(3):
@@ -64,6 +71,6 @@ def round_for_smooth_maps(kernels: Tensor) -> tuple[Tensor, Tensor]:
     return rounded[chosen, channels].reshape(kernels.shape), each
 
 
-def _usual_scales(weights: Tensor) -> Tensor:
-    """(o, i) -> (o, 1): the largest of each row becomes 127; above 0 for rows of zeros too."""
-    return weights.abs().amax(1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny * _LARGEST) / _LARGEST
+def _row_scales(weights: Tensor, axis: int) -> Tensor:
+    """Above 0 for rows of zeros too."""
+    return weights.abs().amax(axis, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny * _LARGEST) / _LARGEST

@@ -17,10 +17,10 @@ from torch import nn
 from ..devices import has_fast_int8
 from ._backend import BACKENDS, Backend, CannotBuild, Forward, Inputs
 from ._export import Flat
+from ._rounding import round_rows
 from .openvino import build_openvino, is_installed
 
 _GROUP = 128  # numbers with one range: on a Xeon with VNNI faster than 32, 64 and 384, and nearer to fp32 than 384
-_LARGEST = 127
 _NEAR = 0.14  # relative, a cosine of 0.99: how far rounding may move an answer
 
 
@@ -36,8 +36,9 @@ def _rounded(graph: Any, flat: Flat, example: Inputs) -> Any:
     if not found:
         raise CannotBuild("it multiplies nothing by weights that are matrices")
     for product, place, axis in found:
-        rounded, scales = round_rows(product.input_value(place).get_node().data, axis)
-        weight = opset13.multiply(opset13.convert(opset13.constant(rounded), "f32"), opset13.constant(scales))
+        rounded, scales = round_rows(torch.tensor(product.input_value(place).get_node().data), axis)
+        whole = opset13.convert(opset13.constant(rounded.to(torch.int8).numpy()), "f32")
+        weight = opset13.multiply(whole, opset13.constant(scales.numpy()))
         product.input(place).replace_source_output(weight.output(0))
     graph.set_rt_info(_GROUP, ["runtime_options", "DYNAMIC_QUANTIZATION_GROUP_SIZE"])
     return graph
@@ -50,15 +51,6 @@ def _products_with_weights(graph: Any) -> Iterator[tuple[Any, int, int]]:
             weight = operation.input_value(1).get_node()
             if weight.get_type_name() == "Constant" and weight.data.ndim == 2 and weight.data.dtype == np.float32:
                 yield operation, 1, 1 if operation.get_attributes()["transpose_b"] else 0
-
-
-def round_rows(weights: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Whole numbers q = round(w / s) in int8 and the scales s = max |w| / 127 over `axis`, float32: w is about q s.
-
-    weights: (a, b) -> (a, b) and (1, b) or (a, 1). Jacob et al., CVPR 2018, section 3, with zero at zero.
-    """
-    scales = np.maximum(np.abs(weights).max(axis, keepdims=True), np.finfo(np.float32).tiny * _LARGEST) / _LARGEST
-    return np.rint(weights / scales).astype(np.int8), scales.astype(np.float32)
 
 
 BACKENDS.add(
