@@ -12,14 +12,15 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from neurenix.training import fast_dropout as module
-from neurenix.training.fast_dropout import fast_dropout, kept_elements
+from neurenix.training.fast_dropout import kept_elements
+from neurenix.training.faster_calls import faster_calls
 
 CPU = torch.device("cpu")
 Mask = Tensor | None
 
 
 def dropping(share: float = 0.25) -> contextlib.AbstractContextManager[object]:
-    return fast_dropout(nn.Dropout(share), CPU)
+    return faster_calls(nn.Dropout(share), CPU)
 
 
 def heads(count: int = 3, tokens: int = 7, width: int = 5) -> list[Tensor]:
@@ -107,7 +108,7 @@ def test_a_graph_leaves_out_what_its_model_leaves_out(inplace: bool) -> None:
     values, answers = torch.randn(8, 6), []
     for forward in (model, torch.export.export(model, (values,), strict=False).module()):
         torch.manual_seed(4)
-        with fast_dropout(model, CPU):
+        with faster_calls(model, CPU):
             answers.append(forward(values))
     assert torch.equal(*answers)
 
@@ -205,7 +206,7 @@ class Numbered(nn.Module):
 
 def test_nothing_changes_for_models_that_leave_nothing_out() -> None:
     is_off = [
-        isinstance(fast_dropout(layer, device), contextlib.nullcontext)
+        isinstance(faster_calls(layer, device), contextlib.nullcontext)
         for layer, device in (
             (nn.Linear(2, 2), CPU),
             (nn.Dropout(0.0), CPU),

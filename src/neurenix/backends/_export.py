@@ -7,14 +7,18 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ._backend import CannotBuild, Forward, Inputs, Outputs, named
 
 TYPED = 2  # samples that show the types of a module's outputs
+_DEPENDENT = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+T = TypeVar("T")
 Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 
 
@@ -51,8 +55,18 @@ def export(flat: Flat, example: Inputs) -> Any:
         raise CannotBuild(f"torch.export cannot read it ({reason[0][:200]})") from error
 
 
+def looked_at(run: Callable[[], T]) -> tuple[T, bool]:
+    """(what it gives, whether any of its calls looks at a value that it computed), on which what follows may depend."""
+    with _NumbersTaken() as taken, _ValuesAsked() as asked:
+        result = run()
+    return result, taken.any or asked.any
+
+
 def is_traceable(flat: Flat, example: Inputs) -> bool:
-    """Whether the calls that a module makes depend on no value that it computes: tried on tensors without values."""
+    """Whether a module does without the values that it looks at: tried on tensors without any, in a third of a second.
+
+    So do transformers, which ask whether a mask is true everywhere only where somebody can answer.
+    """
     from torch._subclasses import FakeTensorMode
 
     with torch.no_grad(), quiet(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
@@ -61,6 +75,28 @@ def is_traceable(flat: Flat, example: Inputs) -> bool:
         except Exception:  # a value that is looked at, or anything that only real tensors can do
             return False
     return True
+
+
+@final
+class _NumbersTaken(TorchFunctionMode):
+    """Tensors that are read as numbers of Python or NumPy, all at once."""
+
+    any = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.any |= getattr(func, "__name__", "") in ("tolist", "numpy", "__array__")
+        return func(*args, **(kwargs or {}))
+
+
+@final
+class _ValuesAsked(TorchDispatchMode):
+    """Operations whose result is a number, or has a size, that depends on values."""
+
+    any = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.any |= bool(_DEPENDENT & set(func.tags))
+        return func(*args, **(kwargs or {}))
 
 
 def traced(flat: Flat, example: Inputs) -> Any:

@@ -25,7 +25,7 @@ from ._backend import (
     named,
     size_of,
 )
-from ._export import TYPED, Flat, Run, export, forward_of, is_traceable, quiet, traced
+from ._export import TYPED, Flat, Run, export, forward_of, is_traceable, looked_at, quiet, traced
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
@@ -50,8 +50,11 @@ def build_openvino(
     openvino: Any = require("openvino", purpose="backend='openvino'", install="'neurenix[fast]'")
     if device_of(example).type != "cpu" or precision not in _HINTS:
         raise CannotBuild(f"openvino runs on the CPU in fp32 or bf16, not on {device_of(example)} in {precision}")
-    like = eager(module, device_of(example), precision)(first_of(example, TYPED))
-    for read in (_recorded, _exported):
+    run = eager(module, device_of(example), precision)
+    few = first_of(example, TYPED)
+    like, looks_at_values = looked_at(lambda: run(few))
+    is_recordable = not looks_at_values or is_traceable(Flat(module, example), few)
+    for read in (_recorded, _exported) if is_recordable else (_exported,):
         try:
             with quiet():
                 forward = _compiled(openvino, read, Flat(module, example), example, precision, change, like)
@@ -100,14 +103,12 @@ def _in_a_thread(work: Callable[[], Any]) -> Any:
 def _recorded(flat: Flat, example: Inputs) -> Any:
     """The calls that torch.jit records, in a fifth of the time of an export.
 
-    All there is for images of one size, unless what is called depends on values; of few, since how many there are is
+    All there is for images of one size, where what is called depends on no values; of few, since how many there are is
     set afterwards. For texts the sizes have to have been left open, which is tried afterwards.
     """
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     few = first_of(example, TYPED) if isinstance(example, Tensor) else example
-    if not is_traceable(flat, few):
-        raise ValueError("its calls depend on values")
     return TorchScriptPythonDecoder(traced(flat, few), example_input=tuple(flat.tensors(few)))
 
 

@@ -7,9 +7,8 @@ whose attention is all that leaves out (docs/log.md). Sixteen random bits are en
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, final
 
@@ -17,22 +16,20 @@ import torch
 from torch import Tensor, nn
 from torch._C._autograd import _top_saved_tensors_default_hooks
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 _LANES, _LANE = 4, torch.int16  # in 64 bits
 _VALUES, _LOWEST = 2**16, -(2**15)
 
 
-def fast_dropout(model: nn.Module, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """A context in which dropout and attention with dropout draw faster; nothing where the model leaves nothing out.
+def dropout_calls(model: nn.Module) -> Mapping[Any, Callable[..., Tensor]]:
+    """What is called in the place of torch's dropout, and attention with dropout, while the model trains.
 
-    Nor for models with torch's MultiheadAttention, whose inner calls the context does not see: a graph of such a model
-    would draw other numbers than the model does.
+    Nothing where the model leaves nothing out, nor for models with torch's MultiheadAttention, whose inner calls are
+    not seen from outside: a graph of such a model would draw other numbers than the model does.
     """
     layers = list(model.modules())
-    is_used = device.type == "cpu" and any(_leaves_out(layer) for layer in layers)
     is_seen = not any(isinstance(layer, nn.MultiheadAttention) and layer.dropout > 0 for layer in layers)
-    return _FastDropout() if is_used and is_seen else contextlib.nullcontext()
+    return _FASTER if is_seen and any(_leaves_out(layer) for layer in layers) else {}
 
 
 def _leaves_out(layer: nn.Module) -> bool:
@@ -138,16 +135,10 @@ def _is_for_us(values: Tensor, share: float) -> bool:
     return is_kept and is_fast and 0 < share < 1
 
 
-_FASTER: dict[Any, Callable[..., Tensor]] = {  # as layers call them, and as the graph of what is trained does
+_FASTER: Mapping[Any, Callable[..., Tensor]] = {  # as layers call them, and as the graph of what is trained does
     functional.dropout: _dropout,
     torch.ops.aten.dropout.default: _dropout,
     torch.ops.aten.dropout_.default: partial(_dropout, inplace=True),
     functional.scaled_dot_product_attention: _attention,
     torch.ops.aten.scaled_dot_product_attention.default: _attention,
 }
-
-
-@final
-class _FastDropout(TorchFunctionMode):
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _FASTER.get(func, func)(*args, **(kwargs or {}))

@@ -13,7 +13,7 @@ from ..devices import autocast, is_exact, resolve_precision
 from ..errors import NonFiniteError, OutOfMemoryError, SmallerBatchWarning
 from ..metrics import Metrics
 from ..models import PretrainedModel
-from .fast_dropout import fast_dropout
+from .faster_calls import faster_calls
 from .faults import (
     Buffers,
     first_non_finite_layer,
@@ -57,7 +57,7 @@ class OptimizerStep:
         self._device = processes.device
         self._buffers = Buffers(model)
         self._feed: Feed | None = None
-        self._dropout = fast_dropout(model, self._device)
+        self._faster = faster_calls(model, self._device)
 
     def begin(self, feed: Feed) -> None:
         """Take batches from a feed, and look which layers are in training mode now."""
@@ -110,7 +110,7 @@ class OptimizerStep:
     def _forward(self, batch: Batch, module: nn.Module) -> tuple[StepResult, Any]:
         self._objective.check(batch)
         moved = batch.to(self._device)
-        with autocast(self._device, self.precision), self._dropout:
+        with autocast(self._device, self.precision), self._faster:
             return self._objective(module, moved), labelled(moved)
 
     def _clip_and_step(self, window: list[Batch], shares: Tensor, progress: Progress, seed: int, epoch: int) -> None:
