@@ -55,6 +55,20 @@ def test_a_row_for_each_method_and_one_that_is_chosen() -> None:
     assert str(table).count("*") == 2  # the chosen row's mark, and what it means
 
 
+def test_the_row_that_agrees_best_is_chosen() -> None:
+    settings = {"num_classes": 3, "head_hidden_sizes": (8,), "chooses": False, "learning_rate": 0.03}
+    table = compared(methods=["dann", "mcc", "deep_coral", "mdd"], settings=settings)
+    estimates = {row.name: row.estimated for row in table.rows}
+    assert all(value is not None and 1 / 3 < value < 1 for value in estimates.values())
+    assert table.chosen.estimated == max(value for value in estimates.values() if value is not None)
+    assert f"{table.chosen.estimated:.4f}" in str(table)
+
+
+def test_two_models_cannot_be_told_apart_by_agreement() -> None:
+    table = compared(methods=["mcc"], seeds=(0,))
+    assert [row.estimated for row in table.rows] == [None, None] and table.chosen in table.rows
+
+
 def test_a_method_that_has_no_place_is_left_out_and_told() -> None:
     table = compared(methods=["mcc", "adabn"], seeds=(0,))
     assert list(table.left_out) == ["adabn"] and "left out: adabn" in str(table)
