@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from neurenix.errors import ConfigurationError, UnknownNameError
 from neurenix.transfer import DomainAdapter, compare_adaptations
-from neurenix.transfer.adaptation import AdaptationComparison
+from neurenix.transfer.adaptation import AdaptationComparison, comparison
 from neurenix.transfer.adaptation.methods import dann
+from neurenix.transfer.adaptation.selection import Guard, LabelFreeChooser
 
 pytestmark = pytest.mark.filterwarnings("ignore::neurenix.errors.NegativeTransferWarning")
 Labelled = tuple[Tensor, Tensor]
@@ -55,18 +56,49 @@ def test_a_row_for_each_method_and_one_that_is_chosen() -> None:
     assert str(table).count("*") == 2  # the chosen row's mark, and what it means
 
 
-def test_the_row_that_agrees_best_is_chosen() -> None:
-    settings = {"num_classes": 3, "head_hidden_sizes": (8,), "chooses": False, "learning_rate": 0.03}
-    table = compared(methods=["dann", "mcc", "deep_coral", "mdd"], settings=settings)
-    estimates = {row.name: row.estimated for row in table.rows}
-    assert all(value is not None and 1 / 3 < value < 1 for value in estimates.values())
-    assert table.chosen.estimated == max(value for value in estimates.values() if value is not None)
-    assert f"{table.chosen.estimated:.4f}" in str(table)
+METHODS = ["dann", "mcc", "deep_coral", "mdd"]
+ADAPTED = {"num_classes": 3, "head_hidden_sizes": (8,), "chooses": False, "learning_rate": 0.03}
+
+
+def test_how_rows_agree_is_told() -> None:
+    table = compared(methods=METHODS, settings=ADAPTED, seeds=(0,))
+    assert all(row.agreement is not None and f"{row.agreement:.4f}" in str(table) for row in table.rows)
+    assert table.chosen.agreement == max(row.agreement or 0.0 for row in table.rows)
+
+
+@pytest.mark.parametrize("best", range(len(METHODS) + 1))
+def test_the_row_of_the_best_estimate_is_chosen(best: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def favouring(answers: Tensor, classes: int) -> Tensor:
+        assert answers.shape == (len(METHODS) + 1, 60) and classes == 3
+        return torch.where(torch.arange(len(answers)) == best, 0.9, 0.5)
+
+    monkeypatch.setattr(comparison, "accuracies_by_agreement", favouring)
+    monkeypatch.setattr(comparison, "guards_for", lambda task: ())
+    assert (
+        compared(methods=METHODS, settings=ADAPTED, epochs=1, seeds=(0,)).chosen.name == ["source only", *METHODS][best]
+    )
+
+
+def test_a_row_that_lost_classes_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "accuracies_by_agreement", lambda answers, classes: torch.tensor([0.1, 0.9, 0.2]))
+    monkeypatch.setattr(comparison, "guards_for", lambda task: [Guard("source_error", lambda values: values[0])])
+    monkeypatch.setattr(LabelFreeChooser, "passed", lambda chooser, place: ("source_error",) if place != 1 else ())
+    assert compared(methods=["dann", "mcc"], seeds=(0,)).chosen.name == "mcc"
+
+
+def test_rows_that_kept_the_sources_model_give_its_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though what a classical method did, and took back, was looked at."""
+    seen: list[Tensor] = []
+    monkeypatch.setattr(comparison, "accuracies_by_agreement", lambda answers, classes: seen.append(answers))
+    table = compared(methods=["density_ratio", "transfer_components", "dann"], seeds=(0,))
+    source, *others = seen[0]
+    kept = [row.scores == table.rows[0].scores for row in table.rows[1:]]
+    assert any(kept) and all(torch.equal(row, source) for row, same in zip(others, kept, strict=True) if same)
 
 
 def test_two_models_cannot_be_told_apart_by_agreement() -> None:
     table = compared(methods=["mcc"], seeds=(0,))
-    assert [row.estimated for row in table.rows] == [None, None] and table.chosen in table.rows
+    assert [row.agreement for row in table.rows] == [None, None] and table.chosen in table.rows
 
 
 def test_a_method_that_has_no_place_is_left_out_and_told() -> None:
@@ -107,8 +139,8 @@ def test_a_call_that_was_ended_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
     fits.end_before = 10**9
     table = compared(tmp_path / "run")
     assert fits.count == 4
-    assert [(row.name, row.source, row.target, row.best, row.scores) for row in table.rows] == [
-        (row.name, row.source, row.target, row.best, row.scores) for row in whole.rows
+    assert [(row.name, row.source, row.target, row.best, row.agreement, row.scores) for row in table.rows] == [
+        (row.name, row.source, row.target, row.best, row.agreement, row.scores) for row in whole.rows
     ]
     assert compared(tmp_path / "run").chosen.name == whole.chosen.name and fits.count == 4
 

@@ -6,11 +6,14 @@ import ctypes
 import json
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 
 from neurenix.backends import BACKENDS, Backend, CannotBuild, fast_forward, operations
 from neurenix.backends import choice as choosing
@@ -274,14 +277,14 @@ def test_a_recording_that_holds_for_one_length_alone_is_not_used() -> None:
 class Peeking(nn.Module):
     """What it calls depends on the values of its images."""
 
-    def __init__(self) -> None:
+    def __init__(self, asked: Callable[[Tensor], Any]) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.last = nn.Linear(3 * 16 * 16, 5)
+        self.asked, self.last = asked, nn.Linear(3 * 16 * 16, 5)
 
     def forward(self, batch: Tensor) -> Tensor:
         rows = batch.flatten(1)
-        return self.last(rows if bool(rows.mean() > 0) else -rows)
+        return self.last(rows if self.asked(rows.mean()) > 0 else -rows)
 
 
 class Counting(nn.Module):
@@ -307,9 +310,21 @@ def test_calls_that_depend_on_the_number_of_images_are_made_for_the_right_one(ow
         torch.testing.assert_close(forward(images(9)), network(images(9)), rtol=1e-4, atol=1e-5)
 
 
-def test_calls_that_depend_on_values_are_not_recorded() -> None:
+@pytest.mark.parametrize("asked", [lambda mean: mean, Tensor.item, Tensor.tolist, lambda mean: mean.detach().numpy()])
+def test_calls_that_depend_on_values_are_not_recorded(asked: Callable[[Tensor], Any]) -> None:
     with pytest.raises(CannotBuild, match="torch.export cannot read it"):
-        fast_forward(Peeking().eval(), images(8).abs(), samples=8, precision="fp32", backend="openvino")
+        fast_forward(Peeking(asked).eval(), images(8).abs(), samples=8, precision="fp32", backend="openvino")
+
+
+def test_what_is_asked_and_does_not_matter_does_not_matter() -> None:
+    """As transformers ask about their masks: not where tensors have no values."""
+
+    def asked(mean: Tensor) -> float:
+        return 1.0 if isinstance(mean, FakeTensor) or torch.jit.is_tracing() else max(1.0, mean.item())
+
+    network, said = Peeking(asked).eval(), []
+    fast_forward(network, images(8), samples=8, precision="fp32", backend="openvino", say=said.append)
+    assert not said
 
 
 def signal_stack() -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
@@ -43,8 +44,8 @@ def cases() -> list[tuple[Pair, Pair, Pair, Pair]]:
     """(height and width, kernel, stride, padding) of which something comes out."""
     sizes, kernels = [(1, 1), (2, 3), (5, 4), (9, 7)], [(1, 1), (3, 3), (5, 5), (7, 7), (3, 5), (5, 3), (1, 9), (4, 4)]
     found = []
-    for size, kernel, stride in itertools.product(sizes, kernels, [(1, 1), (2, 2), (1, 3)]):
-        for padding in {(0, 0), (kernel[0] // 2, kernel[1] // 2), (kernel[0], 1)}:
+    for size, kernel, stride in itertools.product(sizes, kernels, [(1, 1), (2, 2), (1, 3), (9, 1)]):
+        for padding in {(0, 0), (kernel[0] // 2, kernel[1] // 2), (kernel[0] + 1, 1)}:
             if all(side + 2 * margin >= taps for side, margin, taps in zip(size, padding, kernel, strict=True)):
                 found.append((size, kernel, stride, padding))
     return found
@@ -93,7 +94,7 @@ def test_a_step_is_torchs(bias: bool, stride: int, counted: Counted, generator: 
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_gradient_of_gradients_is_torchs(generator: torch.Generator) -> None:
+def test_a_gradient_of_gradients_is_torchs(counted: Counted, generator: torch.Generator) -> None:
     layer = depthwise_layer(padding=2)
     values = torch.randn(2, CHANNELS, 4, 4, generator=generator, requires_grad=True)
     found = []
@@ -105,11 +106,12 @@ def test_a_gradient_of_gradients_is_torchs(generator: torch.Generator) -> None:
             answers = layer(values)
         first = torch.autograd.grad(answers.square().sum(), [values, layer.weight], create_graph=True)
         found.append(torch.autograd.grad(sum(part.square().sum() for part in first), [values, layer.weight]))
+    assert counted.count > 0
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
 
 
-def test_gradients_of_each_sample(generator: torch.Generator) -> None:
+def test_gradients_of_each_sample(counted: Counted, generator: torch.Generator) -> None:
     """torch.func, whose transforms a layer of ours has to go through."""
     layer, images = depthwise_layer(padding=2), torch.randn(3, CHANNELS, 6, 6, generator=generator)
 
@@ -118,6 +120,7 @@ def test_gradients_of_each_sample(generator: torch.Generator) -> None:
 
     with faster_calls(layer, CPU):
         found = torch.func.vmap(torch.func.grad(loss), (None, 0))(layer.weight, images)
+    assert counted.count > 0
     for image, gradient in zip(images, found, strict=True):
         (expected,) = torch.autograd.grad(loss(layer.weight, image), layer.weight)
         torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)
@@ -140,6 +143,26 @@ def test_other_convolutions_stay_torchs(layer: nn.Conv2d, counted: Counted) -> N
     with faster_calls(depthwise_layer(), CPU):
         layer(values).sum().backward()
     assert counted.count == 0 and values.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "side", "ours"),
+    [(3, 1, 2, 1), (3, 1, 3, 0), (5, 1, 40, 1), (5, 2, 14, 1), (5, 2, 15, 0), (4, 1, 8, 1)],
+)
+def test_only_where_torch_is_slow(kernel: int, stride: int, side: int, ours: int, counted: Counted) -> None:
+    layer = depthwise_layer(kernel, padding=kernel // 2, stride=stride)
+    with faster_calls(layer, CPU):
+        layer(torch.randn(2, CHANNELS, side, side)).sum().backward()
+    assert counted.count == ours
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # torch's own rules for them
+def test_derivatives_that_go_forwards_stay_torchs(counted: Counted, generator: torch.Generator) -> None:
+    layer, values = depthwise_layer(padding=2), torch.randn(2, CHANNELS, 6, 6, generator=generator)
+    with faster_calls(layer, CPU), forward_ad.dual_level():
+        found = forward_ad.unpack_dual(layer(forward_ad.make_dual(values, values))).tangent
+    torch.testing.assert_close(found, layer(values) - layer.bias.view(-1, 1, 1))  # type: ignore[union-attr]
+    assert counted.count == 0
 
 
 def test_in_fewer_digits_and_in_layers_that_run_again_it_stays_torchs(counted: Counted) -> None:

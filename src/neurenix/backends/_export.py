@@ -90,12 +90,13 @@ class _NumbersTaken(TorchFunctionMode):
 
 @final
 class _ValuesAsked(TorchDispatchMode):
-    """Operations whose result is a number, or has a size, that depends on values."""
+    """Operations whose result is a number, or has a size, that depends on values; branches and loops of torch's too."""
 
     any = False
+    supports_higher_order_operators = True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.any |= bool(_DEPENDENT & set(func.tags))
+        self.any |= bool(_DEPENDENT & set(getattr(func, "tags", _DEPENDENT)))
         return func(*args, **(kwargs or {}))
 
 

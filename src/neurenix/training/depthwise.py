@@ -14,6 +14,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 from torch._C._autograd import _top_saved_tensors_default_hooks
+from torch.autograd import forward_ad
 from torch.nn import functional
 
 _COLUMNS = 3  # of a kernel, that oneDNN is fast with
@@ -40,12 +41,14 @@ def weight_gradient(maps: Tensor, gradient: Tensor, size: _Pair, stride: _Pair, 
     """
     (height, width), (rows, columns) = maps.shape[2:], gradient.shape[2:]
     below = (rows - 1) * stride[0] + size[0] - height - padding[0]
+    if -below >= height:  # only ever margins are seen
+        return maps.new_zeros(maps.shape[1], 1, *size)
     parts = []
     for first in range(0, size[1], _COLUMNS):
         taken = min(_COLUMNS, size[1] - first)
         left = padding[1] - first
         right = (columns - 1) * stride[1] + taken - width - left
-        if max(-left, -right) >= width:  # they only ever see margins
+        if max(-left, -right) >= width:
             parts.append(maps.new_zeros(maps.shape[1], 1, size[0], taken))
             continue
         seen = functional.pad(maps, (left, right, padding[0], below))  # below 0: cut off
@@ -113,10 +116,12 @@ def _pair(value: int | Sequence[int]) -> _Pair:
 
 
 def _is_for_us(maps: Tensor, weights: Tensor, groups: int) -> bool:
-    """A depthwise convolution in fp32 that learns; not in layers that are run again on the way back, as they were."""
+    """A depthwise convolution in fp32 that learns; not in layers that are run again on the way back, as they were, nor
+    where derivatives go forwards.
+    """
     is_depthwise = maps.ndim == 4 and maps.shape[1] == weights.shape[0] == groups > 1
     is_fp32 = maps.dtype == weights.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    learns = torch.is_grad_enabled() and weights.requires_grad
+    learns = torch.is_grad_enabled() and weights.requires_grad and forward_ad._current_level < 0
     return is_depthwise and is_fp32 and learns and _top_saved_tensors_default_hooks(True) is None
 
 

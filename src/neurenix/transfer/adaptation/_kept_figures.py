@@ -20,6 +20,7 @@ from ._data import Given
 from .method import AdaptationMethod, record_of
 
 Figures = dict[str, Any]
+_FORMAT = 2  # of what is kept for an adaptation: files of another one are not found
 
 
 @final
@@ -71,6 +72,7 @@ def about_comparison(model: nn.Module, given: Given, settings: Mapping[str, Any]
     data = {name: None if part is None else _digest(name, part, model, workers) for name, part in parts}
     return {
         "neurenix": __version__,
+        "format": _FORMAT,
         "versions": package_versions(),
         "model": module_digest(model),
         "data": data,

@@ -18,6 +18,7 @@ from ...metrics import TaskKind
 from ..arguments import check_types
 from ._choice import MethodChoice, chosen_method
 from ._data import Given
+from ._judge import BEFORE
 from ._kept_figures import KeptFigures, about_comparison
 from .adapter import DomainAdapter, source_tuner
 from .method import METHODS, AdaptationMethod
@@ -35,8 +36,9 @@ class AdaptedRow:
     where the target's labels are not known.
 
     target: of the epoch that was chosen without labels. spread: its standard deviation over seeds. best: of the best
-    epoch, which only labels can tell. estimated: the accuracy on the target that the agreement with the other rows
-    suggests, which needs no labels; None for other tasks than classes, and of fewer than three different models.
+    epoch, which only labels can tell. agreement: how often it would be right on the target, by how the rows agree, if
+    they erred independently: to compare rows by, as it is too high where they err alike. Mean over the seeds that have
+    three different models; None where none has, for other tasks than classes, and where an answer is not finite.
     seconds: of an adaptation. scores: the criteria.
     """
 
@@ -45,7 +47,7 @@ class AdaptedRow:
     target: float | None
     spread: float | None
     best: float | None
-    estimated: float | None
+    agreement: float | None
     seconds: float
     scores: Scores
 
@@ -65,12 +67,12 @@ class AdaptationComparison:
 
     def __str__(self) -> str:
         width = max(len(row.name) for row in self.rows)
-        lines = [f"  {'method':{width}}  source  {'target ' + self.metric:>20}  best epoch  estimated  seconds"]
+        lines = [f"  {'method':{width}}  source  {'target ' + self.metric:>20}  best epoch  agreement  seconds"]
         for row in self.rows:
             mark = "*" if row is self.chosen else " "
             target = "-" if row.target is None else f"{row.target:.4f} ± {row.spread or 0.0:.4f}"
-            best, estimated = ("-" if value is None else f"{value:.4f}" for value in (row.best, row.estimated))
-            figures = f"{row.source:.4f}  {target:>20}  {best:>10}  {estimated:>9}  {row.seconds:7.1f}"
+            best, agreement = ("-" if value is None else f"{value:.4f}" for value in (row.best, row.agreement))
+            figures = f"{row.source:.4f}  {target:>20}  {best:>10}  {agreement:>9}  {row.seconds:7.1f}"
             lines.append(f"{mark} {row.name:{width}}  {figures}")
         lines.append("* chosen without target labels")
         return "\n".join([*lines, *(f"left out: {name}, because {reason}" for name, reason in self.left_out.items())])
@@ -95,9 +97,10 @@ def compare_adaptations(
 
     methods: names, or label -> a method with its settings; None takes all that one fit can do (all but gradual ones).
     settings: other arguments of DomainAdapter, num_classes say. source, target, val_dataset: see DomainAdapter.fit.
-    Chosen is, among those that kept the source's task and its classes, the row that is right most often as far as the
-    agreement among all rows tells (accuracies_by_agreement): what a method lowers while it trains, entropy say, cannot
-    judge it against methods that do not. Where nothing can be told so, the row with the best ranks in the criteria.
+    Chosen is, among those that kept the source's classes (and its task, where all can be asked about it), the row that
+    is right most often as far as the agreement among all rows tells (accuracies_by_agreement): what a method lowers
+    while it trains, entropy say, cannot judge it against methods that do not. Where nothing can be told so, the row
+    with the best ranks in the criteria.
     run: a folder where the figures of each finished adaptation are kept, so that the same call goes on where it was
         ended; other weights, data or settings are never mistaken for these. Data must be the same each time it is read.
     What frozen layers give is kept in the cache folder, so that it is computed once for all methods.
@@ -130,7 +133,7 @@ def compare_adaptations(
             except NeurenixError as error:
                 left_out[name] = str(error)
                 trial.forget(name)
-    return trial.compared(start.task, start.num_outputs, left_out)
+    return trial.compared(start.task, left_out)
 
 
 @final
@@ -148,7 +151,7 @@ class _Trial:
         """Take the figures of one that an earlier call finished; whether there are any."""
         found = kept.find(method, seed)
         if found is not None:
-            self._runs.setdefault(SOURCE_ONLY, {})[seed] = found["before"]
+            self._runs.setdefault(SOURCE_ONLY, {}).setdefault(seed, found["before"])
             self._runs.setdefault(name, {})[seed] = found["after"]
         return found is not None
 
@@ -165,17 +168,18 @@ class _Trial:
         report, seconds = adapter.report, time.perf_counter() - begun
         assert report is not None
         best = None if report.gap is None else report.gap.oracle
-        before, after = _answers(report.before), _answers(report.after)
-        known = {"scores": report.source_only, "seconds": 0.0, "best": None, "answers": before}
-        self._runs.setdefault(SOURCE_ONLY, {})[seed] = known
-        found = {"scores": report.scores, "seconds": seconds, "best": best, "answers": after}
+        # the source's answers are those of the first report: another pass may have other last digits
+        known = {"scores": report.source_only, "seconds": 0.0, "best": None, **_answers(report.before)}
+        known = self._runs.setdefault(SOURCE_ONLY, {}).setdefault(seed, known)
+        answers = {**known} if report.chosen_epoch == BEFORE else _answers(report.after)
+        found = {**answers, "scores": report.scores, "seconds": seconds, "best": best}
         self._runs.setdefault(name, {})[seed] = found
 
     def forget(self, name: str) -> None:
         """A method that cannot be tried."""
         self._runs.pop(name, None)
 
-    def compared(self, task: TaskKind, classes: int, left_out: Mapping[str, str]) -> AdaptationComparison:
+    def compared(self, task: TaskKind, left_out: Mapping[str, str]) -> AdaptationComparison:
         """All rows and the choice."""
         if len(self._runs) < 2:
             raise ConfigurationError(
@@ -184,42 +188,40 @@ class _Trial:
         first = next(iter(self._runs[SOURCE_ONLY].values()))["scores"]
         metric = next(name for name in first if name.startswith("source_") and name not in CRITERIA)
         metric = metric.removeprefix("source_")
-        estimated = self._estimated(classes)
-        rows = tuple(_row(name, list(runs.values()), metric, estimated.get(name)) for name, runs in self._runs.items())
+        agreements = self._agreements()
+        rows = tuple(_row(name, list(runs.values()), metric, agreements.get(name)) for name, runs in self._runs.items())
         # models that normalise by the target's statistics were not asked about the source
         guards = [guard for guard in guards_for(task) if all(guard.criterion in row.scores for row in rows)]
         chooser = LabelFreeChooser[AdaptedRow](DEFAULT_CRITERIA[task], guards, len(rows))
         for row in rows:
             chooser.add(row.scores, lambda row=row: row)  # type: ignore[misc]
         chosen = chooser.chosen()[1]
-        if estimated:
-            merits = [(len(chooser.passed(place)), row.estimated or 0.0) for place, row in enumerate(rows)]
+        if agreements:
+            merits = [(len(chooser.passed(place)), row.agreement or 0.0) for place, row in enumerate(rows)]
             chosen = rows[merits.index(max(merits))]
         return AdaptationComparison(metric=metric, rows=rows, chosen=chosen, left_out=left_out)
 
-    def _estimated(self, classes: int) -> dict[str, float]:
-        """Of each row with classes for answers the mean over seeds of its accuracy by agreement; {} where none is."""
-        told = {name: runs for name, runs in self._runs.items() if all(run["answers"] for run in runs.values())}
+    def _agreements(self) -> dict[str, float]:
+        """Of each row with classes for answers its accuracy by agreement, mean over the seeds where it can be told."""
+        told = {name: runs for name, runs in self._runs.items() if all(run["classes"] for run in runs.values())}
         found: dict[str, list[float]] = {}
         for seed in self._runs[SOURCE_ONLY]:
-            answers = torch.tensor([runs[seed]["answers"] for runs in told.values()])
-            known = accuracies_by_agreement(answers, classes) if told else None
-            if known is None:
-                return {}
-            for name, accuracy in zip(told, known.tolist(), strict=True):
+            runs = {name: own[seed] for name, own in told.items()}
+            answers = torch.tensor([run["answers"] for run in runs.values()])
+            known = accuracies_by_agreement(answers, max(run["classes"] for run in runs.values())) if runs else None
+            for name, accuracy in zip(runs, () if known is None else known.tolist(), strict=known is not None):
                 found.setdefault(name, []).append(accuracy)
         return {name: statistics.mean(values) for name, values in found.items()}
 
 
-def _answers(evidence: Evidence | None) -> list[int] | None:
-    """The classes that a model finds in the target; None for other tasks."""
+def _answers(evidence: Evidence | None) -> dict[str, Any]:
+    """The classes that a model finds in the target, and how many there are; none for other tasks."""
     if evidence is None or evidence.task != "multi_class" or not evidence.is_finite:
-        return None
-    answers: list[int] = evidence.target_outputs.argmax(1).tolist()
-    return answers
+        return {"answers": [], "classes": 0}
+    return {"answers": evidence.target_outputs.argmax(1).tolist(), "classes": evidence.target_outputs.shape[1]}
 
 
-def _row(name: str, runs: Sequence[Mapping[str, Any]], metric: str, estimated: float | None) -> AdaptedRow:
+def _row(name: str, runs: Sequence[Mapping[str, Any]], metric: str, agreement: float | None) -> AdaptedRow:
     def mean(key: str) -> float:
         return statistics.mean(float(run["scores"][key]) for run in runs)
 
@@ -233,7 +235,7 @@ def _row(name: str, runs: Sequence[Mapping[str, Any]], metric: str, estimated: f
         target=statistics.mean(values) if told else None,
         spread=statistics.stdev(values) if len(values) > 1 else None,
         best=statistics.mean(bests) if bests else None,
-        estimated=estimated,
+        agreement=agreement,
         seconds=statistics.median(run["seconds"] for run in runs),
         scores={key: mean(key) for key in runs[0]["scores"] if key in CRITERIA},
     )

@@ -12,18 +12,20 @@ _CERTAIN = 1e-3  # an estimate's distance to 1, and to chance, at least
 
 
 def accuracies_by_agreement(answers: Tensor, classes: int) -> Tensor | None:
-    """Estimated accuracies of models on samples whose classes nobody knows; None where fewer than three differ.
+    """Estimated accuracies of models on samples whose classes nobody knows; None if fewer than three models differ.
 
-    answers: (m, n) class numbers, of m models for the same n samples -> (m,) float32. Models whose answers are all the
-    same count once: methods that kept the model they began with are no witnesses for it.
+    answers: (m, n) class numbers below `classes`, of m models for the same n samples -> (m,) float32. Models whose
+    answers are all the same count once: methods that kept the model they began with are no witnesses for it.
 
     The expectation maximisation of Dawid & Skene (Journal of the Royal Statistical Society C, 1979) for k classes that
     are equally likely, where model i is right with probability p_i and else says any of the other classes alike:
     the log odds of class c for sample j are Σ_i [a_ij = c] ln((k - 1) p_i / (1 - p_i)), and p_i is the mean over j of
     the probability of a_ij. Models that err together look better than they are.
     """
-    different, which = answers.long().unique(dim=0, return_inverse=True)
-    if len(different) < _LEAST or classes < 2:
+    if not answers.numel() or classes < 2:
+        return None
+    different, which = answers.long().cpu().unique(dim=0, return_inverse=True)
+    if len(different) < _LEAST:
         return None
     weights = torch.ones(len(different))
     accuracies = torch.zeros(len(different))
