@@ -97,7 +97,7 @@ def test_a_method_beats_the_source_alone_by_five_points(name: str, seed: int) ->
 @pytest.mark.filterwarnings("ignore::neurenix.errors.NegativeTransferWarning")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_choice_among_methods_beats_the_source_alone(seed: int) -> None:
-    """By how they agree; by the criteria, which some of them train for, MDD or CDAN would be chosen: 0.73 and 0.67."""
+    """By how they agree: 0.85 at worst and 0.95 on average of five seeds; by the criteria 0.82 and 0.93."""
     names = [*QUICK, "bsp", "cdan", "mdd"]
     table = compare_adaptations(
         network(seed),

@@ -32,7 +32,6 @@ def test_independent_models_are_known_by_how_they_agree(generator: torch.Generat
 
 
 def test_one_good_model_is_found_among_many_poor_ones(generator: torch.Generator) -> None:
-    """The plain vote of these is right for 0.83 of the samples, and the first for 0.95."""
     answers, accuracies = answering((0.95, *(0.4,) * 6), generator)
     found = accuracies_by_agreement(answers, CLASSES)
     assert found is not None and int(found.argmax()) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from typing import Any
 
@@ -83,10 +84,7 @@ def test_a_step_is_torchs(bias: bool, stride: int, counted: Counted, generator: 
     values = torch.randn(3, CHANNELS, 8, 8, generator=generator, requires_grad=True)
     results = []
     for faster in (True, False):
-        if faster:
-            with faster_calls(layer, CPU):
-                answers = layer(values)
-        else:
+        with faster_calls(layer, CPU) if faster else contextlib.nullcontext():
             answers = layer(values)
         results.append([answers, *torch.autograd.grad(answers.square().sum(), [values, *layer.parameters()])])
     assert counted.count == 1
@@ -99,10 +97,7 @@ def test_a_gradient_of_gradients_is_torchs(counted: Counted, generator: torch.Ge
     values = torch.randn(2, CHANNELS, 4, 4, generator=generator, requires_grad=True)
     found = []
     for faster in (True, False):
-        if faster:
-            with faster_calls(layer, CPU):
-                answers = layer(values)
-        else:
+        with faster_calls(layer, CPU) if faster else contextlib.nullcontext():
             answers = layer(values)
         first = torch.autograd.grad(answers.square().sum(), [values, layer.weight], create_graph=True)
         found.append(torch.autograd.grad(sum(part.square().sum() for part in first), [values, layer.weight]))

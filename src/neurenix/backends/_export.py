@@ -55,11 +55,11 @@ def export(flat: Flat, example: Inputs) -> Any:
         raise CannotBuild(f"torch.export cannot read it ({reason[0][:200]})") from error
 
 
-def looked_at(run: Callable[[], T]) -> tuple[T, bool]:
+def watched(run: Callable[[], T]) -> tuple[T, bool]:
     """(what it gives, whether any of its calls looks at a value that it computed), on which what follows may depend."""
-    with _NumbersTaken() as taken, _ValuesAsked() as asked:
+    with _NumbersTaken() as numbers, _ValuesAsked() as values:
         result = run()
-    return result, taken.any or asked.any
+    return result, numbers.taken or values.asked
 
 
 def is_traceable(flat: Flat, example: Inputs) -> bool:
@@ -81,10 +81,10 @@ def is_traceable(flat: Flat, example: Inputs) -> bool:
 class _NumbersTaken(TorchFunctionMode):
     """Tensors that are read as numbers of Python or NumPy, all at once."""
 
-    any = False
+    taken = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.any |= getattr(func, "__name__", "") in ("tolist", "numpy", "__array__")
+        self.taken |= getattr(func, "__name__", "") in ("tolist", "numpy", "__array__")
         return func(*args, **(kwargs or {}))
 
 
@@ -92,11 +92,11 @@ class _NumbersTaken(TorchFunctionMode):
 class _ValuesAsked(TorchDispatchMode):
     """Operations whose result is a number, or has a size, that depends on values; branches and loops of torch's too."""
 
-    any = False
+    asked = False
     supports_higher_order_operators = True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.any |= bool(_DEPENDENT & set(getattr(func, "tags", _DEPENDENT)))
+        self.asked |= bool(_DEPENDENT & set(getattr(func, "tags", _DEPENDENT)))
         return func(*args, **(kwargs or {}))
 
 

@@ -25,7 +25,7 @@ from ._backend import (
     named,
     size_of,
 )
-from ._export import TYPED, Flat, Run, export, forward_of, is_traceable, looked_at, quiet, traced
+from ._export import TYPED, Flat, Run, export, forward_of, is_traceable, quiet, traced, watched
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
@@ -52,7 +52,7 @@ def build_openvino(
         raise CannotBuild(f"openvino runs on the CPU in fp32 or bf16, not on {device_of(example)} in {precision}")
     run = eager(module, device_of(example), precision)
     few = first_of(example, TYPED)
-    like, looks_at_values = looked_at(lambda: run(few))
+    like, looks_at_values = watched(lambda: run(few))
     is_recordable = not looks_at_values or is_traceable(Flat(module, example), few)
     for read in (_recorded, _exported) if is_recordable else (_exported,):
         try:

@@ -1,9 +1,9 @@
-"""The gradient of depthwise convolutions' weights on the CPU in a half to a ninth of torch's time.
+"""The gradient of depthwise convolutions' weights on the CPU in a half to a fifth of torch's time.
 
 oneDNN has a fast kernel for it only where a convolution's kernel is three columns wide at most, and maps are more than
 margins. With five columns it takes ten to twenty times as long as the convolution itself, a third of a step of
 EfficientNet on small images (docs/log.md). So wider kernels are taken three columns at a time, and margins are put
-around the maps beforehand.
+around the maps beforehand. benchmarks/depthwise_gradients.py shows both.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from torch._C._autograd import _top_saved_tensors_default_hooks
 from torch.autograd import forward_ad
 from torch.nn import functional
 
@@ -103,12 +102,12 @@ def _conv2d(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Tensor:
-    steps, margins = _pair(stride), (0, 0) if isinstance(padding, str) else _pair(padding)
-    is_plain = not isinstance(padding, str) and _pair(dilation) == (1, 1)
-    if not is_plain or not _is_for_us(input, weight, groups) or not _is_slow(input, weight, steps, margins):
-        return functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
-    result: Tensor = _Depthwise.apply(input, weight, bias, steps, margins)
-    return result
+    if not isinstance(padding, str) and _pair(dilation) == (1, 1) and _is_for_us(input, weight, groups):
+        steps, margins = _pair(stride), _pair(padding)
+        if _is_slow(input, weight, steps, margins):
+            result: Tensor = _Depthwise.apply(input, weight, bias, steps, margins)
+            return result
+    return functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
 
 
 def _pair(value: int | Sequence[int]) -> _Pair:
@@ -116,13 +115,10 @@ def _pair(value: int | Sequence[int]) -> _Pair:
 
 
 def _is_for_us(maps: Tensor, weights: Tensor, groups: int) -> bool:
-    """A depthwise convolution in fp32 that learns; not in layers that are run again on the way back, as they were, nor
-    where derivatives go forwards.
-    """
+    """A depthwise convolution in fp32 that learns, with derivatives that go backwards."""
     is_depthwise = maps.ndim == 4 and maps.shape[1] == weights.shape[0] == groups > 1
     is_fp32 = maps.dtype == weights.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    learns = torch.is_grad_enabled() and weights.requires_grad and forward_ad._current_level < 0
-    return is_depthwise and is_fp32 and learns and _top_saved_tensors_default_hooks(True) is None
+    return is_depthwise and is_fp32 and weights.requires_grad and forward_ad._current_level < 0
 
 
 def _is_slow(maps: Tensor, weights: Tensor, stride: _Pair, padding: _Pair) -> bool:

@@ -14,7 +14,6 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from torch._C._autograd import _top_saved_tensors_default_hooks
 from torch.nn import functional
 
 _LANES, _LANE = 4, torch.int16  # in 64 bits
@@ -126,13 +125,8 @@ def _added(mask: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _is_for_us(values: Tensor, share: float) -> bool:
-    """Not in layers that are run again on the way back, which this context does not see: the draws have to be the same.
-
-    Gradient checkpointing runs such layers without gradients, or with hooks on what would be kept.
-    """
-    is_kept = torch.is_grad_enabled() and _top_saved_tensors_default_hooks(True) is None
     is_fast = values.device.type == "cpu" and values.dtype in (torch.float32, torch.bfloat16)
-    return is_kept and is_fast and 0 < share < 1
+    return is_fast and 0 < share < 1
 
 
 _FASTER: Mapping[Any, Callable[..., Tensor]] = {  # as layers call them, and as the graph of what is trained does

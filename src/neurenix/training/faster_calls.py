@@ -8,6 +8,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
+from torch._C._autograd import _top_saved_tensors_default_hooks
 from torch.overrides import TorchFunctionMode
 
 from .depthwise import depthwise_calls
@@ -27,4 +28,13 @@ class _FasterCalls(TorchFunctionMode):
         self._calls = calls
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return self._calls.get(func, func)(*args, **(kwargs or {}))
+        call = self._calls.get(func)
+        return (func if call is None or not _runs_once() else call)(*args, **(kwargs or {}))
+
+
+def _runs_once() -> bool:
+    """Not in layers that are run again on the way back, which this context does not see: they have to do the same then.
+
+    Gradient checkpointing runs such layers without gradients, or with hooks on what would be kept.
+    """
+    return torch.is_grad_enabled() and _top_saved_tensors_default_hooks(True) is None

@@ -97,13 +97,14 @@ def compare_adaptations(
 
     methods: names, or label -> a method with its settings; None takes all that one fit can do (all but gradual ones).
     settings: other arguments of DomainAdapter, num_classes say. source, target, val_dataset: see DomainAdapter.fit.
+    run: a folder where the figures of each finished adaptation are kept, so that the same call goes on where it was
+        ended; other weights, data or settings are never mistaken for these. Data must be the same each time it is read.
+    What frozen layers give is kept in the cache folder, so that it is computed once for all methods.
+
     Chosen is, among those that kept the source's classes (and its task, where all can be asked about it), the row that
     is right most often as far as the agreement among all rows tells (accuracies_by_agreement): what a method lowers
     while it trains, entropy say, cannot judge it against methods that do not. Where nothing can be told so, the row
     with the best ranks in the criteria.
-    run: a folder where the figures of each finished adaptation are kept, so that the same call goes on where it was
-        ended; other weights, data or settings are never mistaken for these. Data must be the same each time it is read.
-    What frozen layers give is kept in the cache folder, so that it is computed once for all methods.
 
     A method that the model or data have no place for is left out, and why is told. Raises UnknownNameError for a method
     of no such name; ConfigurationError where none could be tried.
@@ -171,8 +172,9 @@ class _Trial:
         # the source's answers are those of the first report: another pass may have other last digits
         known = {"scores": report.source_only, "seconds": 0.0, "best": None, **_answers(report.before)}
         known = self._runs.setdefault(SOURCE_ONLY, {}).setdefault(seed, known)
-        answers = {**known} if report.chosen_epoch == BEFORE else _answers(report.after)
-        found = {**answers, "scores": report.scores, "seconds": seconds, "best": best}
+        found = {"scores": report.scores, "seconds": seconds, "best": best, **_answers(report.after)}
+        if report.chosen_epoch == BEFORE:
+            found |= {key: known[key] for key in ("answers", "classes")}
         self._runs.setdefault(name, {})[seed] = found
 
     def forget(self, name: str) -> None:
@@ -197,8 +199,8 @@ class _Trial:
             chooser.add(row.scores, lambda row=row: row)  # type: ignore[misc]
         chosen = chooser.chosen()[1]
         if agreements:
-            merits = [(len(chooser.passed(place)), row.agreement or 0.0) for place, row in enumerate(rows)]
-            chosen = rows[merits.index(max(merits))]
+            merits = {place: (len(chooser.passed(place)), row.agreement or 0.0) for place, row in enumerate(rows)}
+            chosen = rows[max(merits, key=merits.__getitem__)]
         return AdaptationComparison(metric=metric, rows=rows, chosen=chosen, left_out=left_out)
 
     def _agreements(self) -> dict[str, float]:
@@ -208,9 +210,10 @@ class _Trial:
         for seed in self._runs[SOURCE_ONLY]:
             runs = {name: own[seed] for name, own in told.items()}
             answers = torch.tensor([run["answers"] for run in runs.values()])
-            known = accuracies_by_agreement(answers, max(run["classes"] for run in runs.values())) if runs else None
-            for name, accuracy in zip(runs, () if known is None else known.tolist(), strict=known is not None):
-                found.setdefault(name, []).append(accuracy)
+            known = accuracies_by_agreement(answers, max((run["classes"] for run in runs.values()), default=0))
+            if known is not None:
+                for name, accuracy in zip(runs, known.tolist(), strict=True):
+                    found.setdefault(name, []).append(accuracy)
         return {name: statistics.mean(values) for name, values in found.items()}
 
 
