@@ -87,6 +87,8 @@ def closed(table: AdaptationComparison, oracle: float) -> list[str]:
     """What each method closes of the gap between the source's model and the oracle, and what choosing cost."""
     alone = table.rows[0].target
     assert alone is not None
+    if oracle == alone:  # by chance, of few samples
+        return ["the oracle is no better than the source's model: there is no gap to close"]
     lines = [
         f"{row.name}: closes {(row.target - alone) / (oracle - alone):.0%} of the gap"
         for row in table.rows[1:]

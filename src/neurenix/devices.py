@@ -14,6 +14,16 @@ from .errors import ConfigurationError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+_MEMORY_MESSAGES = (
+    "out of memory",
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+_GROUPS = (  # of this process as a container shows them: version 2, and 1
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -105,6 +115,11 @@ def rounding(precision: str, device: torch.device) -> float:
     return {"bf16": 3e-2, "fp16": 1e-2}[precision]
 
 
+def same_sample(exact: bool, device: torch.device) -> float:
+    """How far apart two runs' answers for one sample may be, relative: 0.14 is a cosine of 0.99, as of backends."""
+    return max(1e-3, rounding("fp32", device)) if exact else 0.14
+
+
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
     """The autocast context for a resolved precision; nothing at all for fp32."""
     if precision == "fp32":
@@ -153,15 +168,45 @@ def cpu_cores() -> int:
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that can be had of a CUDA device's memory, or of main memory without swapping; infinite if unknown."""
+    """Bytes that can be had of a CUDA device's memory, or of main memory without swapping; infinite if unknown.
+
+    A container's limit counts, where Linux tells it.
+    """
     if device.type == "cuda":  # what torch holds and does not use can be had too
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return float(torch.cuda.mem_get_info(device)[0] + held)
     listing = Path("/proc/meminfo")
     if not listing.is_file():
-        return float("inf")
+        return _physical_memory()
     lines = dict(line.split(":", 1) for line in listing.read_text().splitlines() if ":" in line)
-    return float(lines["MemAvailable"].split()[0]) * 1024
+    return min(float(lines["MemAvailable"].split()[0]) * 1024, *map(_left_in_group, _GROUPS))
+
+
+def _physical_memory() -> float:
+    """All of it, where the system does not tell how much is free: macOS."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return float("inf")
+
+
+def _left_in_group(group: tuple[Path, str, str, str]) -> float:
+    """Bytes until a control group's limit; files that it has read lately can be dropped, and do not count."""
+    folder, limit, used, reclaimed = group
+    try:
+        allowed, taken = (folder / limit).read_text().strip(), int((folder / used).read_text())
+        counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        left = int(allowed) - taken + int(counts.get(reclaimed, 0))
+    except (OSError, ValueError):  # no such group, or "max"
+        return float("inf")
+    return max(0.0, float(left))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch (or Python) says that memory was not to be had, on any device."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _MEMORY_MESSAGES)
 
 
 def _best_device() -> str:

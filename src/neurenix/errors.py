@@ -181,7 +181,10 @@ class TrackerFailedWarning(NeurenixWarning):
 
 
 class SmallerBatchWarning(NeurenixWarning):
-    """A batch did not fit into memory and is computed in parts; the result is that of the whole batch."""
+    """A batch did not fit into memory and is computed in parts, to the gradient of the whole batch.
+
+    But for batch norms in training mode, whose statistics are those of a part.
+    """
 
 
 class UnusedParameterWarning(NeurenixWarning):

@@ -132,7 +132,7 @@ class Scene:
                 places=target,
             ),
             progress=0.5,
-            ask=lambda asked: ask(self.model, asked),
+            ask=lambda asked, _: ask(self.model, asked),
         )
 
     def with_features(self, change: Callable[[Tensor], Tensor]) -> tuple[DomainStep, Tensor]:

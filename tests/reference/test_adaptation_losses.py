@@ -156,6 +156,20 @@ def test_class_confusion_is_skadas_tllibs_and_a_closed_form(skada_losses: Any, g
     assert float(class_confusion(200 * torch.eye(5), 2.5)) == pytest.approx(0, abs=1e-6)
 
 
+def test_confusion_is_not_lowered_by_being_less_sure(generator: torch.Generator) -> None:
+    """No gradient goes through the weights, as in the authors' code; here it is written out with constant ones."""
+    logits = torch.randn(7, 4, generator=generator, requires_grad=True)
+    (found,) = torch.autograd.grad(class_confusion(logits, 2.0), logits)
+    answers = (logits / 2.0).softmax(1)
+    with torch.no_grad():
+        weights = 1 + (answers * answers.log()).sum(1).exp()
+        weights = 7 * weights / weights.sum()
+    correlation = torch.einsum("ni,n,nj->ij", answers, weights, answers)
+    shares = correlation / correlation.sum(1, keepdim=True)
+    (expected,) = torch.autograd.grad((shares.sum() - shares.trace()) / 4, logits)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-8)
+
+
 def test_nuclear_norm_is_numpys_and_a_closed_form(generator: torch.Generator) -> None:
     logits = normal(generator, 7, 4)
     expected = -numpy.linalg.norm(logits.softmax(1).numpy(), "nuc") / 7
@@ -280,7 +294,7 @@ class Players:
                 places=torch.arange(6),
             ),
             progress=progress,
-            ask=lambda inputs: (inputs, self.head(inputs)),
+            ask=lambda inputs, _: (inputs, self.head(inputs)),
         )
 
     def gradients(self, loss: Tensor, *wanted: Tensor | nn.Module) -> list[Tensor]:
@@ -337,7 +351,7 @@ def test_cdan_reverses_what_features_feel_and_leaves_predictions(map_size: int, 
 
 
 def test_mdd_reverses_what_features_feel_and_leaves_the_classifier(generator: torch.Generator) -> None:
-    players = Players(MDD(margin=3.0), generator)
+    players = Players(MDD(margin=3.0, reversal=0.2), generator)
     adversary = players.term.get_submodule("adversary")
     plain = 3.0 * source_disparity(adversary(players.source), players.step.source.outputs.argmax(1))
     plain = plain + target_disparity(adversary(players.target), players.step.target.outputs.argmax(1))
@@ -345,7 +359,7 @@ def test_mdd_reverses_what_features_feel_and_leaves_the_classifier(generator: to
     assert not any(gradient.any() for gradient in players.gradients(loss, players.head))
     same(players.gradients(loss, adversary), players.gradients(plain, adversary))
     both = players.source, players.target
-    same(players.gradients(loss, *both), [-players.strength * g for g in players.gradients(plain, *both)])
+    same(players.gradients(loss, *both), [-0.2 * players.strength * g for g in players.gradients(plain, *both)])
 
 
 def test_both_classifiers_of_mcd_disagree_while_features_agree(generator: torch.Generator) -> None:

@@ -176,3 +176,37 @@ def test_random_data_cannot_be_told_apart(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match="target samples differ each time"):
         compared(tmp_path, target=Noisy(), seeds=(0,))
+
+
+def test_a_method_whose_package_fails_is_left_out_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: Any) -> Any:
+        raise ValueError("Input X contains NaN.")
+
+    monkeypatch.setattr(dann.DANN, "term", failing)
+    table = compared(seeds=(0,))
+    assert [row.name for row in table.rows] == ["source only", "mcc"]
+    assert table.left_out == {"dann": "ValueError: Input X contains NaN."}
+
+
+def test_scores_that_one_method_lacks_are_found_in_the_others(tmp_path: Path) -> None:
+    """adabn cannot ask about the source; whichever ran first, in whichever call, the table is the same."""
+
+    def batch_normed() -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return nn.Sequential(nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU()), nn.Linear(16, 3))
+
+    def table(methods: list[str], seeds: tuple[int, ...], run: Path | None = None) -> AdaptationComparison:
+        options: dict[str, Any] = {"epochs": 1, "seeds": seeds, "settings": {"num_classes": 3}}
+        return compare_adaptations(batch_normed(), SOURCE, TARGET[0], methods, TARGET, run=run, **options)
+
+    table(["dann"], (0,), tmp_path)
+    mixed = table(["adabn", "dann"], (0, 1), tmp_path)
+    fresh = table(["dann", "adabn"], (0, 1))
+    sources = [{row.name: row.scores for row in rows}["source only"] for rows in (mixed.rows, fresh.rows)]
+    assert sources[0] == pytest.approx(sources[1]) and "source_error" in sources[0]
+
+
+def test_norms_are_given_to_those_that_take_them() -> None:
+    table = compared(methods=["dann", "feature_coral"], settings={"num_classes": 3, "norms": "separate"}, seeds=(0,))
+    assert not table.left_out and len(table.rows) == 3

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import json
 import logging
+import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -366,3 +368,122 @@ def test_only_eager_torch_is_given_arranged_batches(monkeypatch: pytest.MonkeyPa
     assert asked == []
     forward("eager")(images(6))
     assert asked == [6]
+
+
+# --- what a job may be ---------------------------------------------------------------------------------------------
+
+
+def registered(monkeypatch: pytest.MonkeyPatch, build: Callable[..., Any], **settings: Any) -> None:
+    """A backend called "odd", tried first and for every job."""
+    given: dict[str, Any] = {"usable": lambda *_: True, "convolutions": {"fp32": 1e9}, "products": {"fp32": 1e9}}
+    monkeypatch.setattr(choosing, "_SECONDS", 0.0)
+    monkeypatch.setitem(BACKENDS._entries, "odd", Backend(build=build, build_seconds=0.0, **given, **settings))
+    monkeypatch.setitem(BACKENDS._canonical, "odd", "odd")
+
+
+class Boxed(nn.Module):
+    """Reads images of several sizes in a mapping, as detectors do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = Network()
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        return self.network(inputs["images"]) + inputs["image_sizes"].sum(1, keepdim=True) * 0.01
+
+
+def boxed(count: int, size: int = 16) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "images": torch.randn(count, 3, size, size, generator=generator),
+        "image_sizes": torch.full((count, 2), 16.0),
+    }
+
+
+@pytest.mark.parametrize("backend", ["auto", "openvino"])
+def test_mappings_that_are_no_texts_are_left_whole(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    monkeypatch.setattr(choosing, "_SECONDS", 0.0)
+    module = Boxed().eval()
+    forward = fast_forward(module, boxed(8), samples=10**6, precision="fp32", backend=backend)
+    with torch.no_grad():
+        for batch in (boxed(8), boxed(3), boxed(5, size=24)):
+            torch.testing.assert_close(forward(batch), module(batch), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name not in ("bfloat16", "compile", "onnx")])
+def test_samples_of_another_shape_than_it_was_built_for(backend: str) -> None:
+    network = Network().eval()
+    try:
+        forward = fast_forward(network, images(8), samples=8, precision="fp32", exact=False, backend=backend)
+    except CannotBuild as reason:
+        pytest.skip(str(reason))
+    wide = torch.randn(5, 3, 24, 20, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        torch.testing.assert_close(forward(wide), network(wide), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_backend_that_answers_with_nan_is_not_used(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
+    def build(module: nn.Module, example: object, precision: str) -> object:
+        def forward(inputs: Tensor) -> Tensor:
+            answers = module(inputs).detach()
+            answers[0, 0] = value
+            return answers
+
+        return forward
+
+    registered(monkeypatch, build)
+    network, said = Network().eval(), list[str]()
+    forward = fast_forward(network, images(8), samples=10**6, precision="fp32", say=said.append)
+    assert any("odd is passed over: its answers have a cosine of 0" in message for message in said)
+    assert bool(forward(images(4)).isfinite().all())
+
+
+def test_rows_of_zeros_agree_with_rows_of_zeros_alone() -> None:
+    rows = torch.tensor([[0.0, 0.0], [1.0, 2.0]])
+    assert choosing._agreement(rows, rows) == pytest.approx(1.0)
+    assert choosing._agreement(rows + torch.tensor([[1e-3, 0.0], [0.0, 0.0]]), rows) == 0.0
+    assert choosing._agreement(torch.zeros(0, 3), torch.zeros(0, 3)) == 1.0
+
+
+def test_a_runtime_that_fails_is_passed_over_and_told(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
+    def build(module: nn.Module, example: object, precision: str) -> object:
+        def forward(inputs: Tensor) -> Tensor:
+            raise RuntimeError("mat1 and mat2 must have the same dtype")
+
+        return forward
+
+    registered(monkeypatch, build)
+    network, said = Network().eval(), list[str]()
+    job: dict[str, Any] = {"samples": 10**6, "precision": "fp32", "say": said.append}
+    fast_forward(network, images(8), **job)
+    assert any("odd is passed over" in message and "the same dtype" in message for message in said)
+    said.clear()
+    fast_forward(network, images(8), **job)
+    assert any("odd is left out: within the last day" in message for message in said)
+    (record,) = (own_cache / "backends").glob("*.json")
+    os.utime(record, (time.time() - 90_000,) * 2)
+    said.clear()
+    fast_forward(network, images(8), **job)
+    assert any("odd is passed over" in message for message in said), "a failure of yesterday is believed"
+    with pytest.raises(CannotBuild, match="same dtype"):
+        fast_forward(network, images(8), **job, backend="odd")
+
+
+def test_too_little_memory_is_no_reason_to_pass_a_backend_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(module: nn.Module, example: object, precision: str) -> object:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    registered(monkeypatch, build)
+    with pytest.raises(torch.OutOfMemoryError):
+        fast_forward(Network().eval(), images(8), samples=10**6, precision="fp32")
+
+
+def test_float64_stays_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "_SECONDS", 0.0)
+    network, batch = Network().double().eval(), images(8).double()
+    forward = fast_forward(network, batch, samples=10**6, precision="fp32")
+    with torch.no_grad():
+        assert torch.equal(forward(batch), network(batch))
+    with pytest.raises(CannotBuild, match="float64"):
+        fast_forward(network, batch, samples=8, precision="fp32", backend="openvino")

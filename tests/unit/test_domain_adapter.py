@@ -26,10 +26,12 @@ from neurenix.errors import (
 from neurenix.storage import tensor_digest
 from neurenix.transfer import DomainAdapter, Finetuner, LoraTuner, heads, list_adaptation_methods
 from neurenix.transfer.adaptation import NORMS, methods
-from neurenix.transfer.adaptation._data import hold_out
+from neurenix.transfer.adaptation._data import DomainLoaders, Given, hold_out
+from neurenix.transfer.adaptation._judge import BEFORE
 from neurenix.transfer.adaptation._paired import Domain, PairedDomains
 from neurenix.transfer.adaptation.gradual import GradualSelfTraining
 from neurenix.transfer.adaptation.methods import shot
+from neurenix.transfer.adaptation.methods.ada_bn import AdaBN
 
 CLASSES, PROVE = 3, bool(os.environ.get("NEURENIX_PROVE"))
 # few epochs on few samples: what the verdict says of such models is not asked here
@@ -56,6 +58,10 @@ def domain(seed: int, count: int = 60, shift: float = 0.0) -> tuple[torch.Tensor
 
 
 SOURCE, TARGET = domain(1), domain(2, 44, shift=0.8)
+
+
+def without_norms() -> nn.Module:
+    return nn.Sequential(nn.Sequential(nn.Linear(4, 16), nn.ReLU()), nn.Linear(16, CLASSES))
 
 
 def adapter(**settings: Any) -> DomainAdapter:
@@ -479,16 +485,157 @@ def test_pseudo_labels_belong_to_their_samples_where_one_is_unreadable(monkeypat
     [
         ({"method": "dann"}, {"pool": TARGET[0]}, "gradual"),
         ({"method": "adabn"}, {"callbacks": EarlyStopping()}, "callbacks"),
+        ({"method": "adabn", "norms": "per_domain"}, {}, "norms='per_domain' is for methods that train"),
+        ({"method": "adabn", "model": without_norms}, {}, "sets the statistics of batch norms"),
+        ({"method": "feature_coral", "head": "cosine"}, {}, "linear layer"),
+        ({"method": "gradual"}, {}, "intermediate="),
         ({"method": "rotation"}, {}, "images"),
+        ({"method": "fixmatch"}, {"target": (TARGET[0], TARGET[1]), "val_dataset": (TARGET[0], TARGET[1] + 9)}, "9|11"),
+        ({"freeze_layers": ["0", "1"], "head_hidden_sizes": ()}, {}, "head_hidden_sizes"),
         ({"method": "dann"}, {"resume": True}, "name it with run"),
     ],
 )
-def test_what_would_be_ignored_is_refused_before_anything_is_trained(
+def test_what_cannot_be_is_refused_before_anything_is_trained(
     settings: dict[str, Any], given: dict[str, Any], words: str
 ) -> None:
-    adapted = adapter(**settings)
-    with pytest.raises((ConfigurationError, ResumeError, InputMismatchError), match=words):
-        adapted.fit(SOURCE, TARGET[0], epochs=1, **{"run": False, **given} if "resume" not in given else given)
+    made = {"num_classes": CLASSES, "learning_rate": 5e-3, **settings}
+    adapted = DomainAdapter(made.pop("model", network)(), **made)
+    target = given.pop("target", TARGET[0])
+    with pytest.raises((ConfigurationError, ResumeError, InputMismatchError, LabelMismatchError), match=words):
+        adapted.fit(SOURCE, target, epochs=1, **{"run": False, **given} if "resume" not in given else given)
+    assert not adapted.history.epochs
+
+
+def test_a_rehearsal_leaves_nothing_behind() -> None:
+    """Weights, statistics, modes, what learns, and the generators are as before it."""
+    adapted = adapter(method="mean_teacher", norms="per_domain")
+    data = DomainLoaders(
+        adapted.tuner, Given.of(SOURCE, TARGET[0], None, batch_size=8, num_workers=0, tuner=adapted.tuner)
+    ).data(learns_source=True)
+    before, state = digests(adapted), torch.random.get_rng_state()
+    flags = [(p.requires_grad, m.training) for m in adapted.model.modules() for p in m.parameters()]
+    adapted._term_fit(adapted.method, data, 1).rehearse()  # type: ignore[arg-type]
+    assert digests(adapted) == before and torch.equal(torch.random.get_rng_state(), state)
+    assert flags == [(p.requires_grad, m.training) for m in adapted.model.modules() for p in m.parameters()]
+
+
+def test_a_report_without_a_source_is_not_promised() -> None:
+    adapted = adapter(method="shot")
+    adapted.tuner.fit(SOURCE, epochs=1, run=False)
+    with pytest.raises(ConfigurationError, match="evaluate"):
+        DomainAdapter(adapted.tuner, method="shot").fit(None, TARGET[0], TARGET, epochs=1, run=False)
+
+
+def test_both_loaders_have_one_way_of_making_batches() -> None:
+    def loader(data: Any, make: Any) -> Any:
+        return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data), 10, collate_fn=make)
+
+    def one(samples: list[Any]) -> Any:
+        return torch.utils.data.default_collate(samples)
+
+    with pytest.raises(ConfigurationError, match="give both the same"):
+        adapter().fit(loader(SOURCE, one), loader(TARGET, lambda samples: one(samples)), epochs=1, run=False)
+
+
+def test_a_way_of_making_batches_holds_for_every_part_of_the_fit() -> None:
+    """Samples that only the loader's collate can read: series of any length, of which it takes the first four."""
+    asked: list[int] = []
+
+    def cut(samples: list[Any]) -> tuple[Any, Any]:
+        asked.append(len(samples))
+        labels = [label for _, label in samples]
+        return torch.stack([raw[:4] for raw, _ in samples]), torch.tensor(labels)
+
+    def longer(data: Any) -> list[Any]:
+        return [
+            (torch.cat([row, row[: index % 3]]), int(label))
+            for index, (row, label) in enumerate(zip(*data, strict=True))
+        ]
+
+    loader = torch.utils.data.DataLoader(longer(SOURCE), batch_size=10, shuffle=True, collate_fn=cut)
+    adapted = adapter()
+    adapted.fit(loader, [row for row, _ in longer(TARGET)], epochs=1, source_epochs=1, run=False)
+    plain = adapter()
+    plain.fit(DataLoader(SOURCE, 10), TARGET[0], epochs=1, source_epochs=1, run=False)
+    assert digests(adapted) == digests(plain)
+
+
+def test_norms_that_nothing_is_trained_of_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    adapted = adapter(norms="target", norm_statistics="pretrained")
+    adapted.fit(SOURCE, TARGET[0], epochs=1, run=False)
+    assert "norms='target' changes nothing here" in capsys.readouterr().out
+    assert adapted.report is not None and "source_error" in adapted.report.scores
+
+
+def test_going_back_where_nothing_was_changed() -> None:
+    adapted = adapter()
+    adapted.fit(SOURCE, TARGET[0], epochs=1, run=False)
+    adapted._source_only = {}  # as where the model from before was kept
+    before = digests(adapted)
+    adapted.use_source_only()
+    assert digests(adapted) == before
+    with pytest.raises(ConfigurationError, match="nothing to go back to"):
+        adapted.use_source_only()
+
+
+def test_a_method_that_fails_half_way_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(self: Any, tuner: Any, way: Any) -> None:
+        with torch.no_grad():
+            next(tuner.model.parameters()).add_(1.0)
+        raise KeyboardInterrupt
+
+    adapted = adapter(method="adabn")
+    adapted.tuner.fit(SOURCE, epochs=1, run=False)
+    adapted = DomainAdapter(adapted.tuner, method="adabn")
+    before = digests(adapted)
+    monkeypatch.setattr(AdaBN, "adapt", failing)
+    with pytest.raises(KeyboardInterrupt):
+        adapted.fit(SOURCE, TARGET[0], run=False)
+    assert digests(adapted) == before
+
+
+def test_a_report_of_a_model_that_was_not_kept_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoiling(self: Any, tuner: Any, way: Any) -> None:
+        with torch.no_grad():
+            for parameter in tuner.model.head.parameters():
+                parameter.zero_()
+
+    monkeypatch.setattr(AdaBN, "adapt", spoiling)
+    adapted = adapter(method="adabn")
+    adapted.fit(SOURCE, TARGET[0], source_epochs=8, run=False)
+    assert adapted.report is not None and adapted.report.chosen_epoch == BEFORE
+    assert adapted.report.after is adapted.report.before
+    assert adapted.report.verdict is None or not adapted.report.verdict.hurts
+
+
+def test_the_sources_norms_learn_as_the_targets_do() -> None:
+    adapted = adapter(norms="per_domain", learning_rate=None, layer_learning_rates={"0": 3e-4})
+    data = DomainLoaders(
+        adapted.tuner, Given.of(SOURCE, TARGET[0], None, batch_size=8, num_workers=0, tuner=adapted.tuner)
+    ).data(learns_source=True)
+    fit = adapted._term_fit(adapted.method, data, 1)  # type: ignore[arg-type]
+    rates = {id(p): (g["lr"], g["weight_decay"]) for g in fit._optimizer().param_groups for p in g["params"]}
+    copies = fit.objective.norms.originals()
+    assert len(copies) == 4 and all(rates[id(own)] == rates[id(theirs)] for own, theirs in copies.items())
+    assert len({rates[id(own)] for own in copies}) > 1
+    everything = [p for g in fit._optimizer().param_groups for p in g["params"]]
+    assert len({id(p) for p in everything}) == len(everything)
+
+
+def test_views_of_the_source_go_through_its_own_norms() -> None:
+    """FixMatch asks about changed source samples: by the source's own scales and statistics, where there are some."""
+    adapted = adapter(method="fixmatch", norms="per_domain")
+    data = DomainLoaders(
+        adapted.tuner, Given.of(SOURCE, TARGET[0], None, batch_size=8, num_workers=0, tuner=adapted.tuner)
+    ).data(learns_source=True)
+    fit = adapted._term_fit(adapted.method, data, 1)  # type: ignore[arg-type]
+    norms, seen = fit.objective.norms, list[tuple[str, int]]()
+    layer = norms._layers[0]
+    own = {id(layer.weight): "target", id(norms.source[0].weight): "source"}
+    layer.register_forward_pre_hook(lambda module, inputs: seen.append((own[id(module.weight)], len(inputs[0]))))
+    fit.rehearse()
+    asked = sorted(pass_ for pass_ in seen if pass_[1] > 1)  # one sample alone is tried before
+    assert asked == [("source", 8), ("source", 8), ("target", 8), ("target", 8)]
 
 
 def test_a_run_is_demanded_in_its_folder(tmp_path: Path) -> None:

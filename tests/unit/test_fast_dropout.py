@@ -228,3 +228,16 @@ def test_bfloat16_answers_in_bfloat16() -> None:
     expected = functional.scaled_dot_product_attention(*inputs, padded())
     assert answer.dtype == torch.bfloat16
     torch.testing.assert_close(answer, expected, atol=3e-2, rtol=3e-2)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:FutureWarning")  # which torch.func.jvp imports
+def test_derivatives_that_torch_func_takes_are_torchs() -> None:
+    """Energies and forces: a gradient, and rows mapped over, beside layers with dropout."""
+    layer, values = nn.Dropout(0.5), torch.ones(8, 33)
+    with dropping():
+        gradient = torch.func.grad(lambda part: layer(part).sum())(values)
+        mapped = torch.func.vmap(layer, randomness="different")(values)
+        _, tangent = torch.func.jvp(layer, (values,), (torch.ones(8, 33),))
+    for found in (gradient, mapped, tangent):
+        assert set(found.unique().tolist()) == {0.0, 2.0}
+    assert not torch.equal(mapped[0], mapped[1])

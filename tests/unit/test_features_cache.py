@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import uuid
@@ -117,6 +118,23 @@ def one_ulp(tensor: Tensor) -> None:
 def scaled(factor: float) -> Callable[[Any], Tensor]:
     base = preprocess()
     return lambda image: base(image) * factor
+
+
+MEANS, SHIFT = [0.0, 0.0, 0.0], {"by": 0.0}
+
+
+class Scale:
+    """A class of the user's own, called in forward."""
+
+    factor = 1.0
+
+
+class Global(Net):
+    """Reads a list, a dict and a class of its module."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = (images - torch.tensor(MEANS).view(3, 1, 1) + SHIFT["by"]) * Scale.factor
+        return self.head(self.second(self.first(images)).mean((2, 3)))
 
 
 MISSES: dict[str, Callable[[Case], Any]] = {
@@ -318,3 +336,42 @@ def test_processes_that_fill_one_folder_while_some_are_killed(tmp_path: Path) ->
     for folder in (tmp_path / "cache").iterdir():
         [keyed] = folder.iterdir()
         assert len(CachedFeatures.load(keyed)) == 6
+
+
+@pytest.mark.parametrize("change", ["list", "dict", "class"])
+def test_what_forward_reads_of_its_module_matters(case: Case, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By too little for the comparison of a few rows to see it."""
+    case.net = Global()
+    before = fingerprint.module_digest(case.net)
+    assert case.run().computed == 6 and case.run().computed == 0
+    if change == "list":
+        monkeypatch.setattr(sys.modules[__name__], "MEANS", [1e-5, 0.0, 0.0])
+    elif change == "dict":
+        monkeypatch.setitem(SHIFT, "by", 1e-5)
+    else:
+        monkeypatch.setattr(Scale, "factor", 1 + 1e-6)
+    assert fingerprint.module_digest(case.net) != before
+    assert case.run().computed == 6
+
+
+def test_a_look_at_what_is_kept_builds_no_backend(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    from neurenix.transfer.features import extractor
+
+    assert case.run().computed == 6
+    monkeypatch.setattr(extractor, "fast_forward", lambda *_, **__: pytest.fail("four samples need no backend"))
+    assert case.run().computed == 0
+
+
+def test_missing_shards_are_computed_by_batches_of_their_own_size(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    from neurenix.transfer.features import extractor
+
+    case.call["shard_size"] = 3
+    cached, real, sizes = case.run(), extractor.fast_forward, []
+
+    def watched(module: nn.Module, example: Tensor, **options: Any) -> Any:
+        sizes.append(len(example))
+        return real(module, example, **options)
+
+    next(cached.folder.glob("rows-00000000-*")).unlink()
+    monkeypatch.setattr(extractor, "fast_forward", watched)
+    assert case.run().computed == 3 and sizes == [3]

@@ -81,8 +81,8 @@ def small_model() -> PretrainedModel:
         ).train()
 
 
-def ask_of(model: PretrainedModel) -> Callable[[Inputs], tuple[Tensor, Tensor]]:
-    def ask(inputs: Inputs) -> tuple[Tensor, Tensor]:
+def ask_of(model: PretrainedModel) -> Callable[..., tuple[Tensor, Tensor]]:
+    def ask(inputs: Inputs, domain: str = "target") -> tuple[Tensor, Tensor]:
         features = model.embed(inputs)
         return features, model.head(features)
 
@@ -278,7 +278,7 @@ def test_texts_vectors_and_series_can_be_adapted_too(name: str, kind: str, gener
         mask = torch.ones(5, 9)
         inputs = {"input_ids": torch.randint(12, (5, 9), generator=generator), "attention_mask": mask}
 
-    def ask(asked: Inputs) -> tuple[Tensor, Tensor]:
+    def ask(asked: Inputs, domain: str = "target") -> tuple[Tensor, Tensor]:
         if isinstance(asked, Tensor):
             features = (asked if asked.ndim == 2 else asked.mean(2)) @ weights
         else:
@@ -456,6 +456,27 @@ def test_the_teacher_answers_with_its_own_weights_and_the_student_keeps_its(gene
     torch.testing.assert_close(model.trunk.module[0].weight.grad, last_model[0].trunk.module[0].weight.grad)
 
 
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_in_fewer_digits_the_teacher_still_answers_with_its_own_weights(
+    precision: torch.dtype, generator: torch.Generator
+) -> None:
+    """Autocast keeps the student's weights in fewer digits by the names of parameters, which the teacher's share."""
+    model = small_model()
+    term = begun(MeanTeacher(weight=1.0, rampup=0.0, drop=0.0, balance=0.0), model)
+    inputs = images(6, generator)
+    term.end_step(model)
+    for name, buffer in term.named_buffers():
+        if name != "steps":
+            buffer.zero_()
+    with torch.autocast("cpu", dtype=precision):
+        step = step_of(model, inputs[:0], inputs)
+        loss = term(step)["consistency"]
+    uniform = (step.target.outputs.float().softmax(1) - 1 / CLASSES).square().sum(1).mean()
+    assert number(loss) == pytest.approx(number(uniform), rel=1e-2)
+    loss.backward()
+    assert all(bool(parameter.grad.any()) for parameter in model.head.parameters() if parameter.grad is not None)
+
+
 last_model: list[PretrainedModel] = []
 
 
@@ -568,7 +589,7 @@ def test_eta_leaves_out_what_is_answered_as_most_are() -> None:
 
     def loss() -> Tensor:
         side = Side(inputs=torch.zeros(4, 1), features=sure, outputs=sure, targets=None, places=torch.arange(4))
-        return term(DomainStep(source=side, target=side, progress=0.0, ask=lambda inputs: (sure, sure)))["entropy"]
+        return term(DomainStep(source=side, target=side, progress=0.0, ask=lambda *_: (sure, sure)))["entropy"]
 
     loss()
     assert torch.equal(term.mean_answer, torch.zeros(4))  # a step that fails has not happened
@@ -679,7 +700,7 @@ def test_fixmatch_asks_for_a_share_of_how_sure_the_source_is() -> None:
     inputs = torch.zeros(2, 3)
     source = Side(inputs=inputs, features=inputs, outputs=sure, targets=torch.tensor([0, 1]), places=torch.arange(2))
     target = Side(inputs=inputs, features=inputs, outputs=outputs, targets=None, places=torch.arange(2))
-    step = DomainStep(source=source, target=target, progress=0.5, ask=lambda asked: (asked, torch.zeros(2, 2)))
+    step = DomainStep(source=source, target=target, progress=0.5, ask=lambda asked, _: (asked, torch.zeros(2, 2)))
 
     def loss(method: FixMatch) -> float:
         return float(method.term(Sizes(features=3, outputs=2))(step)["pseudo_labels"])

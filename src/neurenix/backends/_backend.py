@@ -34,6 +34,7 @@ class Backend:
         tried. The one of which most is hoped for is tried first.
     build_seconds: what a build usually takes, to know when it cannot pay.
     rounds: it computes in fewer digits than the precision has, so that only jobs that need not be exact are given it.
+    any_shape: it runs samples of other shapes than the example's too, at no price.
     """
 
     build: Callable[[nn.Module, Inputs, str], Forward]
@@ -42,6 +43,7 @@ class Backend:
     products: Mapping[str, float]
     build_seconds: float
     rounds: bool = False
+    any_shape: bool = False
 
     def hope(self, convolves: bool, precision: str) -> float:
         """How many times faster than eager it may be; 0 where it is not tried."""
@@ -77,6 +79,23 @@ def size_of(inputs: Inputs) -> int:
     return len(inputs if isinstance(inputs, Tensor) else next(iter(inputs.values())))
 
 
+def has_doubles(module: nn.Module) -> bool:
+    """Whether a module computes in float64, which no runtime but torch's own does."""
+    return any(parameter.dtype == torch.float64 for parameter in module.parameters())
+
+
+def token_tensors(inputs: Mapping[str, Tensor]) -> set[str]:
+    """Names of a batch's tensors (n, tokens, …), which are as long as its longest text; none of other samples."""
+    lengths = {inputs[name].shape[1] for name in ("attention_mask", "input_ids") if name in inputs}
+    return {name for name, tensor in inputs.items() if tensor.ndim > 1 and tensor.shape[1] in lengths}
+
+
+def shapes_of(inputs: Inputs) -> dict[str, tuple[int, ...]]:
+    """Shapes of a batch's samples, by name; of texts without their length."""
+    tokens = set() if isinstance(inputs, Tensor) else token_tensors(inputs)
+    return {name: tuple(tensor.shape[1 + (name in tokens) :]) for name, tensor in named(inputs).items()}
+
+
 def first_of(inputs: Inputs, count: int) -> Inputs:
     """The first samples of a batch."""
     if isinstance(inputs, Tensor):
@@ -92,9 +111,9 @@ def second_half_of(inputs: Inputs) -> Inputs:
     return {name: tensor[first:] for name, tensor in inputs.items()}
 
 
-def named(outputs: Outputs) -> dict[str, Tensor]:
-    """Outputs by name; "" for a plain tensor."""
-    return {"": outputs} if isinstance(outputs, Tensor) else outputs
+def named(tensors: Inputs) -> dict[str, Tensor]:
+    """Inputs or outputs by name; "" for a plain tensor."""
+    return {"": tensors} if isinstance(tensors, Tensor) else dict(tensors)
 
 
 def in_batches_of(size: int, forward: Forward) -> Forward:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ._backend import CannotBuild, Forward, Inputs, Outputs, named
+from ._backend import CannotBuild, Forward, Inputs, Outputs, named, token_tensors
 
 TYPED = 2  # samples that show the types of a module's outputs
 _DEPENDENT = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
@@ -46,7 +46,8 @@ def export(flat: Flat, example: Inputs) -> Any:
     free = torch.export.Dim.DYNAMIC
     shapes = None
     if not isinstance(example, Tensor):
-        shapes = (tuple({0: free, 1: free} if tensor.ndim > 1 else {0: free} for tensor in flat.tensors(example)),)
+        tokens = token_tensors(example)
+        shapes = (tuple({0: free, 1: free} if name in tokens else {0: free} for name in flat.keys or ()),)
     try:
         with torch.no_grad(), quiet():
             return torch.export.export(flat, tuple(flat.tensors(example)), dynamic_shapes=shapes, strict=False)

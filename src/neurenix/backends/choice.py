@@ -13,8 +13,9 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from ..devices import cpu_cores
-from ..errors import DamagedFileError, MissingPackageError
+from ..devices import cpu_cores, cpu_flags, is_out_of_memory
+from ..errors import DamagedFileError, MissingPackageError, NeurenixError
+from ..packages import version_of
 from ..storage import cache_folder, read_json, write_json
 from ._backend import (
     BACKENDS,
@@ -25,8 +26,10 @@ from ._backend import (
     device_of,
     eager,
     first_of,
+    has_doubles,
     named,
     second_half_of,
+    shapes_of,
     size_of,
 )
 from ._operations import operations_by_kind, pace
@@ -38,6 +41,7 @@ _SECONDS = 3.0  # a job of fewer, run eagerly on a small device, is not worth a 
 _SHORT = 0.5  # seconds of a run that is timed twice, where once does not settle it
 _WORTH = 1.1  # times faster than eager, below which eager is taken
 _NEVER = 1e9  # seconds per sample of a backend that cannot run the module
+_DAY = 86_400.0  # seconds
 _EAGER = "eager"
 
 
@@ -124,19 +128,28 @@ def fast_forward(
 
 def _is_large(job: _Job) -> bool:
     """Whether the job takes long enough for a measurement, by counted work, so that the answer is always the same."""
-    return size_of(job.example) > 1 and job.looked_at.operations * job.samples >= _SECONDS * pace(job.device)
+    if size_of(job.example) < 2 or has_doubles(job.module):
+        return False
+    return job.looked_at.operations * job.samples >= _SECONDS * pace(job.device)
 
 
 def _built(name: str, job: _Job) -> Forward:
     """A backend that was asked for by name; eager where it does not give the same."""
     if BACKENDS[name].rounds and job.exact:
         raise CannotBuild(f"backend {name!r} computes in fewer digits than precision='fp32' asks for")
-    forward = BACKENDS[name].build(job.module, job.example, job.precision)
-    cosine = _cosine(name, forward, job, eager(job.module, job.device, "fp32"))
+    forward, cosine = _compared(name, job, eager(job.module, job.device, "fp32"))
     if cosine < job.faithful:
         job.say(f"backend {name} is not used: its answers have a cosine of {cosine:.5f} to fp32")
         return job.eager()
-    return forward
+    return _where_it_fits(name, forward, job)
+
+
+def _where_it_fits(name: str, forward: Forward, job: _Job) -> Forward:
+    """Eager torch for batches that a backend was not built for, because their samples have other shapes."""
+    if BACKENDS[name].any_shape:
+        return forward
+    built_for, rest = shapes_of(job.example), job.eager()
+    return lambda inputs: (forward if shapes_of(inputs) == built_for else rest)(inputs)
 
 
 def _fastest(job: _Job) -> Forward:
@@ -148,12 +161,13 @@ def _fastest(job: _Job) -> Forward:
     for name in sorted(expected, key=lambda name: expected[name]):
         if expected[name] >= best_seconds / _WORTH * job.samples:
             continue
-        forward = _tried(name, job, known, best if job.precision == "fp32" else eager(job.module, job.device, "fp32"))
+        reference = best if job.precision == "fp32" else eager(job.module, job.device, "fp32")
+        forward = _tried(name, job, known, reference, best_seconds)
         if forward is None:
             continue
-        seconds = known.of(name, lambda: _seconds(forward, job.timed, best_seconds))  # noqa: B023  (called at once)
+        seconds = known.seconds[name]
         if seconds < best_seconds / (_WORTH if best_name == _EAGER else 1.0):
-            best, best_seconds, best_name = forward, seconds, name
+            best, best_seconds, best_name = _where_it_fits(name, forward, job), seconds, name
     known.write()
     if best_name != _EAGER:
         job.say(f"forward passes by {best_name}, {eager_seconds / best_seconds:.1f} times as fast as eager torch")
@@ -167,6 +181,9 @@ def _expected_seconds(job: _Job, eager_seconds: float, known: _Measurements) -> 
         hope = candidate.hope(job.looked_at.convolves, job.precision)
         if hope and _is_candidate(name, job):
             each = known.seconds.get(name, eager_seconds / hope)
+            if each == _NEVER:
+                job.say(f"backend {name} is left out: within the last day it could not run a model of this shape")
+                continue
             expected[name] = candidate.build_seconds + each * job.samples
     return expected
 
@@ -175,11 +192,11 @@ def _is_candidate(name: str, job: _Job) -> bool:
     return BACKENDS[name].usable(job.device.type, job.precision) and not (BACKENDS[name].rounds and job.exact)
 
 
-def _tried(name: str, job: _Job, known: _Measurements, reference: Forward) -> Forward | None:
-    """A backend that can be built and gives the same as the reference, or None, and why not is told."""
+def _tried(name: str, job: _Job, known: _Measurements, reference: Forward, best: float) -> Forward | None:
+    """A backend that can be built, gives the same as the reference and was timed; or None, and why not is told."""
     try:
-        forward = BACKENDS[name].build(job.module, job.example, job.precision)
-        cosine = _cosine(name, forward, job, reference)
+        forward, cosine = _compared(name, job, reference)
+        known.of(name, lambda: _seconds(forward, job.timed, best))
     except (CannotBuild, MissingPackageError) as error:
         job.say(f"backend {name} is passed over: {error}")
         known.seconds[name] = _NEVER
@@ -189,6 +206,19 @@ def _tried(name: str, job: _Job, known: _Measurements, reference: Forward) -> Fo
         known.seconds[name] = _NEVER  # also for other weights of this shape: a build can take half a minute
         return None
     return forward
+
+
+def _compared(name: str, job: _Job, reference: Forward) -> tuple[Forward, float]:
+    """A backend's forward pass, and its least cosine to the reference; raises CannotBuild and MissingPackageError."""
+    try:
+        forward = BACKENDS[name].build(job.module, job.example, job.precision)
+        return forward, _cosine(name, forward, job, reference)
+    except Exception as error:
+        if isinstance(error, NeurenixError) or is_out_of_memory(error):
+            raise
+        # a runtime's own, or that of a forward that cannot do without autocast
+        reason = " ".join(str(error).split())[:200]
+        raise CannotBuild(f"{name} cannot run it ({type(error).__name__}: {reason})") from error
 
 
 def _cosine(name: str, forward: Forward, job: _Job, reference: Forward) -> float:
@@ -204,10 +234,16 @@ def _cosine(name: str, forward: Forward, job: _Job, reference: Forward) -> float
 
 
 def _agreement(found: Tensor, expected: Tensor) -> float:
+    """The least cosine of two rows; rows of zeros agree with rows of zeros, and numbers with what is none never."""
     if found.shape != expected.shape or not found.is_floating_point():
         return float(torch.equal(found, expected))
     one, other = found.double().flatten(1), expected.double().flatten(1)
-    return float(torch.cosine_similarity(one, other).min()) if len(one) and bool(other.any()) else 1.0
+    if not bool(one.isfinite().all() & other.isfinite().all()):
+        return 0.0
+    cosines = torch.cosine_similarity(one, other)
+    empty = ~other.any(1)
+    cosines[empty] = (~one[empty].any(1)).to(cosines.dtype)
+    return float(cosines.min()) if len(cosines) else 1.0
 
 
 def _eager_seconds(job: _Job) -> float:
@@ -241,7 +277,8 @@ def _run_seconds(forward: Forward, batch: Inputs) -> float:
 class _Measurements:
     """Seconds per sample of each backend, for a module of this shape on this machine; the same choice next time.
 
-    Weights do not matter: only what decides the pace is in the name.
+    Weights do not matter: only what decides the pace is in the name. That a backend could not run it is believed for a
+    day: a compiler may have been missing, or memory short.
     """
 
     def __init__(self, job: _Job) -> None:
@@ -269,14 +306,16 @@ class _Measurements:
             return {}
         try:
             found: Any = read_json(self._path)
+            is_old = time.time() - self._path.stat().st_mtime > _DAY
         except (DamagedFileError, OSError):
             return {}
-        fits = isinstance(found, dict) and all(isinstance(value, float) and value > 0 for value in found.values())
-        return found if fits else {}
+        if not isinstance(found, dict) or not all(isinstance(value, float) and value > 0 for value in found.values()):
+            return {}
+        return {name: value for name, value in found.items() if value != _NEVER or not is_old}
 
 
 def _described(job: _Job) -> list[Any]:
-    inputs = {name: tuple(tensor.shape) for name, tensor in named(job.example).items()}  # type: ignore[arg-type]
+    inputs = {name: tuple(tensor.shape) for name, tensor in named(job.example).items()}
     return [
         [(name, tuple(parameter.shape)) for name, parameter in job.module.named_parameters()],
         [type(part).__name__ for part in job.module.modules()],
@@ -285,6 +324,8 @@ def _described(job: _Job) -> list[Any]:
         job.exact,
         str(job.device),
         torch.__version__,
+        [version_of(package) for package in ("openvino", "onnxruntime")],
+        sorted(cpu_flags()),
         torch.get_num_threads(),
         cpu_cores(),
     ]

@@ -20,6 +20,7 @@ from ._backend import (
     device_of,
     eager,
     first_of,
+    has_doubles,
     in_batches_of,
     size_of,
 )
@@ -31,6 +32,8 @@ def _build(module: nn.Module, example: Inputs, precision: str) -> Forward:
         require(package, purpose="backend='onnx'", install="'neurenix[onnx]'")
     if device_of(example).type != "cpu":
         raise CannotBuild(f"onnx runs on the CPU, not on {device_of(example)}")
+    if has_doubles(module):
+        raise CannotBuild("onnx computes in float32, and the weights are float64")
     flat = Flat(module, example)
     like = eager(module, device_of(example), precision)(first_of(example, TYPED))
     program = export(flat, example)

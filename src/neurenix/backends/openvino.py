@@ -22,8 +22,10 @@ from ._backend import (
     device_of,
     eager,
     first_of,
+    has_doubles,
     named,
     size_of,
+    token_tensors,
 )
 from ._export import TYPED, Flat, Run, export, forward_of, is_traceable, quiet, traced, watched
 
@@ -50,6 +52,8 @@ def build_openvino(
     openvino: Any = require("openvino", purpose="backend='openvino'", install="'neurenix[fast]'")
     if device_of(example).type != "cpu" or precision not in _HINTS:
         raise CannotBuild(f"openvino runs on the CPU in fp32 or bf16, not on {device_of(example)} in {precision}")
+    if has_doubles(module):
+        raise CannotBuild("openvino computes in float32, and the weights are float64")
     run = eager(module, device_of(example), precision)
     few = first_of(example, TYPED)
     like, looks_at_values = watched(lambda: run(few))
@@ -65,7 +69,7 @@ def build_openvino(
             continue
         if isinstance(example, Tensor) or _holds(forward, module, example, precision, near):
             return forward
-        reason = "texts of other lengths get other answers"
+        reason = "fewer samples, or texts of other lengths, get other answers"
     raise CannotBuild(f"openvino cannot convert it ({reason})")
 
 
@@ -119,13 +123,17 @@ def _exported(flat: Flat, example: Inputs) -> Any:
     return TorchFXPythonDecoder.from_exported_program(export(flat, example))
 
 
-def _holds(forward: Forward, module: nn.Module, texts: Mapping[str, Tensor], precision: str, near: float) -> bool:
-    """Whether fewer and shorter texts than it was built with get the right answers."""
-    few = {name: tensor[:TYPED, : max(1, tensor.shape[1] - 3)] for name, tensor in texts.items()}
-    expected = named(eager(module, device_of(texts), precision)(few))
+def _holds(forward: Forward, module: nn.Module, samples: Mapping[str, Tensor], precision: str, near: float) -> bool:
+    """Whether fewer samples than it was built with, and shorter texts, get the right answers."""
+    tokens = token_tensors(samples)
+    few = {
+        name: tensor[:TYPED, : max(1, tensor.shape[1] - 3)] if name in tokens else tensor[:TYPED]
+        for name, tensor in samples.items()
+    }
     try:
+        expected = named(eager(module, device_of(samples), precision)(few))
         found = named(forward(few))
-    except RuntimeError:  # a size that was recorded as a number
+    except (RuntimeError, IndexError):  # a size that was recorded as a number, or that the module has to be given
         return False
     return all(_is_near(found[name], rows, near) for name, rows in expected.items())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -20,8 +19,9 @@ from torch.utils.data import Subset
 from .. import cuda
 from ..callbacks import Callback
 from ..data import label_names
-from ..devices import cpu_cores, resolve_device, resolve_precision
+from ..devices import cpu_cores, free_memory, resolve_device, resolve_precision
 from ..models.sources import hub_cache
+from ..packages import version_of
 from ..storage import cache_folder
 from ..training import runs_root
 from ..transfer import Finetuner, load_pretrained_model
@@ -140,13 +140,7 @@ def _machine() -> dict[str, Any]:
 
 
 def _packages() -> dict[str, str]:
-    found = {}
-    for name, install in _PACKAGES.items():
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = f"not installed: pip install {install}"
-    return found
+    return {name: version_of(name) or f"not installed: pip install {install}" for name, install in _PACKAGES.items()}
 
 
 def _folders() -> dict[str, str]:
@@ -170,8 +164,7 @@ def _memory() -> tuple[float, float]:
     if not listing.is_file():
         return float("nan"), float("nan")
     lines = dict(line.split(":", 1) for line in listing.read_text().splitlines() if ":" in line)
-    kibibytes = [int(lines[name].split()[0]) for name in ("MemAvailable", "MemTotal")]
-    return kibibytes[0] * 1024 / _GIB, kibibytes[1] * 1024 / _GIB
+    return free_memory(torch.device("cpu")) / _GIB, int(lines["MemTotal"].split()[0]) * 1024 / _GIB
 
 
 def _peak_memory(tuner: Finetuner) -> float:

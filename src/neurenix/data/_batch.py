@@ -32,6 +32,7 @@ class Batch:
         be read. place: 1-based number of the batch in its epoch.
     stand_in: nothing of this process's share of the batch could be read, and one sample of another batch takes its
         place, so that all processes make the same steps. It is seen a second time: leave it out of metrics.
+    drew: reading a sample drew random numbers, so that the next epoch may see it in another way.
     """
 
     inputs: Tensor | Mapping[str, Tensor]
@@ -40,6 +41,7 @@ class Batch:
     skipped: tuple[Skipped, ...] = field(default=())
     place: int = 0
     stand_in: bool = False
+    drew: bool = False
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.inputs, self.targets))

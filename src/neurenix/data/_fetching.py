@@ -17,7 +17,7 @@ from ..errors import NeurenixError, UnreadableSampleError
 from . import collation
 from ._batch import Batch, Skipped
 from ._dataset import gathered, innermost, is_in_memory, sample_name
-from ._randomness import own_random_state, seed_everything
+from ._randomness import drew_since, own_random_state, seed_everything
 from .preparation import pair
 from .sampling import sample_seed
 
@@ -90,11 +90,13 @@ class KeyedDataset(TorchDataset[Any]):
         return None if found is None else Batch(*found, indices)
 
     def _one_by_one(self, keys: list[Key]) -> Batch:
-        samples, kept, skipped = [], [], []
+        samples, kept, skipped, drew = [], [], [], False
         for epoch, index in keys:
             try:
-                samples.append(self._read(epoch, index))
+                sample, drawn = self._read(epoch, index)
+                samples.append(sample)
                 kept.append(index)
+                drew |= drawn
             except UnreadableSampleError as error:
                 if not self.skips:
                     raise
@@ -105,15 +107,18 @@ class KeyedDataset(TorchDataset[Any]):
                 raise UnreadableSampleError(self._failed(index, error)) from error
         indices = torch.tensor(kept, dtype=torch.int64)
         inputs, targets = self.collate(samples) if samples else (torch.empty(0), None)
-        return Batch(inputs, targets, indices, tuple(skipped))
+        return Batch(inputs, targets, indices, tuple(skipped), drew=drew)
 
-    def _read(self, epoch: int, index: int) -> tuple[Any, Any]:
+    def _read(self, epoch: int, index: int) -> tuple[tuple[Any, Any], bool]:
+        """A sample, and whether reading it drew random numbers."""
         if index in self.deadly:
             raise UnreadableSampleError(self.deadly[index])
         self._now_at(index)
-        if self.random:
-            seed_everything(sample_seed(self.seed, epoch, index))
-        return pair(self.dataset[index])
+        if not self.random:
+            return pair(self.dataset[index]), False
+        seed = sample_seed(self.seed, epoch, index)
+        seed_everything(seed)
+        return pair(self.dataset[index]), drew_since(seed)
 
     def _now_at(self, index: int) -> None:
         info = get_worker_info()

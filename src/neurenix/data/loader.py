@@ -80,7 +80,7 @@ class DataLoader:
             raise ConfigurationError(
                 f"groups={list(groups)} are parts of {len(self.dataset)} samples, but add up to {sum(groups)}."
             )
-        self.views, self.groups = views, tuple(groups)
+        self.views, self.groups, self.lengths = views, tuple(groups), lengths
         self.batch_size, self.shuffle, self.num_workers = batch_size, shuffle, num_workers
         self.seed, self.collate, self.drop_last = seed, collate, drop_last
         self.bad_limit, self.timeout = bad_limit, timeout

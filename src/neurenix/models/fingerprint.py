@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 import functools
 import hashlib
-import importlib.metadata
 import json
 import logging
 import platform
@@ -23,6 +22,7 @@ import numpy
 import torch
 from torch import Tensor, nn
 
+from ..packages import version_of
 from ..storage import tensor_digest
 from ._pretrained_model import PretrainedModel
 
@@ -63,7 +63,7 @@ def key(description: Mapping[str, Any]) -> str:
 
 def versions() -> dict[str, str | None]:
     """Versions of the packages that compute with a model or decode what they are computed from; None if absent."""
-    return {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
+    return {"python": platform.python_version(), **{name: version_of(name) for name in _PACKAGES}}
 
 
 def trunk_digest(trunk: nn.Module) -> str:
@@ -141,7 +141,7 @@ def _code(value: Any, seen: Seen) -> Any:
 
 def _function(function: types.FunctionType, seen: Seen) -> list[Any]:
     known = {name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__}
-    globals_used = {name: item for name, item in known.items() if _plain(item) or isinstance(item, types.FunctionType)}
+    globals_used = {name: item for name, item in known.items() if not isinstance(item, types.ModuleType)}
     globals_used |= _of_modules(known, _names(function.__code__))
     parts = [
         function.__defaults__,
@@ -153,7 +153,7 @@ def _function(function: types.FunctionType, seen: Seen) -> list[Any]:
 
 
 def _of_modules(known: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
-    """Functions and plain values of modules that code names; modules of known libraries have a version."""
+    """What code names of modules, other modules left out; modules of known libraries have a version."""
     modules = {name: item for name, item in known.items() if isinstance(item, types.ModuleType)}
     found = {}
     for name, module in modules.items():
@@ -161,7 +161,7 @@ def _of_modules(known: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
             continue
         for attribute in sorted(names & vars(module).keys()):
             item = vars(module)[attribute]
-            if _plain(item) or isinstance(item, (types.FunctionType, type)):
+            if not isinstance(item, types.ModuleType):
                 found[f"{name}.{attribute}"] = item
     return found
 
@@ -174,7 +174,7 @@ def _class(kind: type, seen: Seen) -> list[Any]:
 
 def _members(kind: type) -> dict[str, Any]:
     members = {name: _unwrapped(item) for name, item in vars(kind).items()}
-    kept = (types.FunctionType, list, tuple, dict)
+    kept = (types.FunctionType, list, tuple, dict, set, frozenset)
     members = {name: item for name, item in members.items() if isinstance(item, kept) or _plain(item)}
     return {name: members[name] for name in sorted(members) if name not in _CLASS_CONCERNS}
 
@@ -241,10 +241,3 @@ def _name(value: Any) -> str:
 def _has_version(value: Any) -> bool:
     package = str(getattr(value, "__module__", "")).split(".")[0]
     return package in _VERSIONED or (package in sys.stdlib_module_names and package != "__main__")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -14,6 +14,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional
 
 _LANES, _LANE = 4, torch.int16  # in 64 bits
@@ -125,8 +126,10 @@ def _added(mask: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _is_for_us(values: Tensor, share: float) -> bool:
+    """Dropout with derivatives that go backwards; torch.func, and vmap's rules for randomness, are torch's own."""
     is_fast = values.device.type == "cpu" and values.dtype in (torch.float32, torch.bfloat16)
-    return is_fast and 0 < share < 1
+    is_plain = forward_ad._current_level < 0 and not torch._C._are_functorch_transforms_active()
+    return is_fast and is_plain and 0 < share < 1
 
 
 _FASTER: Mapping[Any, Callable[..., Tensor]] = {  # as layers call them, and as the graph of what is trained does

@@ -10,22 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Batch
+from ..devices import is_out_of_memory
 from ..models import display_name
 
 Value = TypeVar("Value")
-_MEMORY_MESSAGES = (
-    "out of memory",
-    "can't allocate memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch (or Python) says that memory was not to be had, on any device."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _MEMORY_MESSAGES)
 
 
 def in_fitting_parts(batch: Batch, compute: Callable[[Batch], Value]) -> list[Value]:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Batch, sample_seed
-from ..devices import autocast, is_exact, resolve_precision
-from ..errors import NonFiniteError, OutOfMemoryError, SmallerBatchWarning
+from ..devices import autocast, is_exact, is_out_of_memory, resolve_precision
+from ..errors import InputMismatchError, NonFiniteError, OutOfMemoryError, SmallerBatchWarning
 from ..metrics import Metrics
 from ..models import PretrainedModel
 from .faster_calls import faster_calls
@@ -19,7 +19,6 @@ from .faults import (
     first_non_finite_layer,
     free_memory,
     gradient_message,
-    is_out_of_memory,
     loss_message,
     suspects,
 )
@@ -29,6 +28,8 @@ from .prefix import Feed
 from .processes import Processes
 from .progress import Progress
 from .settings import LoopSettings
+
+_ALONE = "more than 1 value per channel when training"  # says torch of a batch norm over vectors
 
 
 @final
@@ -75,6 +76,14 @@ class OptimizerStep:
             except NonFiniteError:
                 self._buffers.put_back()
                 raise
+            except ValueError as error:
+                self._buffers.put_back()
+                if _ALONE not in str(error):
+                    raise
+                raise InputMismatchError(
+                    f"a batch of one sample cannot be normalised by batch norms ({error}). Take a batch_size that "
+                    "leaves more than one at the end, or DataLoader(dataset, batch_size, drop_last=True)."
+                ) from error
             except (RuntimeError, MemoryError) as error:
                 self._buffers.put_back()
                 if not is_out_of_memory(error):
@@ -139,9 +148,12 @@ class OptimizerStep:
                 "Take a smaller batch_size with more accumulation_steps, smaller inputs, or freeze more layers."
             )
         progress.largest_part = largest // 2
+        kind = nn.modules.batchnorm._BatchNorm
+        normalises = any(isinstance(part, kind) and part.training for part in self._model.modules())
+        but = " but for its batch norms, which see the smaller parts" * normalises
         warnings.warn(
             f"{largest} samples at once do not fit into memory; they are computed {largest // 2} at a time, to the "
-            "same gradient. Steps, rates and seeds stay as they were.",
+            f"same gradient{but}. Steps, rates and seeds stay as they were.",
             SmallerBatchWarning,
             stacklevel=2,
         )

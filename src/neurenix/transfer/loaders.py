@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 from torch.utils.data import DataLoader as TorchDataLoader
-from torch.utils.data import RandomSampler, SequentialSampler
 
 from ..data import (
     ArrayDataset,
@@ -26,12 +26,12 @@ from ..data import (
     prepare,
     texts_of,
 )
+from ..devices import is_out_of_memory
 from ..errors import ConfigurationError, InputMismatchError, LabelMismatchError, NeurenixError
 from ..metrics import TaskKind
 from ..models import PretrainedModel
 from ..nn import TaskHead, evaluating
 from ..training import Objective
-from ..training.faults import is_out_of_memory
 from .arguments import check_types
 from .labels import check_contract, sequence_targets, with_known_labels
 from .one_or_many import many
@@ -62,15 +62,16 @@ def loader_for(
 ) -> DataLoader:
     """A loader over `data`, shuffled for training, with the model's preprocessing where samples are raw.
 
-    A loader of neurenix or of torch brings its own dataset, batch size and workers. Labels are numbered as the head's
-    outputs are, see with_known_labels; for a prediction or an adaptation they do not matter, and for a prediction one
-    sample will do.
+    A loader of neurenix or of torch brings its own dataset, batch size and workers; its drop_last holds for training
+    alone, as every sample is evaluated and predicted. Labels are numbered as the head's outputs are, see
+    with_known_labels; for a prediction or an adaptation they do not matter, and for a prediction one sample will do.
     """
     learns, is_labelled = use in ("training", "adaptation"), use in ("training", "evaluation")
     check_types({"batch_size": batch_size, "num_workers": num_workers}, {"batch_size": int, "num_workers": int})
     own: dict[str, Any] = {}
     if isinstance(data, (DataLoader, TorchDataLoader)):
         own, data = opened(data, batch_size), data.dataset
+        own |= {"drop_last": own["drop_last"] and learns}
     if use == "prediction":
         data = _pairs(data) if _task(model) == "span_answering" else many(data, model.preprocess)
     dataset = ArrayDataset(data) if isinstance(data, torch.Tensor) else as_dataset(data)
@@ -88,14 +89,12 @@ def loader_for(
         dataset = with_known_labels(dataset, categories, num_outputs, learns)
     prepared = prepare(dataset, model.preprocess, learns)
     prepared = prepared if sequences is None else sequences(prepared)
-    return DataLoader(
-        prepared,
-        shuffle=learns,
-        seed=seed,
-        lengths=innermost(prepared, "lengths"),
-        views=views if learns else None,
-        **{"batch_size": batch_size, "num_workers": num_workers, **own},
-    )
+    settings: dict[str, Any] = {
+        **{"batch_size": batch_size, "num_workers": num_workers, "lengths": innermost(prepared, "lengths")},
+        **{"views": views, **{name: value for name, value in own.items() if value is not None}},
+    }
+    settings["views"] = settings["views"] if learns else None
+    return DataLoader(prepared, shuffle=learns, seed=seed, **settings)
 
 
 def _task(model: PretrainedModel) -> str | None:
@@ -203,18 +202,33 @@ def _described(inputs: Any) -> str:
 
 
 def opened(loader: DataLoader | TorchDataLoader[Any], batch_size: int) -> dict[str, Any]:
-    """What a loader brings: batch size, workers, collate, and how much may go wrong."""
+    """What a loader brings: batch size, workers, collate, how much may go wrong, and whether ends are dropped."""
     if isinstance(loader, DataLoader):
-        names = ("batch_size", "num_workers", "collate", "bad_limit", "timeout")
+        names = ("batch_size", "num_workers", "collate", "bad_limit", "timeout", "drop_last", "views", "lengths")
         return {name: getattr(loader, name) for name in names}
-    if not isinstance(loader.sampler, (RandomSampler, SequentialSampler)):
-        raise ConfigurationError(
-            f"this DataLoader draws its samples with {type(loader.sampler).__name__}, which training here would not "
-            "follow. Pass its dataset; for unequal classes use class_weights='balanced'."
-        )
+    _check_order(loader)
+    batches = loader.batch_sampler  # None for batches that the dataset makes
     default = torch.utils.data.default_collate
     return {
-        "batch_size": loader.batch_size or batch_size,
+        "batch_size": getattr(batches, "batch_size", batch_size),
         "num_workers": loader.num_workers,
         "collate": None if loader.collate_fn is default else loader.collate_fn,
+        "drop_last": getattr(batches, "drop_last", False),
     }
+
+
+def _check_order(loader: TorchDataLoader[Any]) -> None:
+    """Raise ConfigurationError for a loader of torch whose choice of samples would not be followed."""
+    sampler, batches = loader.sampler, loader.batch_sampler
+    chooser = None
+    if not isinstance(sampler, (RandomSampler, SequentialSampler)):
+        chooser = type(sampler).__name__
+    elif batches is not None and type(batches) is not BatchSampler:
+        chooser = type(batches).__name__
+    elif isinstance(sampler, RandomSampler) and (sampler.replacement or sampler.num_samples != len(loader.dataset)):  # type: ignore[arg-type]
+        chooser = f"RandomSampler(replacement={sampler.replacement}, num_samples={sampler.num_samples})"
+    if chooser is not None:
+        raise ConfigurationError(
+            f"this DataLoader draws its samples with {chooser}, which training here would not follow. Pass its "
+            "dataset; for unequal classes use class_weights='balanced'."
+        )

@@ -20,7 +20,7 @@ from neurenix.transfer.heads import HeadKind
 from neurenix.vision.boxed import collate_boxes
 
 SAID = "the frozen layers run once for each of"
-LOOKS = 18  # samples that are read for a look at them
+LOOKS = 28  # samples that are read for a look at them, before the first epoch and again after it
 SIDE, CLASSES = 32, 3
 SEGMENTERS: dict[str, HeadKind] = {
     "linear segmentation": heads.LinearSegmentation(num_outputs=CLASSES),

@@ -265,7 +265,7 @@ class Schedule(Callback):
 @pytest.mark.parametrize("settings", [{"share": ""}, {"p": "drop"}], ids=["of the model", "of a dropout"])
 def test_numbers_that_a_callback_sets_are_set(settings: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     agree(Scheduled, ["stem"], callbacks=[Schedule(**settings)])
-    assert "settings of its layers changed" in capsys.readouterr().out
+    assert "settings of the model's layers changed" in capsys.readouterr().out
 
 
 # --- batches and texts ---------------------------------------------------------------------------------------------

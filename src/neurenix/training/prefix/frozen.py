@@ -11,7 +11,7 @@ from torch import nn
 
 from ...backends import Forward, eager, fast_forward, named
 from ...data import Batch, work
-from ...devices import rounding
+from ...devices import same_sample
 from ..environment import environment
 from ..faults import in_fitting_parts
 from .feeds import ReuseOptions
@@ -107,11 +107,6 @@ def boundary_of(batch: Batch, forward: Forward, device: torch.device) -> Boundar
 
     parts = in_fitting_parts(batch, compute)
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-def same_sample(exact: bool, device: torch.device) -> float:
-    """How far apart two boundaries of one sample may be, relative: 0.14 is a cosine of 0.99, as of backends."""
-    return max(1e-3, rounding("fp32", device)) if exact else 0.14
 
 
 def _agree(kept: Boundary, fresh: Boundary, tolerance: float) -> bool:

@@ -51,11 +51,19 @@ class KeptBatches:
         self._paths: dict[str, Path] = {}
         self.found = self.written = 0
         self._writes = False
-        with contextlib.suppress(OSError):  # a folder that cannot be written to keeps nothing
+        try:
             self.folder.mkdir(parents=True, exist_ok=True)
             sweep(self.folder)
             self._paths = {path.name.split(".")[0]: path for path in self.folder.glob("*.safetensors")}
             self._writes = _make_room(root, self.folder, size)
+        except OSError as error:
+            say(f"what frozen layers give is not kept for later runs: {error}")
+        else:
+            if not self._writes:
+                say(
+                    f"what frozen layers give is not kept for later runs: {size / 2**30:,.1f} GiB are more than the "
+                    f"quarter of the free disk that {root} may take"
+                )
 
     def find(self, batch: Batch) -> Boundary | None:
         """What was kept for these inputs; a damaged file is removed, as if it had never been."""
@@ -130,22 +138,27 @@ def _remove(path: Path) -> None:
 
 
 def _make_room(root: Path, folder: Path, size: float) -> bool:
-    """Remove what was used longest ago until `size` bytes more are allowed for; False if they cannot be."""
-    others: list[tuple[float, int, Path]] = []
-    total, own = 0, 0
+    """Remove what was used longest ago until `size` bytes more are allowed for; False if they cannot be.
+
+    Of the folder's own files the newest, `size` bytes of them, may be what is wanted, and stay.
+    """
+    found: list[tuple[float, int, Path]] = []
     for path in root.glob("*/*.safetensors"):
         with contextlib.suppress(FileNotFoundError):  # another process is making room too
             status = path.stat()
-            total += status.st_size
-            if path.parent == folder:
-                own += status.st_size
-            else:
-                others.append((status.st_mtime, status.st_size, path))
+            found.append((status.st_mtime, status.st_size, path))
+    own, removable = 0.0, []
+    for changed, taken, path in sorted(found, reverse=True):
+        if path.parent == folder and own + taken <= size:
+            own += taken
+        else:
+            removable.append((changed, taken, path))
+    total = sum(taken for _, taken, _ in found)
     allowed = _SHARE * (shutil.disk_usage(root).free + total)
-    wanted = total + max(0.0, size - own)
-    if wanted - sum(taken for _, taken, _ in others) > allowed:
+    wanted = total + size - own
+    if wanted - sum(taken for _, taken, _ in removable) > allowed:
         return False
-    for _, taken, path in sorted(others):
+    for _, taken, path in sorted(removable):
         if wanted <= allowed:
             break
         _remove(path)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ...backends import Inputs
 from ...data._randomness import generator_states
-from ...devices import autocast, rounding
-from ..faults import Buffers, is_out_of_memory
+from ...devices import autocast, is_out_of_memory, rounding
+from ..faults import Buffers
 from .graph import NotSplittable
 
 _SHARE = 1e-2  # of the whole gradient's size, that a parameter's own counts as at least: some are rounding alone

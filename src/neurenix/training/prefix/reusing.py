@@ -13,23 +13,26 @@ from torch import Tensor, nn
 
 from ...backends import eager, operations
 from ...data import Batch, DataLoader, innermost
+from ...data._batch import rows as rows_of
 from ...data._randomness import own_random_state
-from ...devices import autocast, free_memory, move, rounding
+from ...devices import autocast, free_memory, move, rounding, same_sample
 from ...models import PretrainedModel
 from ...nn import TaskHead
 from ...storage import cache_folder
 from ..processes import Processes
 from .feeds import Features, ReuseOptions
-from .frozen import TRIED, FrozenLayers, boundary_of, same_sample
+from .frozen import TRIED, FrozenLayers, boundary_of
 from .graph import NotSplittable, NotWorthIt
+from .probes import Probes
 from .rehearsal import check_same, close, put_back
-from .split import FEATURES, Embedding, Split, split
+from .split import FEATURES, Embedding, Split, hooks_of, split
 from .store import CPU, Boundary, RowStore, bytes_per_sample, columns_of
-from .targets import TargetRows
+from .targets import TargetRows, bytes_of_targets
 from .worth import BACKWARD, ENOUGH, Estimate
 
 _SECONDS = 5.0  # saved at least, for models that have to be traced
 _MEMORY_SHARE, _DISK_SHARE = 0.25, 0.25  # of what is free
+_ALWAYS = 64 * 2**20  # bytes of targets that are kept in any case
 
 
 @final
@@ -74,7 +77,8 @@ class ReusingFeed:
         self._frozen: FrozenLayers | None = None  # while rows are missing
         self._store: RowStore | None = None
         self._beside: Callable[[Any], Boundary] = lambda inputs: {}
-        self._sizes_differ = False
+        self._wrong: str | None = None  # why the store is given up before the next epoch
+        self._probes = Probes(loader)
         self._views = loader.views or 1
         self._features = features
         self._targets = TargetRows(0)
@@ -87,15 +91,16 @@ class ReusingFeed:
         if not self._decided:
             with own_random_state():  # a forward that is looked at may draw
                 self._decide()
-        self._give_up_what_is_wrong()
         view = self._loader.view(epoch)
+        if self._store is not None and view in self._complete and self._probes.differ(epoch):
+            self._wrong = "the data give other samples than in the pass before"
+        self._give_up_what_is_wrong()
         filling = self._first + (view - self._first) % self._views
         rows = view * len(self._loader.dataset)
         if self._store is not None and epoch == filling and view not in self._complete and start == 0:
             for batch in self._loader.batches(epoch):
                 yield replace(batch, inputs=self._kept(batch, rows))
-            self._complete.add(view)
-            self._release()
+            self._finish(filling, view)
             return
         if self._store is not None and view not in self._complete:
             self._fill(filling, view)
@@ -115,43 +120,73 @@ class ReusingFeed:
         """Store the rows that an earlier process had, in its batches, so that every bit is the same."""
         for batch in self._loader.batches(epoch):
             self._kept(batch, view * len(self._loader.dataset))
-        self._complete.add(view)
-        self._release()
+            if self._wrong:
+                break
+        self._finish(epoch, view)
         self._give_up_what_is_wrong()
 
-    def _release(self) -> None:
-        """Give back what the frozen layers were run with, once every row of every view is there."""
+    def _finish(self, epoch: int, view: int) -> None:
+        """Store the samples that the epoch's batches left out, since others will have them; then no row is missing.
+
+        What the frozen layers were run with is given back once every view is complete.
+        """
+        samples = len(self._loader.dataset)
+        if self._loader.drop_last and self._store is not None and not self._wrong:
+            left_out = (~self._store.written(torch.arange(samples) + view * samples)).nonzero().flatten()
+            for indices in left_out.split(self._loader.batch_size):
+                batch = self._loader.of(indices, epoch)
+                if len(batch):
+                    self._kept(batch, view * samples)
+        self._complete.add(view)
         if len(self._complete) == self._views and self._frozen is not None:
             self._frozen.finish()
             self._frozen = None
 
     def _give_up_what_is_wrong(self) -> None:
         """Go back to the whole model where the store cannot be used: between epochs, as a window may hold its rows."""
-        reason = None
         if self._store is not None and self._traced != _traced(self._model):
-            reason = "tensors of the model were replaced, or settings of its layers changed, since they were split off"
-        elif self._sizes_differ:
-            reason = "what they give is not of one size for all samples"
-        if reason is not None:
+            self._wrong = "tensors, hooks or settings of the model's layers changed since they were split off"
+        if self._wrong:
             self._store, self._frozen, self.module = None, None, self._model
-            self._sizes_differ = False
-            self._say(f"the frozen layers run in every pass from now on: {reason}")
+            self._say(f"the frozen layers run in every pass from now on: {self._wrong}")
+            self._wrong = None
 
     def _kept(self, batch: Batch, rows: int) -> Boundary:
         """Store a batch's rows and targets, unless they are there, and give its rows as they come out.
 
-        rows: where those of its view begin. A batch that the store has no room for gets its rows as they are.
+        rows: where those of its view begin. Where the store cannot be used the batch gets its rows as they are.
         """
         assert self._store is not None and self._frozen is not None
         places = batch.indices + rows
-        if not bool(self._store.written(places).all()):
+        new = ~self._store.written(places)
+        if self._wrong or bool(new.any()):
             boundary = {**self._frozen(batch), **self._beside(batch.inputs)}
-            if not self._store.fits(boundary):
-                self._sizes_differ = True
+            self._wrong = self._wrong or self._put(batch, places, new, boundary)
+            if self._wrong:
                 return boundary
-            self._store.put(places, boundary)
-            self._targets.put(places, batch.targets)
         return self._store.get(places)
+
+    def _put(self, batch: Batch, places: Tensor, new: Tensor, boundary: Boundary) -> str | None:
+        """Store what of a batch is new; why that cannot be done, or would be wrong.
+
+        A row stays what it was first, so that a later process that fills the store gives every sample the same bits.
+        """
+        assert self._store is not None
+        if not self._store.fits(boundary):
+            return "what they give is not of one size for all samples"
+        if not self._loader.views:  # of which each is random, and is kept as it came
+            if batch.drew:
+                return "reading some samples draws random numbers"
+            self._probes.note(batch)
+        targets = batch.targets
+        if not bool(new.all()):
+            places, boundary, targets = places[new], rows_of(boundary, new), rows_of(targets, new)
+        try:
+            self._store.put(places, boundary)
+        except OSError as error:
+            return f"what they give cannot be kept ({error})"
+        self._targets.put(places, targets)
+        return None
 
     def _decide(self) -> None:
         """Cut the model, look whether it pays, make the store. Always by the same samples, so always one answer."""
@@ -272,10 +307,14 @@ class ReusingFeed:
         estimate = self._estimate(below / len(few), above / len(few), size, device)
         if self._options.use != "always" and estimate.gain < ENOUGH:
             raise NotSplittable(f"storing what they give would make it {estimate.gain:.1f} times as fast")
-        folder = self._folder(size * count) if device == CPU else None
-        memory = "in memory" if device == CPU else "in the GPU's memory"
-        where = memory if folder is None else f"in {folder}"
+        targets = bytes_of_targets(few.targets) / len(few) * count
+        memory = _MEMORY_SHARE * free_memory(CPU)
+        if targets > max(memory, _ALWAYS):
+            raise NotSplittable(f"the targets of all samples are {targets / 2**30:,.1f} GiB, too much for memory")
+        where = "in memory" if device == CPU else "in the GPU's memory"
         try:
+            folder = self._folder(size * count, memory - targets) if device == CPU else None
+            where = where if folder is None else f"in {folder}"
             store = RowStore(columns, count, lengths=lengths, folder=folder, device=device)
         except (OSError, torch.OutOfMemoryError) as error:
             raise NotSplittable(f"there is no room for {size * count / 2**20:,.0f} MiB {where} ({error})") from error
@@ -317,9 +356,9 @@ class ReusingFeed:
     def _has_room_on_gpu(self, size: float) -> bool:
         return self._device.type == "cuda" and size <= _MEMORY_SHARE * free_memory(self._device)
 
-    def _folder(self, size: float) -> Path | None:
-        """None for main memory; else where there is room on the disk."""
-        if size <= (_MEMORY_SHARE * free_memory(CPU) if self._options.memory is None else self._options.memory):
+    def _folder(self, size: float, memory: float) -> Path | None:
+        """None for main memory, of which so much may be taken; else where there is room on the disk."""
+        if size <= (memory if self._options.memory is None else self._options.memory):
             return None
         folder = cache_folder() / "prefix"
         folder.mkdir(parents=True, exist_ok=True)
@@ -342,8 +381,8 @@ class ReusingFeed:
         return torch.as_tensor(known, dtype=torch.long).repeat(self._views)
 
 
-def _traced(model: nn.Module) -> tuple[Any, ...]:
-    """What a trace takes for constant: which tensors there are, and the plain settings of all layers."""
+def _traced(model: PretrainedModel) -> tuple[Any, ...]:
+    """What a trace takes for constant: which tensors there are, and hooks and plain settings of all layers."""
     tensors = [id(tensor) for tensor in (*model.parameters(), *model.buffers())]
     settings = [
         (name, key, value)
@@ -351,4 +390,4 @@ def _traced(model: nn.Module) -> tuple[Any, ...]:
         for key, value in vars(module).items()
         if key != "training" and isinstance(value, (int, float, bool, str))
     ]
-    return tensors, settings
+    return tensors, settings, hooks_of(model)

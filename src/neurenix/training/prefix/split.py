@@ -31,6 +31,7 @@ from .store import Boundary
 
 FEATURES = "features"
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_OWN_HOOKS = "the model itself has hooks, which would not be called"
 _STORED = 4.0  # price of a stored byte, in bytes written: it takes memory, and is written, read and gathered
 
 
@@ -56,7 +57,7 @@ def split(model: PretrainedModel, inputs: Inputs, moving: frozenset[int] = froze
     inputs: a batch of at least two samples to trace with. moving: ids of buffers that change between passes, although
     nothing writes them in this mode. Raises NotSplittable, saying why.
     """
-    _refuse_hooks(model.trunk)
+    _refuse_hooks(model)
     fixed = not any(part.requires_grad for part in model.trunk.parameters()) and not _has_states(model.trunk)
     fixed = fixed and not any(id(buffer) in moving for buffer in model.trunk.buffers())
     if reads_more(model):
@@ -296,9 +297,20 @@ def _smallest(inputs: Mapping[str, Tensor]) -> int:
     return min(len(tensor) for tensor in inputs.values())
 
 
-def _refuse_hooks(trunk: nn.Module) -> None:
-    for name, module in trunk.named_modules():
-        if any(getattr(module, kind) for kind in _HOOKS):
-            raise NotSplittable(f"its layer {name!r} has hooks, which would not be called")
+def hooks_of(model: PretrainedModel) -> list[tuple[str, int]]:
+    """(layer, number of the hook), of hooks that would not be called for each pass: the head's are."""
+    return [
+        (name, number)
+        for name, module in model.named_modules()
+        if name.split(".")[0] != "head"
+        for kind in _HOOKS
+        for number in getattr(module, kind)
+    ]
+
+
+def _refuse_hooks(model: PretrainedModel) -> None:
+    if hooks := hooks_of(model):
+        layer = hooks[0][0].removeprefix("trunk.")
+        raise NotSplittable(f"its layer {layer!r} has hooks, which would not be called" if layer else _OWN_HOOKS)
     if any(getattr(nn.modules.module, f"_global{kind}") for kind in _HOOKS):
         raise NotSplittable("hooks are set for all modules, and would not be called")

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 _PLAIN = ""  # the name of targets that are no mapping
 _NO_LABEL = -1
-_BYTE = 255
+_SMALL = (torch.uint8, torch.int16, torch.int32)  # each holds what those before it do
 
 
 @final
@@ -46,20 +46,20 @@ class TargetRows:
 
 @final
 class _Table:
-    """Rows of one tensor; the second dimension grows with the widest batch. Class numbers of pixels lie in bytes."""
+    """Rows of one tensor; the second dimension grows with the widest batch. Pixels' numbers lie in few bytes."""
 
     def __init__(self, count: int, like: Tensor, filling: int) -> None:
         self._dtype, self._filling = like.dtype, filling
-        small = like.ndim > 2 and not like.is_floating_point() and like.dtype != torch.bool
-        kept = torch.uint8 if small and filling == _NO_LABEL and _is_bytes(like) else like.dtype
-        self._rows = torch.zeros(count, *like.shape[1:], dtype=kept)
+        self._rows = torch.zeros(count, *like.shape[1:], dtype=_kept_as(like))
         self._widths = torch.zeros(count, dtype=torch.int64)
 
     def put(self, places: Tensor, rows: Tensor, widths: Tensor | None) -> None:
         """widths: (n,) of each row; None for that of the batch."""
-        if self._rows.dtype != self._dtype and not _is_bytes(rows):
-            self._rows = self._rows.to(self._dtype)
+        if self._rows.dtype != self._dtype and not _holds(self._rows.dtype, rows):
+            self._rows = self._rows.to(_kept_as(rows))
         if rows.ndim > 1:
+            if self._rows.dtype == torch.uint8 and self._filling < 0 and rows.shape[1] != self._rows.shape[1]:
+                self._rows = self._rows.to(self._dtype)  # which the filling fits into
             self._widths[places] = rows.shape[1] if widths is None else widths
             self._rows, rows = _widened(self._rows, rows.shape[1], self._filling), rows
             rows = _widened(rows, self._rows.shape[1], self._filling)
@@ -71,8 +71,23 @@ class _Table:
         return rows[:, : int(self._widths[places].max())] if rows.ndim > 1 else rows
 
 
-def _is_bytes(numbers: Tensor) -> bool:
-    return not numbers.numel() or (int(numbers.min()) >= 0 and int(numbers.max()) <= _BYTE)
+def bytes_of_targets(targets: Any) -> int:
+    """Of a batch's targets, as they are kept."""
+    tensors = targets.values() if isinstance(targets, Mapping) else [] if targets is None else [targets]
+    return sum(tensor.numel() * _kept_as(tensor).itemsize for tensor in tensors)
+
+
+def _kept_as(numbers: Tensor) -> torch.dtype:
+    """Their own type; of whole numbers of pixels (n, …, h, w) the smallest that holds them."""
+    if numbers.ndim < 3 or numbers.is_floating_point() or numbers.dtype == torch.bool:
+        return numbers.dtype
+    smaller = (kind for kind in _SMALL if kind.itemsize < numbers.dtype.itemsize and _holds(kind, numbers))
+    return next(smaller, numbers.dtype)
+
+
+def _holds(kind: torch.dtype, numbers: Tensor) -> bool:
+    limits = torch.iinfo(kind)
+    return not numbers.numel() or (int(numbers.min()) >= limits.min and int(numbers.max()) <= limits.max)
 
 
 def _widened(rows: Tensor, width: int, filling: int) -> Tensor:

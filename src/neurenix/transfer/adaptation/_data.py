@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, final
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader as TorchDataLoader
 
 from ...data import ArrayDataset, DataLoader, all_targets, as_dataset, known_targets, split
 from ...data.collation import Collate
-from ...errors import LabelMismatchError
+from ...errors import ConfigurationError, LabelMismatchError
 from ..loaders import Use, first_batch, loader_for, opened
 from ..one_or_many import many
 from ..tuner import Tuner
 from ._paired import REPORTED, SOURCE, TARGET, Domain, PairedDomains
 
-_HELD_OUT, _FEWEST = 0.1, 50  # share of the source that is held out, where it has so many samples
+_HELD_OUT, _LEAST, _FEWEST = 0.1, 20, 100  # share of the source that is held out, samples at least; of how many
+_READ = ("batch_size", "num_workers", "collate", "bad_limit", "timeout")  # what a loader brings of these, see Reading
 
 
 @final
@@ -51,8 +54,10 @@ class Given:
     def of(cls, source: Any, target: Any, reported: Any, *, batch_size: int, num_workers: int, tuner: Tuner) -> Given:
         """Open loaders and whatever else data may be."""
         reading: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers}
-        for data in (target, source):
-            reading |= opened(data, batch_size) if isinstance(data, (DataLoader, TorchDataLoader)) else {}
+        brought = [opened(d, batch_size) for d in (target, source) if isinstance(d, (DataLoader, TorchDataLoader))]
+        _check_collates([settings["collate"] for settings in brought])
+        for settings in brought:
+            reading |= {name: settings[name] for name in _READ if settings.get(name) is not None}
         trained = held = None
         if source is not None:
             trained, held = hold_out(_plain(source), tuner.settings.seed)
@@ -67,11 +72,26 @@ class Given:
             reading=Reading(**reading),
         )
 
+    def source_loader(self) -> DataLoader:
+        """The labelled source, to be trained on alone."""
+        return DataLoader(self.trained, **vars(self.reading))
+
 
 def hold_out(source: Any, seed: int) -> tuple[Any, Any]:
     """See Given."""
     dataset = as_dataset(source)
-    return split(dataset, _HELD_OUT, seed) if len(dataset) >= _FEWEST else (dataset, dataset)
+    if len(dataset) < _FEWEST:
+        return dataset, dataset
+    return split(dataset, max(_HELD_OUT, _LEAST / len(dataset)), seed)
+
+
+def _check_collates(collates: Sequence[Collate | None]) -> None:
+    own = [collate for collate in collates if collate is not None]
+    if len(own) > 1 and own[0] is not own[1]:
+        raise ConfigurationError(
+            "source and target are read in the same batches, and their loaders have two different collate functions; "
+            "give both the same."
+        )
 
 
 def _plain(data: Any) -> Any:
@@ -115,11 +135,11 @@ class DomainLoaders:
     """Makes the loaders of one adaptation of a tuner's model."""
 
     def __init__(self, tuner: Tuner, given: Given) -> None:
-        self._tuner, self._given = tuner, given
+        self._tuner, self._given, self._said = tuner, given, False
 
     def check(self) -> None:
         """Raise, before any time is spent, what the target's first batch would."""
-        first_batch(self._loader(self._given.target, "adaptation"), self._tuner.model)
+        first_batch(self._plain(self._loader(self._given.target, "adaptation").dataset), self._tuner.model)
 
     def data(self, *, learns_source: bool) -> DomainData:
         """All that one adaptation reads."""
@@ -136,7 +156,9 @@ class DomainLoaders:
             domains = [Domain(self._loader(given.held, "evaluation").dataset, SOURCE, told=True)]
             domains.append(Domain(plain.dataset if shown is None else shown, TARGET, told=shown is not None))
             if given.reported is not None:
-                domains.append(Domain(self._loader(given.reported, "evaluation").dataset, REPORTED, told=True))
+                reported = self._loader(given.reported, "evaluation").dataset
+                self._check_range(reported)
+                domains.append(Domain(reported, REPORTED, told=True))
             judged = self._plain(PairedDomains(*domains, columns=columns))
         return DomainData(
             training=training,
@@ -155,7 +177,9 @@ class DomainLoaders:
             dataset = self._loader(self._given.target, "evaluation").dataset
             self._check_range(dataset)
         except LabelMismatchError as reason:
-            print(f"neurenix: the target's labels are left out of the report: {reason}")
+            if not self._said:
+                print(f"neurenix: the target's labels are left out of the report: {reason}")
+            self._said = True
             return None
         return dataset
 
@@ -185,11 +209,28 @@ class DomainLoaders:
         self, dataset: Any, *, shuffle: bool = False, views: int | None = None, groups: tuple[int, ...] = ()
     ) -> DataLoader:
         """In the dataset's order unless shuffled; texts are not sorted by length."""
+        reading = self._given.reading
         return DataLoader(
             dataset,
             shuffle=shuffle,
             seed=self._tuner.settings.seed,
             views=views,
             groups=groups,
-            **vars(self._given.reading),
+            **{**vars(reading), "collate": None if reading.collate is None else _BesideRows(reading.collate)},
         )
+
+
+@final
+@dataclass(frozen=True)
+class _BesideRows:
+    """A loader's own way of making a batch, for samples whose targets are rows of a domain and a label.
+
+    It is given numbers in their place, as the labels are that it knows, and the rows are stacked beside it.
+    """
+
+    collate: Collate
+
+    def __call__(self, samples: list[tuple[Any, Any]]) -> tuple[Any, Any]:
+        inputs, _ = self.collate([(sample, 0) for sample, _ in samples])
+        rows = [row for _, row in samples]
+        return inputs, None if any(row is None for row in rows) else torch.stack([torch.as_tensor(row) for row in rows])

@@ -11,12 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from ...callbacks._base import Callback
+from ...data._randomness import own_random_state
+from ...devices import autocast, resolve_precision
+from ...models import covered
 from ...training import FreezeSchedule, Loop, Phase, RunOptions, Supervised, build_optimizer, fit_in_run
+from ...training.faults import Buffers
+from ...training.freezing import apply_phase, set_training_mode
 from ..arguments import checked_callbacks
 from ..heads._starts import last_linear
 from ..job import describe_data, describe_fit
 from ..loaders import first_batch
-from ..strategies import Plan
 from ..tuner import Tuner
 from ._data import DomainData
 from ._judge import BEFORE, metrics_of
@@ -25,6 +29,7 @@ from ._paired import PairedDomains
 from ._steering import Steering
 from ._trains import frozen_beside
 from .method import Sizes, Term, TermMethod, record_of
+from .methods._norms import batch_norms
 from .norms import NORMS
 from .selection import Evidence, LabelFreeChoice, SelectionGap
 
@@ -32,8 +37,6 @@ from .selection import Evidence, LabelFreeChoice, SelectionGap
 @final
 class TermFit:
     """One fit of a term on a tuner's model. The tuner decides what is trained, at which rates, and is what is saved.
-
-    start: the model's tensors as the adaptation begins, copied.
 
     Afterwards: before, after, what is known of the model as it began and as it ended, None where there is no source to
     judge it by; began, scores: metrics and criteria of both; chosen_epoch: 0-based, or BEFORE; gap: to the best epoch,
@@ -45,16 +48,17 @@ class TermFit:
         tuner: Tuner,
         method: TermMethod,
         data: DomainData,
+        epochs: int,
         *,
         norms: str,
         chooses: bool,
-        start: Mapping[str, Tensor],
     ) -> None:
-        self.tuner, self.method, self.data, self.norms = tuner, method, data, norms
-        self._start = start
+        self.tuner, self.method, self.data, self.norms, self._epochs = tuner, method, data, norms, epochs
+        self._plan = tuner._plan(cast(PairedDomains, data.training.dataset).sizes[0], epochs)
         self.objective = self._objective()
         self._judges = data.judged is not None
-        self.keeps_source = norms not in ("target", "per_domain")  # else the source is answered by strange statistics
+        # by the target's statistics the source is answered as a stranger
+        self.keeps_source = norms not in ("target", "per_domain") or not self._trains_batch_norms()
         choice = LabelFreeChoice(tuner.task, first_epoch=BEFORE, keeps_source=self.keeps_source)
         self._metrics = metrics_of(tuner, data, choice)
         self._choice = choice if chooses and self._judges else None
@@ -73,11 +77,34 @@ class TermFit:
         """What choosing without labels cost."""
         return None if self._choice is None else self._choice.gap
 
-    def run(self, epochs: int, callbacks: Sequence[Callback] | Callback, options: RunOptions) -> None:
-        """Adapt for so many epochs."""
-        tuner, training = self.tuner, self.data.training
+    def rehearse(self) -> None:
+        """Compute the losses of a first step and throw them away: what cannot be, or would move nothing, is raised."""
+        frozen_beside(self.tuner.model, self.method.trains)
+        model, phase, buffers = self.tuner.model, self._freezing().phases[-1], Buffers(self.tuner.model, every=True)
+        learn = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+        modes = [(module, module.training) for module in model.modules()]
+        device = next(model.parameters()).device
+        precision = resolve_precision(self.tuner.settings.precision, device)
+        buffers.keep()
+        try:
+            apply_phase(model, phase)
+            set_training_mode(model, phase, keep_statistics=self._keeps_statistics)
+            batch = first_batch(self.data.training, model, self.objective).to(device)
+            with own_random_state(), autocast(device, precision):
+                self.objective(model, batch)
+        finally:
+            for parameter, learns in learn:
+                parameter.requires_grad_(learns)
+            for module, trains in modes:
+                module.training = trains
+            buffers.put_back()
+
+    def run(self, start: Mapping[str, Tensor], callbacks: Sequence[Callback] | Callback, options: RunOptions) -> None:
+        """Adapt. start: the model's tensors as they are now, copied."""
+        tuner, training, epochs, plan = self.tuner, self.data.training, self._epochs, self._plan
+        if self.norms in ("source", "target", "per_domain") and not self._trains_batch_norms():
+            print(f"neurenix: norms={self.norms!r} changes nothing here: no batch norm of the model is trained")
         optimizer = self._optimizer()
-        plan = tuner._plan(cast(PairedDomains, training.dataset).sizes[0], epochs)
         judged = [f"val_{name}" for name in ("loss", *self._metrics.names)] if self._judges else []
         own = checked_callbacks(callbacks, ["loss", *judged, "seconds"])
         choosing = [] if self._choice is None else [self._choice]
@@ -93,7 +120,7 @@ class TermFit:
             tuner.model,
             self.objective,
             optimizer,
-            freezing=self._freezing(plan),
+            freezing=self._freezing(),
             settings=tuner._loop_settings(plan.closed_form, keep=options.keeps),
             metrics=self._metrics,
             callbacks=[steering, *own, *choosing],
@@ -103,7 +130,7 @@ class TermFit:
         )
         fit_in_run(loop, training, self.data.judged, epochs, job=job, options=options, prepare=lambda: None)
         if self.before is None:  # in the process that began this run
-            with _holding(tuner.model, self._start):
+            with _holding(tuner.model, start):
                 self.began, self.before = self._look(loop)
         self.scores, self.after = self._look(loop)
 
@@ -134,10 +161,18 @@ class TermFit:
         )
 
     def _optimizer(self) -> torch.optim.Optimizer:
-        """The tuner's kind, anew, over the model and what the method trains beside it, at the head's rate."""
+        """The tuner's kind, anew, over the model and what the method trains beside it, at the head's rate.
+
+        The source's batch norms learn as those do that they are copies of.
+        """
         settings, rates = self.tuner.settings, self.tuner._rates(self.tuner.settings.learning_rate)
         optimizer = build_optimizer(self.tuner.model, settings.optimizer, rates, settings.weight_decay)
-        own = list(self.objective.parameters())
+        copies = self.objective.norms.originals()
+        groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
+        for copied, original in copies.items():
+            if id(original) in groups:
+                groups[id(original)]["params"].append(copied)
+        own = [parameter for parameter in self.objective.parameters() if parameter not in copies]
         for decays in (True, False):  # as build_optimizer does: not of vectors
             chosen = [parameter for parameter in own if (parameter.ndim > 1) == decays]
             group = {"params": chosen, "name": "method", "lr": rates.head, "base_lr": rates.head}
@@ -145,18 +180,20 @@ class TermFit:
                 optimizer.add_param_group({**group, "weight_decay": settings.weight_decay if decays else 0.0})
         return optimizer
 
-    def _freezing(self, plan: Plan) -> FreezeSchedule:
+    @property
+    def _keeps_statistics(self) -> bool:
+        return self.tuner._keeps_statistics(self._plan.closed_form)
+
+    def _trains_batch_norms(self) -> bool:
+        frozen = self._freezing().phases[-1].frozen
+        return not self._keeps_statistics and not all(covered(name, frozen) for name in batch_norms(self.tuner.model))
+
+    def _freezing(self) -> FreezeSchedule:
         """What the tuner freezes, and what the method does beyond it."""
-        schedule = plan.freezing
+        schedule = self._plan.freezing
         more = frozen_beside(self.tuner.model, self.method.trains)
         phases = tuple(Phase(phase.name, (*phase.frozen, *more)) for phase in schedule.phases)
         return FreezeSchedule(phases, schedule.starts)
-
-
-def check_method(tuner: Tuner, method: TermMethod) -> None:
-    """Raise, before any time is spent, what the method has against the model."""
-    frozen_beside(tuner.model, method.trains)
-    new_term(tuner, method)
 
 
 def new_term(tuner: Tuner, method: TermMethod) -> Term:

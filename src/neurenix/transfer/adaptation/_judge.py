@@ -71,6 +71,8 @@ class BeforeAndAfter:
         self.after = self._look(AFTER)
         if self._chooses:
             self._choice.on_train_end({})
+        if self.chosen_epoch == BEFORE:
+            self.after = self.before
 
     @property
     def chosen_epoch(self) -> int | None:

@@ -65,6 +65,11 @@ class Adaptation(nn.Module):
         """Losses of a step, or what evaluation needs."""
         if not model.training:
             return self._evaluated(model, batch, self._of_source(batch))
+
+        def question(inputs: Inputs, domain: str) -> tuple[Tensor, Tensor]:
+            with self.norms.prepared(domain):
+                return ask(model, inputs)
+
         source = batch.indices < self._offset  # places stay on the CPU, so that no step waits for a GPU's answer
         features, outputs = self.norms(lambda inputs: ask(model, inputs), batch.inputs, source)
         labels = self._labels(batch, source)
@@ -72,7 +77,7 @@ class Adaptation(nn.Module):
             source=self._side(batch, source, features, outputs, labels),
             target=self._side(batch, ~source, features, outputs, None),
             progress=self.progress,
-            ask=_as_now(outputs.device.type, lambda inputs: ask(model, inputs)),
+            ask=_as_now(outputs.device.type, question),
             compare=self.task.compare,
         )
         with torch.autocast(outputs.device.type, enabled=False):  # distances of large vectors need all their digits
@@ -120,14 +125,14 @@ class Adaptation(nn.Module):
 
 
 def _as_now(
-    device: str, question: Callable[[Inputs], tuple[Tensor, Tensor]]
-) -> Callable[[Inputs], tuple[Tensor, Tensor]]:
+    device: str, question: Callable[[Inputs, str], tuple[Tensor, Tensor]]
+) -> Callable[[Inputs, str], tuple[Tensor, Tensor]]:
     """The question asked in the precision that there is now, wherever it is asked."""
     enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
 
-    def asked(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    def asked(inputs: Inputs, domain: str) -> tuple[Tensor, Tensor]:
         with torch.autocast(device, dtype=dtype, enabled=enabled):
-            return question(inputs)
+            return question(inputs, domain)
 
     return asked
 

@@ -25,10 +25,11 @@ from ..heads._choice import HeadChoice
 from ..heads._kind import OWN
 from ..tuner import Tuner
 from ._choice import MethodChoice, chosen_method
-from ._data import DomainLoaders, Given
-from ._fit import TermFit, check_method
+from ._data import DomainData, DomainLoaders, Given
+from ._fit import TermFit
 from ._judge import BEFORE, BeforeAndAfter
 from ._report import AdaptationReport
+from .gradual.adapt import check_way
 from .method import TermMethod, Way, WholeMethod
 from .norms import NORMS
 
@@ -39,7 +40,8 @@ _OWN = ("self", "model", "method", "norms", "chooses")  # arguments that are no 
 class DomainAdapter:
     """Adapt a model to a target domain without labels, from a source domain with labels.
 
-    A tenth of the source is held out to judge epochs by, and is never trained on; of fewer than 50 samples none is.
+    A tenth of the source, 20 samples at least, is held out to judge epochs by, and is never trained on; of fewer than
+    100 samples none is.
 
     A fit trains the model on the source first, then adapts it: the loss of the source's labels goes on, and a method
     adds what makes source and target alike, or what the target's own samples teach. `model` is the adapted model.
@@ -102,7 +104,7 @@ class DomainAdapter:
         self.tuner = _tuner(model, tail)
         self.chooses = chooses
         self.report: AdaptationReport | None = None
-        self._source_only: dict[str, Tensor] = {}
+        self._source_only: dict[str, Tensor] | None = None  # what an adaptation changed, as it was before
         self._is_trained = bool(self.tuner.history)
         self._check_task()
 
@@ -162,28 +164,36 @@ class DomainAdapter:
         _check_there(options)
         before = source_epochs if source_epochs is not None else 0 if self._is_trained else max(1, epochs // 2)
         self._check_call(source, before, callbacks, intermediate, pool)
+        if source is None and val_dataset is not None:
+            raise ConfigurationError(
+                "val_dataset is reported beside the source's samples, and there are none: leave it out, and call "
+                "evaluate(val_dataset) after the fit."
+            )
         if source is not None:
             self.tuner._build_missing_head(source)
         given = Given.of(source, target, val_dataset, batch_size=batch_size, num_workers=num_workers, tuner=self.tuner)
         loaders = DomainLoaders(self.tuner, given)
         loaders.check()
+        learns_source = isinstance(self.method, TermMethod) and self.method.uses_source
+        data = loaders.data(learns_source=learns_source)
         if isinstance(self.method, TermMethod):
-            check_method(self.tuner, self.method)
+            self._term_fit(self.method, data, epochs).rehearse()
+        elif isinstance(self.method, WholeMethod):
+            self.method.check_model(self.tuner)
         if before:
             self._fit_source(given, before, options)
+            data = loaders.data(learns_source=learns_source)  # now that the model knows its classes by name
         self._is_trained = True
-        self.report, self._source_only = None, copy.deepcopy(self.model.state_dict())
+        self.report, self._source_only = None, None
+        start = copy.deepcopy(self.model.state_dict())
         if isinstance(self.method, TermMethod):
-            data = loaders.data(learns_source=self.method.uses_source)
-            fit = TermFit(
-                self.tuner, self.method, data, norms=self.norms, chooses=self.chooses, start=self._source_only
-            )
-            fit.run(epochs, callbacks, _part(options, "adaptation"))
+            fit = self._term_fit(self.method, data, epochs)
+            fit.run(start, callbacks, _part(options, "adaptation"))
             self.report = AdaptationReport.of(fit)
         elif isinstance(self.method, WholeMethod):
-            self._adapt_whole(self.method, loaders, given, intermediate, pool)
+            self._adapt_whole(self.method, data, given, start, intermediate, pool)
         now = self.model.state_dict()
-        self._source_only = {name: part for name, part in self._source_only.items() if not torch.equal(part, now[name])}
+        self._source_only = {name: part for name, part in start.items() if not torch.equal(part, now[name])}
         self._tell()
         return self.history
 
@@ -192,10 +202,10 @@ class DomainAdapter:
 
         Raises ConfigurationError where there was none.
         """
-        if not self._source_only:
+        if self._source_only is None:
             raise ConfigurationError("there is nothing to go back to: fit(source, target) adapts the model.")
         self.model.load_state_dict(self._source_only, strict=False)
-        self.report, self._source_only = None, {}
+        self.report, self._source_only = None, None
 
     # --- use ---------------------------------------------------------------------------------------------------
 
@@ -217,13 +227,14 @@ class DomainAdapter:
 
     # --- parts -------------------------------------------------------------------------------------------------
 
+    def _term_fit(self, method: TermMethod, data: DomainData, epochs: int) -> TermFit:
+        return TermFit(self.tuner, method, data, epochs, norms=self.norms, chooses=self.chooses)
+
     def _fit_source(self, given: Given, epochs: int, options: RunOptions) -> None:
         own = _part(options, "source")
         self.tuner.fit(
-            given.trained,
-            batch_size=given.reading.batch_size,
+            given.source_loader(),
             epochs=epochs,
-            num_workers=given.reading.num_workers,
             run=own.run,
             resume=own.resume,
             checkpoint_every=own.checkpoint_every,
@@ -232,9 +243,15 @@ class DomainAdapter:
         )
 
     def _adapt_whole(
-        self, method: WholeMethod, loaders: DomainLoaders, given: Given, intermediate: Sequence[Any], pool: Any
+        self,
+        method: WholeMethod,
+        data: DomainData,
+        given: Given,
+        start: Mapping[str, Tensor],
+        intermediate: Sequence[Any],
+        pool: Any,
     ) -> None:
-        data = loaders.data(learns_source=False)
+        """start: the model's tensors as they are, to be put back where an error ends it."""
         device = next(self.model.parameters()).device
         judged = None
         if data.judged is not None:
@@ -248,7 +265,11 @@ class DomainAdapter:
             intermediate=intermediate,
             pool=pool,
         )
-        method.adapt(self.tuner, way)
+        try:
+            method.adapt(self.tuner, way)
+        except BaseException:
+            self.model.load_state_dict(dict(start))
+            raise
         if judged is not None:
             judged.end()
             self.report = AdaptationReport.of(judged)
@@ -292,6 +313,12 @@ class DomainAdapter:
         walks = isinstance(self.method, WholeMethod) and self.method.walks
         if (len(intermediate) or pool is not None) and not walks:
             raise ConfigurationError(f"intermediate and pool are for method='gradual', and {name} goes in one step.")
+        if walks:
+            check_way(intermediate, pool)
+        if not isinstance(self.method, TermMethod) and self.norms != "separate":
+            raise ConfigurationError(
+                f"norms={self.norms!r} is for methods that train on both domains, and {name} does not; leave it out."
+            )
         has_callbacks = isinstance(callbacks, Callback) or len(callbacks) > 0
         if not isinstance(self.method, TermMethod) and has_callbacks:
             raise ConfigurationError(f"callbacks are told of epochs, and {name} has none of its own; leave them out.")

@@ -21,7 +21,7 @@ from ._data import Given
 from ._judge import BEFORE
 from ._kept_figures import KeptFigures, about_comparison
 from .adapter import DomainAdapter, source_tuner
-from .method import METHODS, AdaptationMethod
+from .method import METHODS, AdaptationMethod, TermMethod
 from .selection import CRITERIA, Evidence, LabelFreeChooser, accuracies_by_agreement, guards_for
 from .selection.choice import DEFAULT_CRITERIA
 
@@ -126,13 +126,15 @@ def compare_adaptations(
         kept = KeptFigures(run, about)
         missing = [name for name in chosen if name not in left_out and not trial.recall(name, seed, kept, chosen[name])]
         if before and missing:
-            start.fit(given.trained, None, batch_size, before, num_workers=num_workers, run=False)
+            start.fit(given.source_loader(), epochs=before, run=False)
         for name in missing:
             try:
-                trial.run(name, seed, DomainAdapter(start, method=chosen[name], **own))
+                norms = own if isinstance(chosen[name], TermMethod) else {**own, "norms": "separate"}
+                trial.run(name, seed, DomainAdapter(start, method=chosen[name], **norms))
                 trial.keep(name, seed, kept, chosen[name])
-            except NeurenixError as error:
-                left_out[name] = str(error)
+            except Exception as error:  # one method's, or one of the packages' that it is computed by
+                told = isinstance(error, NeurenixError)
+                left_out[name] = str(error) if told else f"{type(error).__name__}: {error}"
                 trial.forget(name)
     return trial.compared(start.task, left_out)
 
@@ -152,7 +154,7 @@ class _Trial:
         """Take the figures of one that an earlier call finished; whether there are any."""
         found = kept.find(method, seed)
         if found is not None:
-            self._runs.setdefault(SOURCE_ONLY, {}).setdefault(seed, found["before"])
+            self._known(seed, found["before"])
             self._runs.setdefault(name, {})[seed] = found["after"]
         return found is not None
 
@@ -171,11 +173,17 @@ class _Trial:
         best = None if report.gap is None else report.gap.oracle
         # the source's answers are those of the first report: another pass may have other last digits
         known = {"scores": report.source_only, "seconds": 0.0, "best": None, **_answers(report.before)}
-        known = self._runs.setdefault(SOURCE_ONLY, {}).setdefault(seed, known)
+        known = self._known(seed, known)
         found = {"scores": report.scores, "seconds": seconds, "best": best, **_answers(report.after)}
         if report.chosen_epoch == BEFORE:
             found |= {key: known[key] for key in ("answers", "classes")}
         self._runs.setdefault(name, {})[seed] = found
+
+    def _known(self, seed: int, figures: dict[str, Any]) -> dict[str, Any]:
+        """Those of the source's model: the first that came, with the scores of all, as not every method takes all."""
+        known = self._runs.setdefault(SOURCE_ONLY, {}).setdefault(seed, figures)
+        known["scores"] = {**figures["scores"], **known["scores"]}
+        return known
 
     def forget(self, name: str) -> None:
         """A method that cannot be tried."""
@@ -240,8 +248,12 @@ def _row(name: str, runs: Sequence[Mapping[str, Any]], metric: str, agreement: f
         best=statistics.mean(bests) if bests else None,
         agreement=agreement,
         seconds=statistics.median(run["seconds"] for run in runs),
-        scores={key: mean(key) for key in runs[0]["scores"] if key in CRITERIA},
+        scores={key: mean(key) for key in runs[0]["scores"] if key in CRITERIA and _in_all(key, runs)},
     )
+
+
+def _in_all(key: str, runs: Sequence[Mapping[str, Any]]) -> bool:
+    return all(key in run["scores"] for run in runs)
 
 
 def _chosen(methods: Sequence[str] | Mapping[str, MethodChoice] | None) -> dict[str, AdaptationMethod]:

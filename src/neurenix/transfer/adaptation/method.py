@@ -55,14 +55,15 @@ class DomainStep:
     """What a term sees of one step. Everything is float32 and on the model's device, with the graph to the weights.
 
     progress: share of the adaptation's steps that are done, in [0, 1).
-    ask: inputs -> (features (n, d), outputs (n, k)), another forward pass of the model in training.
+    ask: inputs, "source" or "target" -> (features (n, d), outputs (n, k)), another forward pass of the model in
+        training, by the batch norms of that domain where each has its own.
     compare: (outputs, targets) -> the task's loss (), with its class weights and smoothing.
     """
 
     source: Side
     target: Side
     progress: float
-    ask: Callable[[Inputs], tuple[Tensor, Tensor]]
+    ask: Callable[[Inputs, str], tuple[Tensor, Tensor]]
     compare: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy
 
 
@@ -153,9 +154,12 @@ class WholeMethod(AdaptationMethod):
     by_target: ClassVar[bool] = False
     walks: ClassVar[bool] = False
 
+    def check_model(self, tuner: Tuner) -> None:
+        """Raise, before any time is spent, what the method has against the model."""
+
     @abc.abstractmethod
     def adapt(self, tuner: Tuner, way: Way) -> None:
-        """Adapt the tuner's model in place. Where an error is raised the model is as it was."""
+        """Adapt the tuner's model in place. Where an error is raised DomainAdapter puts the model from before back."""
 
 
 METHODS: Registry[type[Any]] = Registry("method of domain adaptation", hint="list_adaptation_methods() lists all.")

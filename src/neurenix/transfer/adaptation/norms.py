@@ -32,6 +32,14 @@ class NormPolicy(nn.Module, abc.ABC):
         norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
         self._layers = norms  # in a list: they belong to the model
 
+    def prepared(self, domain: str) -> contextlib.AbstractContextManager[None]:
+        """What the model's norms are for a pass of samples of one domain alone, "source" or "target"."""
+        return contextlib.nullcontext()
+
+    def originals(self) -> dict[nn.Parameter, nn.Parameter]:
+        """Parameters of the policy's own that are trained as others of the model are: those, and these."""
+        return {}
+
     @abc.abstractmethod
     def forward(self, ask: Ask, inputs: Inputs, source: Tensor) -> tuple[Tensor, Tensor]:
         """(features (n, d), outputs (n, k)) of all samples, in their order. source: (n,) on the CPU, which are of the
@@ -58,14 +66,10 @@ class _Apart(NormPolicy):
         parts = [part.nonzero().flatten() for part in (source, ~source)]
         for domain, places in zip(("source", "target"), parts, strict=True):
             if len(places):
-                with self._prepared(domain):
+                with self.prepared(domain):
                     found.append(ask(rows(inputs, places)))
         order = torch.cat(parts).argsort()
         return torch.cat([part[0] for part in found])[order], torch.cat([part[1] for part in found])[order]
-
-    @abc.abstractmethod
-    def _prepared(self, domain: str) -> contextlib.AbstractContextManager[None]:
-        """What the model's norms are for one domain's pass."""
 
 
 @NORMS.register("separate")
@@ -73,16 +77,14 @@ class _Apart(NormPolicy):
 class Separate(_Apart):
     """Each domain by its own batch; the running statistics follow both in turn."""
 
-    def _prepared(self, domain: str) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
-
 
 @NORMS.register("source")
 @final
 class Source(_Apart):
     """Each domain by its own batch; the running statistics, which predictions use, are the source's."""
 
-    def _prepared(self, domain: str) -> contextlib.AbstractContextManager[None]:
+    def prepared(self, domain: str) -> contextlib.AbstractContextManager[None]:
+        """See NormPolicy."""
         return contextlib.nullcontext() if domain == "source" else kept_statistics(self._layers)
 
 
@@ -94,7 +96,8 @@ class Target(_Apart):
     Li et al., Revisiting Batch Normalization for Practical Domain Adaptation, ICLR workshop 2017.
     """
 
-    def _prepared(self, domain: str) -> contextlib.AbstractContextManager[None]:
+    def prepared(self, domain: str) -> contextlib.AbstractContextManager[None]:
+        """See NormPolicy."""
         return contextlib.nullcontext() if domain == "target" else kept_statistics(self._layers)
 
 
@@ -113,7 +116,14 @@ class PerDomain(_Apart):
         super().__init__(model)
         self.source = nn.ModuleList([copy.deepcopy(layer) for layer in self._layers])
 
-    def _prepared(self, domain: str) -> contextlib.AbstractContextManager[None]:
+    def originals(self) -> dict[nn.Parameter, nn.Parameter]:
+        """Of each parameter of the source's norms the one that it began as."""
+        own = (parameter for layer in self.source for parameter in layer.parameters())
+        theirs = (parameter for layer in self._layers for parameter in layer.parameters())
+        return dict(zip(own, theirs, strict=True))
+
+    def prepared(self, domain: str) -> contextlib.AbstractContextManager[None]:
+        """See NormPolicy."""
         return self._swapped() if domain == "source" else contextlib.nullcontext()
 
     @contextlib.contextmanager

@@ -115,15 +115,18 @@ def check_storage(dtype: str, shard_size: int) -> None:
         raise ConfigurationError(f"shard_size={shard_size}; a shard holds at least one sample.")
 
 
-def fill(plan: Plan, compute: Compute, columns: Callable[[], Mapping[str, slice]], shown: bool) -> CachedFeatures:
+def fill(
+    plan: Plan, compute: Compute, check: Compute, columns: Callable[[], Mapping[str, slice]], shown: bool
+) -> CachedFeatures:
     """Read what is on disk and right, compute and write the rest, then write the manifest.
 
-    columns: which columns belong to which layer; known once `compute` ran.
+    check: as compute, for the few samples that what is on disk is compared with. columns: which columns belong to which
+    layer; known once either of them ran.
     """
     sweep(plan.folder)
     manifest = _usable_manifest(plan)
     ranges = plan.ranges() if manifest is None else [_range(name) for name in manifest["shards"]]
-    shards = _read_shards(plan, ranges, compute)
+    shards = _read_shards(plan, ranges, check)
     missing = [place for place in ranges if place not in shards]
     with Progress("features", sum(stop - start for start, stop in missing), shown=shown) as progress:
         for place in missing:
@@ -131,15 +134,15 @@ def fill(plan: Plan, compute: Compute, columns: Callable[[], Mapping[str, slice]
     rows = joined([shards[place][1] for place in ranges])
     if missing or manifest is None:
         if not columns():
-            compute([int(rows.indices[0])], Progress("", 1, shown=False))
+            check([int(rows.indices[0])], Progress("", 1, shown=False))
         manifest = _write_manifest(plan, [shards[place][0] for place in ranges], rows, columns())
     computed = sum(stop - start for start, stop in missing)
     return CachedFeatures(plan.folder, rows, _columns(manifest), plan.classes, computed)
 
 
-def _read_shards(plan: Plan, ranges: Sequence[Range], compute: Compute) -> dict[Range, tuple[str, Rows]]:
+def _read_shards(plan: Plan, ranges: Sequence[Range], check: Compute) -> dict[Range, tuple[str, Rows]]:
     found = {place: shard for place in ranges if (shard := _find(plan.folder, place)) is not None}
-    if not found or plan.tolerance is None or _agrees([rows for _, rows in found.values()], compute, plan.tolerance):
+    if not found or plan.tolerance is None or _agrees([rows for _, rows in found.values()], check, plan.tolerance):
         return found
     warnings.warn(
         f"the features in {plan.folder} are not what the model gives now, although nothing that can be seen has "
@@ -161,11 +164,11 @@ def _find(folder: Path, place: Range) -> tuple[str, Rows] | None:
     return None
 
 
-def _agrees(parts: Sequence[Rows], compute: Compute, tolerance: float) -> bool:
+def _agrees(parts: Sequence[Rows], check: Compute, tolerance: float) -> bool:
     """Whether four samples, spread over what is on disk, still have the features and targets that are there."""
     stored = joined([part for part in parts if len(part.indices)] or parts)
     chosen = torch.linspace(0, len(stored.indices) - 1, 4).round().long().unique()
-    fresh = compute(stored.indices[chosen].tolist(), Progress("", 4, shown=False))
+    fresh = check(stored.indices[chosen].tolist(), Progress("", 4, shown=False))
     expected = stored.features[chosen]
     if fresh.features.shape != expected.shape or not _same(fresh.targets, stored.targets, chosen):
         return False

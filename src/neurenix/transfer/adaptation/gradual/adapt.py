@@ -229,13 +229,18 @@ def _check_task(tuner: Tuner) -> None:
         )
 
 
-def _domains(source: Any, target: Any, intermediate: Sequence[Any], pool: Any) -> dict[str, Any]:
-    """Datasets by their names, in the order of the way."""
+def check_way(intermediate: Sequence[Any], pool: Any) -> None:
+    """Raise ConfigurationError where nothing lies between source and target, or in two ways."""
     if (pool is None) == (len(intermediate) == 0):
         raise ConfigurationError(
             "gradual self-training goes through domains between source and target: give intermediate=[…], in their "
             "order, or pool=…, in no order, and not both."
         )
+
+
+def _domains(source: Any, target: Any, intermediate: Sequence[Any], pool: Any) -> dict[str, Any]:
+    """Datasets by their names, in the order of the way."""
+    check_way(intermediate, pool)
     domains = {"source": as_dataset(source)}
     domains |= {f"intermediate {number}": as_dataset(domain) for number, domain in enumerate(intermediate, 1)}
     if pool is not None:

@@ -7,7 +7,7 @@ import abc
 from torch import Tensor, nn
 
 from ....models import PretrainedModel
-from ..method import DomainStep, Inputs, Term
+from ..method import DomainStep, Inputs, Side, Term
 from ..norms import kept_statistics
 from ._norms import batch_norms
 
@@ -27,7 +27,13 @@ class AsideTerm(Term, abc.ABC):
         """Remember the model's batch norms."""
         self._norms = list(batch_norms(model).values())
 
-    def ask_aside(self, step: DomainStep, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """(features (n, d), outputs (n, k)) of changed samples."""
+    def ask_aside(self, step: DomainStep, inputs: Inputs, domain: str) -> tuple[Tensor, Tensor]:
+        """(features (n, d), outputs (n, k)) of changed samples of a domain, "source" or "target"."""
         with kept_statistics(self._norms):
-            return step.ask(inputs)
+            return step.ask(inputs, domain)
+
+    @staticmethod
+    def sides(step: DomainStep, domains: str) -> list[tuple[str, Side]]:
+        """The sides of a step that have samples, by name; domains: "both" or "target"."""
+        sides = {"source": step.source, "target": step.target}
+        return [(name, side) for name, side in sides.items() if len(side) and domains in ("both", name)]

@@ -32,8 +32,9 @@ class Discriminator(nn.Module):
 def domain_loss(logits: Tensor, sources: int, weights: Tensor | None = None) -> Tensor:
     """½ mean_s −log σ(d) + ½ mean_t −log(1 − σ(d)): both domains count the same, however many samples each has.
 
-    Ganin et al., JMLR 2016, equation 8, in nats. logits: (n,), the source's `sources` rows first. weights: (n,), of
-    the samples within their domain, or None for equal ones. -> (). Zero where a domain has no sample.
+    Half of what Ganin et al., JMLR 2016, equation 8 sums up, so that chance is log 2; in nats. logits: (n,), the
+    source's `sources` rows first. weights: (n,), of the samples within their domain, or None for equal ones. -> ().
+    Zero where a domain has no sample.
     """
     if not 0 < sources < len(logits):
         return logits.sum() * 0.0

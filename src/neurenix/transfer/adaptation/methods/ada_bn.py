@@ -29,7 +29,8 @@ class AdaBN(WholeMethod):
 
     Li et al., Adaptive Batch Normalization for Practical Domain Adaptation, Pattern Recognition 2018, algorithm 1.
     Within the pass each batch is normalised by its own statistics, as in training; what is kept are mean and unbiased
-    variance over all target samples, whatever the sizes of the batches. A batch of one sample is normalised by the
+    variance over all target samples, whatever the sizes of the batches. Norms of layers that training keeps frozen are
+    no exception, since it is not trained. A batch of one sample is normalised by the
     statistics of the batches before it.
     """
 
@@ -37,6 +38,10 @@ class AdaBN(WholeMethod):
     uses_source: ClassVar[bool] = False
     by_target: ClassVar[bool] = True
     tasks: ClassVar[tuple[TaskKind, ...]] = ("multi_class", "multi_label", "regression")
+
+    def check_model(self, tuner: Tuner) -> None:
+        """It has batch norms."""
+        check_has_batch_norms(tuner.model, batch_norms(tuner.model))
 
     def adapt(self, tuner: Tuner, way: Way) -> None:
         """See apply."""

@@ -48,8 +48,8 @@ def certainty_weights(logits: Tensor) -> Tensor:
 class CDAN(TermMethod):
     """A discriminator tells the domains apart by features and predictions together; the features learn that it cannot.
 
-    Long et al., Conditional Adversarial Domain Adaptation, NeurIPS 2018, section 3.3. As in the authors' code, no
-    gradient goes through predictions and weights.
+    Long et al., Conditional Adversarial Domain Adaptation, NeurIPS 2018, section 3.3. No gradient goes through
+    predictions and weights, as in the authors' later library; in the paper's own code one goes through the weights.
 
     entropy: whether samples of which the model is sure count more (CDAN+E). weight: of the discriminator's loss.
     hidden_size: width of its two hidden layers. map_size: where features times classes are more, the discriminator sees

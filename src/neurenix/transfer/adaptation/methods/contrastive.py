@@ -63,14 +63,14 @@ class _Term(AsideTerm):
         self.method, self.projection = method, projection
 
     def forward(self, step: DomainStep) -> dict[str, Tensor]:
-        sides = [step.source, step.target] if self.method.domains == "both" else [step.target]
-        losses = [self._loss(side, step) for side in sides if len(side)]
+        losses = [self._loss(side, step, domain) for domain, side in self.sides(step, self.method.domains)]
         loss = torch.stack(losses).mean() if losses else nothing(step.target)
         return {"contrastive": self.method.weight * loss}
 
-    def _loss(self, side: Side, step: DomainStep) -> Tensor:
+    def _loss(self, side: Side, step: DomainStep, domain: str) -> Tensor:
         first, second = (
-            self.projection(self.ask_aside(step, strong_view(side.inputs, self.method.mirror))[0]) for _ in range(2)
+            self.projection(self.ask_aside(step, strong_view(side.inputs, self.method.mirror), domain)[0])
+            for _ in range(2)
         )
         return nt_xent(first, second, self.method.temperature)
 

@@ -91,14 +91,14 @@ class _Term(AsideTerm):
     def _target_loss(self, step: DomainStep) -> Tensor:
         if not len(step.target):
             return nothing(step.target)
-        _, outputs = self.ask_aside(step, strong_view(step.target.inputs, self.method.mirror))
+        _, outputs = self.ask_aside(step, strong_view(step.target.inputs, self.method.mirror), "target")
         return pseudo_label_loss(outputs, *self._aligned(step))
 
     def _source_loss(self, step: DomainStep) -> Tensor:
         if not len(step.source):
             return nothing(step.source)
         assert step.source.targets is not None
-        _, outputs = self.ask_aside(step, strong_view(step.source.inputs, self.method.mirror))
+        _, outputs = self.ask_aside(step, strong_view(step.source.inputs, self.method.mirror), "source")
         return step.compare(outputs, step.source.targets)
 
     def _aligned(self, step: DomainStep) -> tuple[Tensor, Tensor | float]:

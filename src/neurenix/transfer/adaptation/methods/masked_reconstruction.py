@@ -68,20 +68,20 @@ class _Term(AsideTerm):
         self.method, self.decoder = method, decoder
 
     def forward(self, step: DomainStep) -> dict[str, Tensor]:
-        sides = [step.source, step.target] if self.method.domains == "both" else [step.target]
-        losses = [self._loss(side, step) for side in sides if len(side)]
+        losses = [self._loss(side, step, domain) for domain, side in self.sides(step, self.method.domains)]
         loss = torch.stack(losses).mean() if losses else nothing(step.target)
         return {"reconstruction": self.method.weight * loss}
 
-    def _loss(self, side: Side, step: DomainStep) -> Tensor:
+    def _loss(self, side: Side, step: DomainStep, domain: str) -> Tensor:
         cells = self.method.cells
         if self.method.predicts == "features":
             rest, _ = masked(side.inputs, self.method.share, cells)
-            return feature_loss(self.decoder(self.ask_aside(step, rest)[0]), side.features.detach())
+            return feature_loss(self.decoder(self.ask_aside(step, rest, domain)[0]), side.features.detach())
         images = images_of(side.inputs, "masked_reconstruction of pixels", "Take predicts='features'.")
         rest, chosen = masked(images, self.method.share, cells)
         assert chosen is not None
-        return pixel_loss(self.decoder(self.ask_aside(step, rest)[0]).view_as(chosen), coarse(images, cells), chosen)
+        told = self.decoder(self.ask_aside(step, rest, domain)[0]).view_as(chosen)
+        return pixel_loss(told, coarse(images, cells), chosen)
 
 
 def feature_loss(told: Tensor, features: Tensor) -> Tensor:

@@ -19,11 +19,12 @@ def class_confusion(logits: Tensor, temperature: float) -> Tensor:
 
     Jin et al., Minimum Class Confusion for Versatile Domain Adaptation, ECCV 2020, section 3: probabilities p of
     logits / T, weights w_i ∝ 1 + exp(−H(p_i)) with sum n, class correlation C = pᵀ diag(w) p with rows scaled to sum 1,
-    of which what is off the diagonal is summed and divided by k. logits: (n, k) -> (), in [0, 1)
+    of which what is off the diagonal is summed and divided by k. As in the authors' code no gradient goes through the
+    weights: confusion is not lowered by being less sure. logits: (n, k) -> (), in [0, 1)
     """
     scaled = logits / temperature
     probabilities = scaled.softmax(1)
-    weights = 1 + torch.exp(-entropies(scaled))
+    weights = 1 + torch.exp(-entropies(scaled.detach()))
     weights = len(logits) * weights / weights.sum()
     correlation = probabilities.T @ (weights.unsqueeze(1) * probabilities)
     shares = correlation / correlation.sum(1, keepdim=True).clamp_min(torch.finfo(logits.dtype).tiny)

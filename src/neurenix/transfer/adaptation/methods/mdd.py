@@ -45,20 +45,22 @@ class MDD(TermMethod):
     γ · source_disparity + target_disparity, whose gradient is reversed for the features; the classifier sees none of
     it.
 
-    weight: of the adversary's loss. margin: γ, the factor of the source's part; log γ is the margin ρ of the theory.
-    hidden_size: of the adversary's hidden layer. schedule: of the strength with which the gradient is reversed, a name
-    in STRENGTHS.
+    weight: of the adversary's loss. reversal: how much of its gradient the features get at most, 0.1 as in the authors'
+    library: with more they learn to confuse the adversary before they know the classes. margin: γ, the factor of the
+    source's part; log γ is the margin ρ of the theory. hidden_size: of the adversary's hidden layer. schedule: of the
+    strength with which the gradient is reversed, a name in STRENGTHS.
     """
 
     family: ClassVar[str] = "adversarial"
     weight: float = 1.0
+    reversal: float = 0.1
     margin: float = 4.0
     hidden_size: int = 256
     schedule: str = "sigmoid"
 
     def check(self) -> None:
-        """Sizes, weight and margin are positive; the schedule has to exist."""
-        for name in ("weight", "margin", "hidden_size"):
+        """Sizes, weights and margin are positive; the schedule has to exist."""
+        for name in ("weight", "reversal", "margin", "hidden_size"):
             check_positive(name, getattr(self, name))
         STRENGTHS.canonical(self.schedule)
 
@@ -77,7 +79,7 @@ class _Term(Term):
     def forward(self, step: DomainStep) -> dict[str, Tensor]:
         if not len(step.source) or not len(step.target):
             return {"disparity": nothing(step.source) + nothing(step.target)}
-        strength = STRENGTHS[self.method.schedule](step.progress)
+        strength = self.method.reversal * STRENGTHS[self.method.schedule](step.progress)
         source, target = (
             (self.adversary(reverse_gradient(side.features, strength)), side.outputs.argmax(1))
             for side in (step.source, step.target)

@@ -116,7 +116,7 @@ class _Term(AsideTerm):
         if len(self._buffers) == 1:
             return step.target.outputs.detach()
         with self._as_teacher():
-            return self.ask_aside(step, step.target.inputs)[1].detach()
+            return self.ask_aside(step, step.target.inputs, "target")[1].detach()
 
     def _classified(self, features: Tensor, outputs: Tensor) -> Tensor:
         """Logits (n, k) of the features with some of them dropped."""
@@ -131,7 +131,8 @@ class _Term(AsideTerm):
     def _as_teacher(self) -> Iterator[None]:
         """The model has the teacher's weights inside the block.
 
-        Only where tensors lie is exchanged, so a graph that was made before still finds the model's own.
+        Only where tensors lie is exchanged, so a graph that was made before still finds the model's own. What autocast
+        keeps of weights in fewer digits goes by the parameter, whosever values it has, and is let go of.
         """
         pairs = [
             (parameter, parameter.data, self.get_buffer(_buffer_of(name)))
@@ -141,10 +142,12 @@ class _Term(AsideTerm):
         try:
             for parameter, _, average in pairs:
                 parameter.data = average
+            torch.clear_autocast_cache()
             yield
         finally:
             for parameter, own, _ in pairs:
                 parameter.data = own
+            torch.clear_autocast_cache()
 
 
 def consistency(student: Tensor, teacher: Tensor, threshold: float) -> Tensor:

@@ -57,15 +57,14 @@ class _Term(AsideTerm):
         self.method, self.classifier = method, classifier
 
     def forward(self, step: DomainStep) -> dict[str, Tensor]:
-        sides = [step.source, step.target] if self.method.domains == "both" else [step.target]
-        losses = [self._loss(side, step) for side in sides if len(side)]
+        losses = [self._loss(side, step, domain) for domain, side in self.sides(step, self.method.domains)]
         loss = torch.stack(losses).mean() if losses else nothing(step.target)
         return {"rotation": self.method.weight * loss}
 
-    def _loss(self, side: Side, step: DomainStep) -> Tensor:
+    def _loss(self, side: Side, step: DomainStep, domain: str) -> Tensor:
         images = images_of(side.inputs, "rotation", "Take 'contrastive' or 'masked_reconstruction'.")
         turns = torch.randint(TURNS, (len(images),), device=images.device)
-        features, _ = self.ask_aside(step, turned(images, turns))
+        features, _ = self.ask_aside(step, turned(images, turns), domain)
         return functional.cross_entropy(self.classifier(features), turns)
 
 

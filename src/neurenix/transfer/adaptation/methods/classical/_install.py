@@ -38,7 +38,7 @@ def install_adapted_head(
             f"{type(method).__name__} is for {', '.join(method.tasks)} classification; this model does {tuner.task}."
         )
     labelled = with_known_labels(as_dataset(source), tuner.model.categories, tuner.num_outputs, False)
-    layer = _last_layer(tuner)
+    layer = last_layer(tuner)
     here, there = (_entering(tuner, layer, data, batch_size, num_workers) for data in (labelled, as_dataset(target)))
     labels = torch.from_numpy(all_targets(labelled))
     weight, bias = adapted_head(method, here, labels, there, tuner.num_outputs, strength)
@@ -47,7 +47,8 @@ def install_adapted_head(
         layer.bias.copy_(bias)
 
 
-def _last_layer(tuner: Tuner) -> nn.Linear:
+def last_layer(tuner: Tuner) -> nn.Linear:
+    """The layer that is solved anew; raises ConfigurationError for a head that does not end in one."""
     layer = last_linear(tuner.model.head)
     if layer is None or layer.bias is None or layer.out_features != tuner.num_outputs:
         raise ConfigurationError(

@@ -54,6 +54,14 @@ class ClassicalMethod(WholeMethod):
 
     family: ClassVar[str] = "classical"
 
+    def check_model(self, tuner: Tuner) -> None:
+        """Its head ends in a linear layer, and the packages are there."""
+        from ._install import last_layer
+        from ._skada import check_packages
+
+        check_packages()
+        last_layer(tuner)
+
     def adapt(self, tuner: Tuner, way: Way) -> None:
         """See install_adapted_head."""
         from ._install import install_adapted_head  # which is written for these records
@@ -67,11 +75,24 @@ class ClassicalMethod(WholeMethod):
         labels that are no class numbers; NonFiniteError for features that are NaN or infinite; MissingPackageError.
         """
         _check(source, labels, target)
-        return self._adapted(source.detach().cpu().double(), labels.cpu().long(), target.detach().cpu().double())
+        adapted = self._adapted(source.detach().cpu().double(), labels.cpu().long(), target.detach().cpu().double())
+        _check_result(type(self).__name__, adapted)
+        return adapted
 
     @abc.abstractmethod
     def _adapted(self, source: Tensor, labels: Tensor, target: Tensor) -> AdaptedFeatures:
         """The method itself, on float64 features."""
+
+
+def _check_result(name: str, adapted: AdaptedFeatures) -> None:
+    """Raise NonFiniteError for what no head can be solved on."""
+    mapped = [] if adapted.target_map is None else [adapted.target_map.matrix, adapted.target_map.offset]
+    parts = [adapted.source, *([] if adapted.weights is None else [adapted.weights]), *mapped]
+    if not all(bool(part.isfinite().all()) for part in parts):
+        raise NonFiniteError(
+            f"{name} gave NaN or infinity for features of which none are: more features than samples, or values too "
+            "large for its exponentials. Give more samples, a larger ridge or smoothing, or take 'feature_coral'."
+        )
 
 
 def _check(source: Tensor, labels: Tensor, target: Tensor) -> None:

@@ -16,9 +16,14 @@ _SOURCE, _TARGET, _NO_LABEL = 1, -2, -1  # skada's signs for domains and unknown
 
 def adapter(name: str, **settings: Any) -> Any:
     """One of skada's adapters. Raises MissingPackageError where skada or POT is not installed."""
+    check_packages()
+    return getattr(packages.require("skada", purpose="a classical method"), name)(**settings)
+
+
+def check_packages() -> None:
+    """Raise MissingPackageError where skada or POT is not installed."""
     for package in ("ot", "skada"):
         packages.require(package, purpose="a classical method of domain adaptation", install="'neurenix[adaptation]'")
-    return getattr(packages.require("skada", purpose="a classical method"), name)(**settings)
 
 
 def fit(chosen: Any, source: Tensor, labels: Tensor, target: Tensor) -> None:
