@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from torch import nn
 
 from neurenix.data import ArrayDataset
-from neurenix.errors import ConfigurationError, LabelMismatchError, MissingPackageError, NonFiniteError
+from neurenix.errors import ConfigurationError, LabelMismatchError, MissingPackageError, NeurenixError, NonFiniteError
 from neurenix.transfer import Finetuner, heads
 from neurenix.transfer.adaptation import METHODS, DomainAdapter, methods
 from neurenix.transfer.adaptation.method import method_from, record_of
@@ -36,6 +36,11 @@ PEERS = {
     "kernel_mean_matching": lambda: skada.KMMReweightAdapter(),
     "neighbour_ratio": lambda: skada.NearestNeighborReweightAdapter(),
     "target_shift": lambda: skada.MMDTarSReweightAdapter(gamma=0.5, reg=1e-6),
+}
+# settings that are skada's, where ours differ by default
+THEIRS = {
+    "sinkhorn_transport": {"smoothing": 1.0, "scaling": None},
+    "class_transport": {"smoothing": 1.0, "class_weight": 0.1, "scaling": None},
 }
 # what is our own, since skada's is not what its paper says; see the methods
 OWN = {"density_ratio", "kliep", "transfer_components"}
@@ -69,10 +74,11 @@ def test_features_weights_and_predictions_are_those_of_skada(name, shift):
     from sklearn.linear_model import LogisticRegression
 
     source, labels, target, truth = toy(shift)
+    method = METHODS[name](**THEIRS.get(name, {}))
     features = numpy.concatenate([source, target])
     classes = numpy.concatenate([labels, numpy.full(len(target), -1)])
     domains = numpy.concatenate([numpy.ones(len(source), int), numpy.full(len(target), -2)])
-    adapted = METHODS[name]().adapt_features(source, labels, target)
+    adapted = method.adapt_features(source, labels, target)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of scikit-learn, about skada's neighbours
         found = PEERS[name]().fit_transform(features, classes, sample_domain=domains)
@@ -88,7 +94,7 @@ def test_features_weights_and_predictions_are_those_of_skada(name, shift):
         pipeline = skada.make_da_pipeline(PEERS[name](), LogisticRegression(max_iter=5000, tol=1e-7))
         pipeline.fit(features, classes, sample_domain=domains)
         predicted = pipeline.predict(target.numpy(), sample_domain=numpy.full(len(target), -2))
-    weight, bias = classical.adapted_head(METHODS[name](), source, labels, target, 2)
+    weight, bias = classical.adapted_head(method, source, labels, target, 2)
     ours = (target @ weight.T + bias).argmax(1).numpy()
     assert (ours == predicted).mean() == 1.0
     assert (ours == truth.numpy()).mean() >= (predicted == truth.numpy()).mean()
@@ -246,6 +252,29 @@ def test_methods_mend_the_shifts_that_they_are_for(shift, fitting):
         assert _accuracy(head, target, truth) > alone + 0.01, method
 
 
+@pytest.mark.parametrize("name", ["sinkhorn_transport", "class_transport"])
+def test_plans_do_not_depend_on_the_size_of_features(name, generator):
+    """Features of a network have norms of 20 and more: exp(-d²) of those is nothing."""
+    source, target = torch.randn(60, 8, generator=generator), torch.randn(50, 8, generator=generator) + 0.5
+    labels = torch.arange(60) % 3
+    small = METHODS[name]().adapt_features(source, labels, target).source
+    large = METHODS[name]().adapt_features(100 * source, labels, 100 * target).source
+    assert torch.allclose(100 * small, large, rtol=1e-4, atol=1e-4)
+    with pytest.raises((ConfigurationError, NonFiniteError)), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        METHODS[name](scaling=None).adapt_features(100 * source, labels, 100 * target)
+
+
+def test_more_features_than_samples_are_told(generator):
+    source, target = torch.randn(40, 200, generator=generator).relu(), torch.randn(30, 200, generator=generator).relu()
+    for name in CLASSICAL:
+        try:
+            adapted = METHODS[name]().adapt_features(source, torch.arange(40) % 2, target)
+        except NeurenixError:
+            continue
+        assert bool(adapted.source.isfinite().all()), name
+
+
 def test_several_neighbours_count_each(generator):
     source, target = torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([[0.1], [0.2], [4.0]])
     adapted = methods.NeighbourRatio(neighbours=2).adapt_features(source, torch.tensor([0, 1, 1]), target)
@@ -367,6 +396,7 @@ def test_a_missing_package_is_named(package, features, monkeypatch):
         ("transport", {"max_iterations": 0}, "at least 1"),
         ("sinkhorn_transport", {"scaling": "mean"}, "possible: None, median"),
         ("sinkhorn_transport", {"smoothing": 0.0}, "positive"),
+        ("class_transport", {"scaling": "max"}, "possible: None, median"),
         ("class_transport", {"regulariser": "l1"}, "possible: lpl1, l1l2"),
         ("linear_transport", {"ridge": -1.0}, "small positive number"),
         ("subspace_alignment", {"components": 0}, "possible: 1 or more"),

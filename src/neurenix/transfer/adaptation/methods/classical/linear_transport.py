@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
+import torch
 from torch import Tensor
 
 from .....errors import ConfigurationError
 from ...method import METHODS
 from ._method import AdaptedFeatures, ClassicalMethod
 from ._skada import adapter, fitted
+
+_LEAST, _SHARE = 1e-8, 1e-3
 
 
 @METHODS.register("linear_transport", "monge")
@@ -20,16 +23,23 @@ class LinearTransport(ClassicalMethod):
     """A (x - μ_s) + μ_t with A = C_s^-½ (C_s^½ C_t C_s^½)^½ C_s^-½: mean and covariance become the target's.
 
     Flamary, Lounici & Ferrari, Concentration Bounds for Linear Monge Mapping Estimation and Optimal Transport Domain
-    Adaptation, 2019, equation 2; computed by POT through skada. ridge: added to the variances.
+    Adaptation, 2019, equation 2; computed by POT through skada. ridge: added to the variances; None is 1e-8, and where a
+    domain has no more samples than features, so that some directions have no variance, a thousandth of the mean one.
     """
 
-    ridge: float = 1e-8
+    ridge: float | None = None
 
     def check(self) -> None:
         """The ridge is not negative."""
-        if self.ridge < 0:
-            raise ConfigurationError(f"ridge={self.ridge}; it is 0 or a small positive number.")
+        if self.ridge is not None and self.ridge < 0:
+            raise ConfigurationError(f"ridge={self.ridge}; it is 0, a small positive number, or None.")
 
     def _adapted(self, source: Tensor, labels: Tensor, target: Tensor) -> AdaptedFeatures:
-        chosen = adapter("LinearOTMappingAdapter", reg=self.ridge, bias=True)
+        chosen = adapter("LinearOTMappingAdapter", reg=self._ridge(source, target), bias=True)
         return AdaptedFeatures(fitted(chosen, source, labels, target))
+
+    def _ridge(self, source: Tensor, target: Tensor) -> float:
+        if self.ridge is not None:
+            return self.ridge
+        has_enough = min(len(source), len(target)) > source.shape[1]
+        return _LEAST if has_enough else _SHARE * float(torch.cat([source.var(0), target.var(0)]).mean())

@@ -8,7 +8,7 @@ from typing import final
 from torch import Tensor
 
 from ...method import METHODS
-from ._costs import check_costs
+from ._costs import check_costs, checked_arrivals
 from ._method import AdaptedFeatures, ClassicalMethod
 from ._skada import adapter, fitted
 
@@ -20,12 +20,13 @@ class SinkhornTransport(ClassicalMethod):
     """As Transport, with a plan that is spread out by its entropy: faster, and steadier where samples are few.
 
     Courty, Flamary, Tuia & Rakotomamonjy, PAMI 2017, equation 6; computed by POT through skada. smoothing: weight of
-    the entropy beside the costs. costs, scaling: see Transport; features of many dimensions want "max" or "median".
+    the entropy beside the costs. costs, scaling: see Transport; without scaling the smoothing has to be as large as
+    usual costs.
     """
 
-    smoothing: float = 1.0
+    smoothing: float = 0.1
     costs: str = "sqeuclidean"
-    scaling: str | None = None
+    scaling: str | None = "median"
     max_iterations: int = 1000
     tolerance: float = 1e-8
 
@@ -42,4 +43,4 @@ class SinkhornTransport(ClassicalMethod):
             max_iter=self.max_iterations,
             tol=self.tolerance,
         )
-        return AdaptedFeatures(fitted(chosen, source, labels, target))
+        return AdaptedFeatures(checked_arrivals(type(self).__name__, fitted(chosen, source, labels, target)))
