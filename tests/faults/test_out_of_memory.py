@@ -90,6 +90,14 @@ def test_memory_that_runs_out_later(start: int) -> None:
     assert int(tuner.model.state_dict()["trunk.module.body.1.num_batches_tracked"]) == counted
 
 
+@pytest.mark.parametrize("statistics", ["batch", "pretrained"])
+def test_what_smaller_parts_change_is_told(statistics: str) -> None:
+    """A batch norm in training sees the part alone."""
+    with pytest.warns(SmallerBatchWarning) as caught:
+        tune(Small(8), norm_statistics=statistics)
+    assert ("but for its batch norms" in str(caught[0].message)) == (statistics != "pretrained")
+
+
 def test_accumulation_and_augmentation_stay() -> None:
     with pytest.warns(SmallerBatchWarning):
         tuner = tune(Small(8), batch_size=16, accumulation_steps=2)

@@ -23,8 +23,8 @@ class LinearTransport(ClassicalMethod):
     """A (x - μ_s) + μ_t with A = C_s^-½ (C_s^½ C_t C_s^½)^½ C_s^-½: mean and covariance become the target's.
 
     Flamary, Lounici & Ferrari, Concentration Bounds for Linear Monge Mapping Estimation and Optimal Transport Domain
-    Adaptation, 2019, equation 2; computed by POT through skada. ridge: added to the variances; None is 1e-8, and where a
-    domain has no more samples than features, so that some directions have no variance, a thousandth of the mean one.
+    Adaptation, 2019, equation 2; computed by POT through skada. ridge: added to the variances; None is 1e-8, and where
+    a domain has no more samples than features, so that some directions have no variance, a thousandth of the mean one.
     """
 
     ridge: float | None = None
