@@ -470,6 +470,33 @@ def test_a_runtime_that_fails_is_passed_over_and_told(monkeypatch: pytest.Monkey
         fast_forward(network, images(8), **job, backend="odd")
 
 
+def test_a_runtime_that_fails_while_it_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(module: nn.Module, example: object, precision: str) -> object:
+        def forward(inputs: Tensor) -> Tensor:
+            if len(inputs) > 4:
+                raise RuntimeError("no more than four")
+            return module(inputs).detach()
+
+        return forward
+
+    registered(monkeypatch, build)
+    said = list[str]()
+    fast_forward(Network().eval(), images(8), samples=10**6, precision="fp32", say=said.append)
+    assert any("odd is passed over" in message and "no more than four" in message for message in said)
+
+
+def test_answers_that_are_too_far_are_remembered(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
+    monkeypatch.setattr(choosing, "_SECONDS", 0.0)
+    monkeypatch.setitem(BACKENDS._entries, "wrong", wrong_backend())
+    monkeypatch.setitem(BACKENDS._canonical, "wrong", "wrong")
+    said, job = list[str](), {"samples": 10**6, "precision": "fp32"}
+    fast_forward(Network().eval(), images(8), **job)
+    (record,) = (own_cache / "backends").glob("*.json")
+    os.utime(record, (time.time() - 90_000,) * 2)
+    fast_forward(Network().eval(), images(8), **job, say=said.append)
+    assert any("wrong is left out: its answers" in message for message in said)
+
+
 def test_too_little_memory_is_no_reason_to_pass_a_backend_over(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(module: nn.Module, example: object, precision: str) -> object:
         raise torch.OutOfMemoryError("CUDA out of memory")

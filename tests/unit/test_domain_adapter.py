@@ -519,6 +519,18 @@ def test_a_rehearsal_leaves_nothing_behind() -> None:
     assert flags == [(p.requires_grad, m.training) for m in adapted.model.modules() for p in m.parameters()]
 
 
+def test_a_rehearsal_that_memory_is_short_of_is_no_reason_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Any, ask: Any, inputs: Any, source: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    adapted = adapter()
+    data = DomainLoaders(
+        adapted.tuner, Given.of(SOURCE, TARGET[0], None, batch_size=8, num_workers=0, tuner=adapted.tuner)
+    ).data(learns_source=True)
+    monkeypatch.setattr(NORMS["separate"], "forward", full)
+    adapted._term_fit(adapted.method, data, 1).rehearse()  # type: ignore[arg-type]
+
+
 def test_a_report_without_a_source_is_not_promised() -> None:
     adapted = adapter(method="shot")
     adapted.tuner.fit(SOURCE, epochs=1, run=False)
@@ -526,38 +538,70 @@ def test_a_report_without_a_source_is_not_promised() -> None:
         DomainAdapter(adapted.tuner, method="shot").fit(None, TARGET[0], TARGET, epochs=1, run=False)
 
 
-def test_both_loaders_have_one_way_of_making_batches() -> None:
-    def loader(data: Any, make: Any) -> Any:
-        return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data), 10, collate_fn=make)
+class Cutting:
+    """Makes batches of series of any length, of which it takes the first four numbers."""
 
-    def one(samples: list[Any]) -> Any:
-        return torch.utils.data.default_collate(samples)
+    def stacked(self, samples: list[Any]) -> tuple[Any, Any]:
+        return torch.stack([raw[:4] for raw, _ in samples]), torch.stack([torch.as_tensor(y) for _, y in samples])
 
-    with pytest.raises(ConfigurationError, match="give both the same"):
-        adapter().fit(loader(SOURCE, one), loader(TARGET, lambda samples: one(samples)), epochs=1, run=False)
+    def listed(self, samples: list[Any]) -> tuple[Any, Any]:
+        return torch.stack([raw[:4] for raw, _ in samples]), torch.tensor([int(label) for _, label in samples])
 
 
-def test_a_way_of_making_batches_holds_for_every_part_of_the_fit() -> None:
-    """Samples that only the loader's collate can read: series of any length, of which it takes the first four."""
-    asked: list[int] = []
+def longer(data: Any) -> list[Any]:
+    pairs = enumerate(zip(*data, strict=True))
+    return [(torch.cat([row, row[: index % 3]]), label) for index, (row, label) in pairs]
 
-    def cut(samples: list[Any]) -> tuple[Any, Any]:
-        asked.append(len(samples))
-        labels = [label for _, label in samples]
-        return torch.stack([raw[:4] for raw, _ in samples]), torch.tensor(labels)
 
-    def longer(data: Any) -> list[Any]:
-        return [
-            (torch.cat([row, row[: index % 3]]), int(label))
-            for index, (row, label) in enumerate(zip(*data, strict=True))
-        ]
+@pytest.mark.parametrize("way", ["stacked", "listed"])
+def test_a_way_of_making_batches_holds_for_every_part_of_the_fit(way: str) -> None:
+    """Samples that only the loaders' collate can read; both have one method of one object, which is not one object."""
+    cutting = Cutting()
 
-    loader = torch.utils.data.DataLoader(longer(SOURCE), batch_size=10, shuffle=True, collate_fn=cut)
+    def loader(data: Any) -> Any:
+        return torch.utils.data.DataLoader(longer(data), 10, shuffle=True, collate_fn=getattr(cutting, way))
+
     adapted = adapter()
-    adapted.fit(loader, [row for row, _ in longer(TARGET)], epochs=1, source_epochs=1, run=False)
+    adapted.fit(loader(SOURCE), loader(TARGET), epochs=1, source_epochs=1, run=False)
     plain = adapter()
-    plain.fit(DataLoader(SOURCE, 10), TARGET[0], epochs=1, source_epochs=1, run=False)
+    plain.fit(DataLoader(SOURCE, 10), TARGET, epochs=1, source_epochs=1, run=False)
     assert digests(adapted) == digests(plain)
+
+
+def test_both_loaders_have_one_way_of_making_batches() -> None:
+    cutting = Cutting()
+    source = torch.utils.data.DataLoader(longer(SOURCE), 10, collate_fn=cutting.stacked)
+    target = torch.utils.data.DataLoader(longer(TARGET), 10, collate_fn=cutting.listed)
+    with pytest.raises(ConfigurationError, match="give both the same"):
+        adapter().fit(source, target, epochs=1, run=False)
+
+
+def test_a_loaders_drop_last_holds_for_the_source_alone() -> None:
+    """101 samples less 20 that are held out leave one for the tenth batch of eight, which no batch norm can take."""
+    source = torch.utils.data.TensorDataset(*domain(1, 101))
+    with pytest.raises(InputMismatchError, match="drop_last=True"):
+        adapter().fit(torch.utils.data.DataLoader(source, 8), TARGET[0], epochs=1, source_epochs=1, run=False)
+    adapter().fit(
+        torch.utils.data.DataLoader(source, 8, drop_last=True), TARGET[0], epochs=1, source_epochs=1, run=False
+    )
+
+
+def test_samples_for_the_report_may_lack_classes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Classes have names that the model only learns from the source."""
+    source = [(row, "abc"[label]) for row, label in zip(*SOURCE, strict=True)]
+    target = [(row, "ab"[label]) for row, label in zip(*TARGET, strict=True) if label < 2]
+    adapted = adapter()
+    adapted.fit(source, target, target, epochs=1, run=False)
+    assert "left out" not in capsys.readouterr().out
+    assert adapted.report is not None and adapted.report.gap is not None
+
+
+@pytest.mark.parametrize("method", ["tent", "eta"])
+def test_every_phase_of_freezing_is_rehearsed(method: str) -> None:
+    adapted = adapter(method=method, strategy="progressive", head_hidden_sizes=())
+    with pytest.raises(ConfigurationError, match="every layer is frozen"):
+        adapted.fit(SOURCE, TARGET[0], epochs=3, run=False)
+    assert not adapted.history.epochs
 
 
 def test_norms_that_nothing_is_trained_of_are_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -634,8 +678,7 @@ def test_views_of_the_source_go_through_its_own_norms() -> None:
     own = {id(layer.weight): "target", id(norms.source[0].weight): "source"}
     layer.register_forward_pre_hook(lambda module, inputs: seen.append((own[id(module.weight)], len(inputs[0]))))
     fit.rehearse()
-    asked = sorted(pass_ for pass_ in seen if pass_[1] > 1)  # one sample alone is tried before
-    assert asked == [("source", 8), ("source", 8), ("target", 8), ("target", 8)]
+    assert sorted(seen) == [("source", 4), ("source", 4), ("target", 4), ("target", 4)]
 
 
 def test_a_run_is_demanded_in_its_folder(tmp_path: Path) -> None:

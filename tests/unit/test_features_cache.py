@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -352,6 +353,33 @@ def test_what_forward_reads_of_its_module_matters(case: Case, change: str, monke
         monkeypatch.setattr(Scale, "factor", 1 + 1e-6)
     assert fingerprint.module_digest(case.net) != before
     assert case.run().computed == 6
+
+
+second = [numpy.zeros(3)]  # not what Net.forward means by self.second
+KINDS = {Scale, Net, frozenset, str, dict}
+
+
+class Chosen(Net):
+    """Names a set, and the classes in it."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) if type(self) in KINDS or Scale.factor else images
+
+
+def test_attributes_are_not_taken_for_what_the_module_calls_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = fingerprint.module_digest(Net())
+    monkeypatch.setattr(sys.modules[__name__], "second", [numpy.ones(3)])
+    assert fingerprint.module_digest(Net()) == before
+
+
+def test_sets_have_no_order() -> None:
+    """Not from process to process either, as the hashes of names have there."""
+    code = "from tests.unit.test_features_cache import *; print(fingerprint.module_digest(Chosen()))"
+    found = set()
+    for seed in "123":
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        found.add(subprocess.check_output([sys.executable, "-c", code], env=environment, text=True).split()[-1])
+    assert len(found) == 1
 
 
 def test_a_look_at_what_is_kept_builds_no_backend(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:

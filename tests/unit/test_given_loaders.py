@@ -76,6 +76,12 @@ def test_a_batch_of_one_that_a_loader_drops_is_not_trained_on(kind: Any) -> None
 
 
 @pytest.mark.parametrize("kind", [DataLoader, TorchDataLoader])
+def test_a_loader_that_drops_everything_is_refused(kind: Any) -> None:
+    with pytest.raises(ConfigurationError, match="leaves no batch"):
+        sizes(kind(DATA, 64, drop_last=True))
+
+
+@pytest.mark.parametrize("kind", [DataLoader, TorchDataLoader])
 def test_all_samples_are_evaluated_and_predicted(kind: Any) -> None:
     """The last one is the only one of a class that nothing else answers."""
     loader, trained = kind(DATA, 8, drop_last=True), tuner()

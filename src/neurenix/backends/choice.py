@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -40,8 +41,12 @@ _TIMED = 4  # images that eager is timed with
 _SECONDS = 3.0  # a job of fewer, run eagerly on a small device, is not worth a measurement
 _SHORT = 0.5  # seconds of a run that is timed twice, where once does not settle it
 _WORTH = 1.1  # times faster than eager, below which eager is taken
-_NEVER = 1e9  # seconds per sample of a backend that cannot run the module
+_NEVER, _FAILED = 1e9, 1e8  # seconds per sample of a backend whose answers are too far, and that cannot run the module
 _DAY = 86_400.0  # seconds
+_LEFT_OUT = {
+    _NEVER: "its answers for a model of this shape were too far from fp32",
+    _FAILED: "within the last day it could not run a model of this shape",
+}
 _EAGER = "eager"
 
 
@@ -181,8 +186,8 @@ def _expected_seconds(job: _Job, eager_seconds: float, known: _Measurements) -> 
         hope = candidate.hope(job.looked_at.convolves, job.precision)
         if hope and _is_candidate(name, job):
             each = known.seconds.get(name, eager_seconds / hope)
-            if each == _NEVER:
-                job.say(f"backend {name} is left out: within the last day it could not run a model of this shape")
+            if each in _LEFT_OUT:
+                job.say(f"backend {name} is left out: {_LEFT_OUT[each]}")
                 continue
             expected[name] = candidate.build_seconds + each * job.samples
     return expected
@@ -196,10 +201,11 @@ def _tried(name: str, job: _Job, known: _Measurements, reference: Forward, best:
     """A backend that can be built, gives the same as the reference and was timed; or None, and why not is told."""
     try:
         forward, cosine = _compared(name, job, reference)
-        known.of(name, lambda: _seconds(forward, job.timed, best))
+        with _named_errors(name):
+            known.of(name, lambda: _seconds(forward, job.timed, best))
     except (CannotBuild, MissingPackageError) as error:
         job.say(f"backend {name} is passed over: {error}")
-        known.seconds[name] = _NEVER
+        known.seconds[name] = _FAILED
         return None
     if cosine < job.faithful:
         job.say(f"backend {name} is passed over: its answers have a cosine of {cosine:.5f} to fp32")
@@ -210,9 +216,16 @@ def _tried(name: str, job: _Job, known: _Measurements, reference: Forward, best:
 
 def _compared(name: str, job: _Job, reference: Forward) -> tuple[Forward, float]:
     """A backend's forward pass, and its least cosine to the reference; raises CannotBuild and MissingPackageError."""
-    try:
+    with _named_errors(name):
         forward = BACKENDS[name].build(job.module, job.example, job.precision)
         return forward, _cosine(name, forward, job, reference)
+
+
+@contextlib.contextmanager
+def _named_errors(name: str) -> Iterator[None]:
+    """Whatever a backend raises but for a lack of memory is CannotBuild."""
+    try:
+        yield
     except Exception as error:
         if isinstance(error, NeurenixError) or is_out_of_memory(error):
             raise
@@ -311,7 +324,7 @@ class _Measurements:
             return {}
         if not isinstance(found, dict) or not all(isinstance(value, float) and value > 0 for value in found.values()):
             return {}
-        return {name: value for name, value in found.items() if value != _NEVER or not is_old}
+        return {name: value for name, value in found.items() if value != _FAILED or not is_old}
 
 
 def _described(job: _Job) -> list[Any]:

@@ -32,7 +32,7 @@ class Batch:
         be read. place: 1-based number of the batch in its epoch.
     stand_in: nothing of this process's share of the batch could be read, and one sample of another batch takes its
         place, so that all processes make the same steps. It is seen a second time: leave it out of metrics.
-    drew: reading a sample drew random numbers, so that the next epoch may see it in another way.
+    drew: reading a sample, or putting them together, drew random numbers: the next epoch may see them in another way.
     """
 
     inputs: Tensor | Mapping[str, Tensor]

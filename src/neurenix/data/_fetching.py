@@ -19,7 +19,7 @@ from ._batch import Batch, Skipped
 from ._dataset import gathered, innermost, is_in_memory, sample_name
 from ._randomness import drew_since, own_random_state, seed_everything
 from .preparation import pair
-from .sampling import sample_seed
+from .sampling import mix, sample_seed
 
 Key = tuple[int, int]  # (epoch, index): all that a worker needs to know
 IDLE = -1  # in place of the index of a sample, or of the number of a process that has not begun
@@ -106,7 +106,11 @@ class KeyedDataset(TorchDataset[Any]):
             except Exception as error:  # not skipped: more likely a mistake in the code than in one file
                 raise UnreadableSampleError(self._failed(index, error)) from error
         indices = torch.tensor(kept, dtype=torch.int64)
+        seed = mix(sample_seed(self.seed, *keys[0]))  # a batch may be made at random too
+        if self.random:
+            seed_everything(seed)
         inputs, targets = self.collate(samples) if samples else (torch.empty(0), None)
+        drew |= self.random and drew_since(seed)
         return Batch(inputs, targets, indices, tuple(skipped), drew=drew)
 
     def _read(self, epoch: int, index: int) -> tuple[tuple[Any, Any], bool]:

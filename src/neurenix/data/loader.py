@@ -80,6 +80,11 @@ class DataLoader:
             raise ConfigurationError(
                 f"groups={list(groups)} are parts of {len(self.dataset)} samples, but add up to {sum(groups)}."
             )
+        if drop_last and not groups and len(self.dataset) < batch_size:
+            raise ConfigurationError(
+                f"drop_last=True leaves no batch: there are {len(self.dataset)} samples, and batch_size={batch_size}. "
+                "Take a smaller batch_size, or leave drop_last out."
+            )
         self.views, self.groups, self.lengths = views, tuple(groups), lengths
         self.batch_size, self.shuffle, self.num_workers = batch_size, shuffle, num_workers
         self.seed, self.collate, self.drop_last = seed, collate, drop_last

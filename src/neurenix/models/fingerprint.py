@@ -6,6 +6,7 @@ described is an error that asks for `cache_key`, and never a guess. Nothing is p
 
 from __future__ import annotations
 
+import dis
 import enum
 import functools
 import hashlib
@@ -100,7 +101,7 @@ def describe(value: Any, seen: Seen | None = None) -> Any:
     if isinstance(value, (list, tuple)):
         return [type(value).__name__, [describe(item, seen) for item in value]]
     if isinstance(value, (set, frozenset)):
-        return ["set", sorted(json.dumps(describe(item, seen)) for item in value)]
+        return ["set", sorted(json.dumps(describe(item, dict(seen))) for item in value)]  # in no order
     if isinstance(value, nn.Module):
         return ["module", {name: _module(module, seen) for name, module in value.named_modules()}]
     return _code(value, seen) or _state(value, seen)
@@ -140,7 +141,7 @@ def _code(value: Any, seen: Seen) -> Any:
 
 
 def _function(function: types.FunctionType, seen: Seen) -> list[Any]:
-    known = {name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__}
+    known = {name: function.__globals__[name] for name in _globals(function.__code__) if name in function.__globals__}
     globals_used = {name: item for name, item in known.items() if not isinstance(item, types.ModuleType)}
     globals_used |= _of_modules(known, _names(function.__code__))
     parts = [
@@ -220,6 +221,13 @@ def _constant(value: Any) -> Any:
     if isinstance(value, frozenset):  # its order differs from process to process
         return sorted(repr(_constant(item)) for item in value)
     return [_constant(item) for item in value] if isinstance(value, tuple) else repr(value)
+
+
+def _globals(code: types.CodeType) -> set[str]:
+    """Names that code looks up in its module; not those of attributes, which may be the same."""
+    inner = [_globals(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    own = {str(step.argval) for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return own.union(*inner)
 
 
 def _names(code: types.CodeType) -> set[str]:

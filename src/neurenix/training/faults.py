@@ -11,9 +11,20 @@ from torch import Tensor, nn
 
 from ..data import Batch
 from ..devices import is_out_of_memory
+from ..errors import InputMismatchError
 from ..models import display_name
 
 Value = TypeVar("Value")
+
+
+def alone_in_its_batch(error: ValueError) -> InputMismatchError | None:
+    """What to say where torch refuses to normalise one sample by itself; None for another error."""
+    if "more than 1 value per channel when training" not in str(error):
+        return None
+    return InputMismatchError(
+        f"a batch of one sample cannot be normalised by batch norms ({error}). Take a batch_size that leaves more than "
+        "one at the end, or DataLoader(dataset, batch_size, drop_last=True)."
+    )
 
 
 def in_fitting_parts(batch: Batch, compute: Callable[[Batch], Value]) -> list[Value]:

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from ..data import Batch, sample_seed
 from ..devices import autocast, is_exact, is_out_of_memory, resolve_precision
-from ..errors import InputMismatchError, NonFiniteError, OutOfMemoryError, SmallerBatchWarning
+from ..errors import NonFiniteError, OutOfMemoryError, SmallerBatchWarning
 from ..metrics import Metrics
 from ..models import PretrainedModel
 from .faster_calls import faster_calls
 from .faults import (
     Buffers,
+    alone_in_its_batch,
     first_non_finite_layer,
     free_memory,
     gradient_message,
@@ -28,8 +29,6 @@ from .prefix import Feed
 from .processes import Processes
 from .progress import Progress
 from .settings import LoopSettings
-
-_ALONE = "more than 1 value per channel when training"  # says torch of a batch norm over vectors
 
 
 @final
@@ -78,12 +77,9 @@ class OptimizerStep:
                 raise
             except ValueError as error:
                 self._buffers.put_back()
-                if _ALONE not in str(error):
-                    raise
-                raise InputMismatchError(
-                    f"a batch of one sample cannot be normalised by batch norms ({error}). Take a batch_size that "
-                    "leaves more than one at the end, or DataLoader(dataset, batch_size, drop_last=True)."
-                ) from error
+                if (told := alone_in_its_batch(error)) is not None:
+                    raise told from error
+                raise
             except (RuntimeError, MemoryError) as error:
                 self._buffers.put_back()
                 if not is_out_of_memory(error):

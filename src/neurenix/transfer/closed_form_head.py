@@ -103,7 +103,7 @@ def head_features(
     features are NaN or infinite.
     """
     device = next(model.parameters()).device
-    features, targets, indices = [], [], []
+    features, targets, indices, drew = [], [], [], False
     frozen: FrozenLayers | None = None
     with evaluating(model):
         for batch in loader.batches(0):
@@ -124,11 +124,12 @@ def head_features(
             features.append(frozen(batch)[FEATURES].float())
             targets.append(labelled(batch))
             indices.append(batch.indices)
+            drew |= batch.drew
             _check_finite(features[-1], batch, loader)
     note(loader.skipped)
     if frozen is not None:
         frozen.finish()
-    return Features(torch.cat(features), torch.cat(targets), torch.cat(indices))
+    return Features(torch.cat(features), torch.cat(targets), torch.cat(indices), drew)
 
 
 def _check_finite(features: Tensor, batch: Batch, loader: DataLoader) -> None:

@@ -9,12 +9,25 @@ from typing import Any
 import numpy
 import pytest
 import torch
-from tests.unit.prefix.fits import Convolutional, Images, digests, fitted, numbers, seeded
+from tests.unit.prefix.fits import (
+    Convolutional,
+    Cut,
+    CutAfter,
+    Images,
+    Texts,
+    digests,
+    fitted,
+    gap,
+    numbers,
+    seeded,
+    tuner_for,
+)
 from torch import Tensor, nn
 from torch.utils.data import DataLoader as TorchDataLoader
 
 from neurenix.callbacks import Callback
 from neurenix.data import DataLoader, is_random
+from neurenix.errors import UnreadableSampleError
 from neurenix.training.prefix import NotSplittable, split
 from neurenix.training.prefix.probes import Probes
 from neurenix.training.prefix.store import RowStore
@@ -95,6 +108,46 @@ def test_a_rare_sample_that_is_augmented_is_seen_anew_in_each_epoch(capsys: pyte
     assert digests(stored) == digests(ordinary) and numbers(stored) == numbers(ordinary)
 
 
+@pytest.mark.parametrize("make", [RareNoise, Images])
+def test_a_head_that_is_solved_on_the_same_features(make: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """The features are known before the first epoch: whether they are random too, and what a callback does then."""
+    tuners = []
+    for use in ("always", "never"):
+        data = make(24)
+        callbacks = [Brighter(data)] if make is Images else []
+        tuners.append(fitted("head", use, data, strategy="head", freeze_layers=[], callbacks=callbacks))
+    said = capsys.readouterr().out
+    assert SAID in said and ("reading some samples draws random" in said if make is RareNoise else GIVEN_UP in said)
+    assert gap(*tuners) < 1e-6
+
+
+def test_a_batch_that_is_made_at_random_is_made_anew_in_each_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    def mixing(samples: list[Any]) -> Any:
+        share = float(torch.rand(()))
+        images = torch.stack([image for image, _ in samples])
+        return share * images + (1 - share) * images.flip(0), torch.tensor([target for _, target in samples])
+
+    stored, ordinary = (
+        fitted("last stage", use, DataLoader(Images(24), 4, collate=mixing)) for use in ("always", "never")
+    )
+    assert "draws random numbers" in capsys.readouterr().out
+    assert digests(stored) == digests(ordinary)
+
+
+@pytest.mark.parametrize("steps", [2, 5, 7, 14])
+def test_a_killed_fit_of_random_data_ends_with_the_same_bits(steps: int, tmp_path: Path) -> None:
+    """Killed in the epoch in which it is found out, before and after that, and in a later one."""
+    whole = fitted("last stage", "always", RareNoise(24))
+    first = tuner_for("last stage", "always")
+    with pytest.raises(Cut):
+        first.fit(
+            RareNoise(24), batch_size=4, epochs=3, run=tmp_path / "run", checkpoint_every=1, callbacks=CutAfter(steps)
+        )
+    second = tuner_for("last stage", "always")
+    second.fit(RareNoise(24), batch_size=4, epochs=3, run=tmp_path / "run")
+    assert digests(second) == digests(whole) and numbers(second) == numbers(whole)
+
+
 def test_augmented_samples_that_lie_at_the_end_are_found_beforehand(capsys: pytest.CaptureFixture[str]) -> None:
     class Sorted(Images):
         def __getitem__(self, index: int) -> tuple[Tensor, int]:
@@ -124,7 +177,38 @@ def test_views_are_kept_though_each_is_random(capsys: pytest.CaptureFixture[str]
     assert SAID in said and GIVEN_UP not in said
 
 
-def test_samples_with_nan_and_texts_that_are_padded_are_the_same_ones() -> None:
+def test_texts_are_the_same_ones_however_they_are_padded() -> None:
+    texts = Texts(20)
+    loader = DataLoader(texts, batch_size=20)
+    probes = Probes(loader)
+    probes.note(next(iter(loader)))
+    assert {len(texts.words[index]) for index in probes._kept} != {12}, "none is padded"
+    assert not probes.differ(1) and not probes.differ(2)
+    for words in texts.words:
+        words[0] += 1
+    assert probes.differ(3)
+
+
+@pytest.mark.parametrize("on_bad", ["skip", "raise"])
+def test_samples_that_can_no_longer_be_read_are_not_asked_for(on_bad: str) -> None:
+    class Files(Images):
+        gone, on_bad = False, "raise"
+
+        def __getitem__(self, index: int) -> tuple[Tensor, int]:
+            if self.gone:
+                raise UnreadableSampleError("the file is gone")
+            return super().__getitem__(index)
+
+    files = Files(20)
+    files.on_bad = on_bad
+    loader = DataLoader(files, batch_size=20)
+    probes = Probes(loader)
+    probes.note(next(iter(loader)))
+    files.gone = True
+    assert not any(probes.differ(epoch) for epoch in range(1, 5))
+
+
+def test_samples_with_nan_are_the_same_ones() -> None:
     images = Images(20)
     images.images[3, 0, 0, 0] = torch.nan
     loader = DataLoader(images, batch_size=20)

@@ -54,11 +54,15 @@ class OrdinaryFeed:
 @final
 @dataclass(frozen=True)
 class Features:
-    """What enters the head, for a whole dataset. features: (n, d). targets: (n, …). indices: (n,) samples' places."""
+    """What enters the head, for a whole dataset. features: (n, d). targets: (n, …). indices: (n,) samples' places.
+
+    drew: see Batch.
+    """
 
     features: Tensor
     targets: Tensor
     indices: Tensor
+    drew: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from ...data import Batch, DataLoader
+from ...errors import NeurenixError
 
-_KEPT, _ROOM = 16, 64 * 2**20  # samples, spread over the dataset, and bytes of theirs
-_AT_FIRST, _LATER = 8, 1  # samples that are read again in the first epoch of stored rows, and in each one after it
+_KEPT, _ROOM = 8, 64 * 2**20  # samples, spread over the dataset, and bytes of theirs
+_AT_FIRST, _LATER = 4, 1  # samples that are read again in the first epoch of stored rows, and in each one after it
 
 
 @final
@@ -38,17 +39,27 @@ class Probes:
                 if self._room > 0:
                     self._kept[index] = _named(one)
 
+    def read(self, epoch: int) -> None:
+        """Keep them as an epoch sees them, where its batches do not pass by."""
+        self.note(self._loader.of(torch.tensor(sorted(self._wanted)), epoch))
+
     def differ(self, epoch: int) -> bool:
-        """Whether some of them, read once more as an epoch sees them, are other than they were."""
+        """Whether some of them, read once more as an epoch sees them, are other than they were.
+
+        Not where they can no longer be read: rows are all that is needed of them.
+        """
         places = list(self._kept)
         count = min(_LATER if self._turn else _AT_FIRST, len(places))
         chosen = [places[(self._turn + step) % len(places)] for step in range(count)]
         self._turn += count
         if not chosen:
             return False
-        found = self._loader.of(torch.tensor(chosen), epoch)
-        known = [self._kept[index] for index in found.indices.tolist()]  # without those that can no longer be read
-        return any(not _same(before, _named(one)) for before, one in zip(known, found.parts(1), strict=True))
+        try:
+            found = self._loader.of(torch.tensor(chosen), epoch)
+        except NeurenixError:
+            return False
+        alone = found.parts(1) if len(found) else []
+        return any(not _same(self._kept[int(one.indices)], _named(one)) for one in alone)
 
 
 def _named(one: Batch) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -66,29 +66,39 @@ def check_same(
 
 @contextlib.contextmanager
 def put_back(model: nn.Module) -> Any:
-    """Buffers and the generators are as before, after the block; inside, the randomness is always the same.
+    """As restored, for a forward pass that shall be cut in two.
 
-    Raises NotSplittable for a forward pass that puts a new tensor in the place of a buffer, or draws numbers that torch
-    does not know of.
+    Raises NotSplittable for one that puts a new tensor in the place of a buffer, or draws numbers that torch does not
+    know of.
     """
     drawn = generator_states()[1:]  # torch's is forked
-    buffers, owned = Buffers(model, every=True), dict(model.named_buffers())
-    buffers.keep()
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            yield
-            drew = generator_states()[1:] != drawn
-    finally:
-        replaced = [name for name, buffer in model.named_buffers() if buffer is not owned.get(name)]
-        for name in replaced:
-            owner, _, attribute = name.rpartition(".")
-            model.get_submodule(owner)._buffers[attribute] = owned.get(name)
-        buffers.put_back()
+    with restored(model) as replaced:
+        yield
+        drew = generator_states()[1:] != drawn
     if drew:
         raise NotSplittable("its forward draws numbers from Python's or NumPy's generator")
     if replaced:
         raise NotSplittable(f"its forward puts a new tensor in the place of {replaced[0]}")
+
+
+@contextlib.contextmanager
+def restored(model: nn.Module) -> Iterator[list[str]]:
+    """Buffers and torch's generators are as before, after the block; inside, the randomness is always the same.
+
+    Gives a list that afterwards names the buffers in whose place the block put new tensors.
+    """
+    buffers, owned, replaced = Buffers(model, every=True), dict(model.named_buffers()), list[str]()
+    buffers.keep()
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            yield replaced
+    finally:
+        replaced += [name for name, buffer in model.named_buffers() if buffer is not owned.get(name)]
+        for name in replaced:
+            owner, _, attribute = name.rpartition(".")
+            model.get_submodule(owner)._buffers[attribute] = owned.get(name)
+        buffers.put_back()
 
 
 def close(one: Tensor, other: Tensor, tolerance: float) -> bool:

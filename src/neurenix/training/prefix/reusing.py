@@ -92,14 +92,16 @@ class ReusingFeed:
             with own_random_state():  # a forward that is looked at may draw
                 self._decide()
         view = self._loader.view(epoch)
-        if self._store is not None and view in self._complete and self._probes.differ(epoch):
+        if self._store is not None and view in self._complete and not self._wrong and self._probes.differ(epoch):
             self._wrong = "the data give other samples than in the pass before"
         self._give_up_what_is_wrong()
         filling = self._first + (view - self._first) % self._views
         rows = view * len(self._loader.dataset)
-        if self._store is not None and epoch == filling and view not in self._complete and start == 0:
+        if self._store is not None and epoch == filling and view not in self._complete:
             for batch in self._loader.batches(epoch):
-                yield replace(batch, inputs=self._kept(batch, rows))
+                boundary = self._kept(batch, rows)
+                if batch.place > start:
+                    yield replace(batch, inputs=boundary)
             self._finish(filling, view)
             return
         if self._store is not None and view not in self._complete:
@@ -233,7 +235,10 @@ class ReusingFeed:
         return found if len(found) > 1 else self._loader.first(self._first).parts(2 * TRIED)[0]
 
     def _take_features(self, few: Batch, boundary: Boundary) -> bool:
-        """Fill the store with features that are known; False where there are none, or they are of other samples."""
+        """Fill the store with features that are known, or do without one where those show that the data are random.
+
+        False where there are none, or they are of other samples.
+        """
         if self._features is None or self._loader.views or self._store is None:  # they are of images as they are
             return False
         known = self._features()
@@ -242,6 +247,11 @@ class ReusingFeed:
         tolerance = same_sample(self._exact, self._device)
         if min(rows) < 0 or not close(known.features[rows], boundary[FEATURES][: len(few)], tolerance):
             return False
+        if known.drew:
+            self._say("the frozen layers run in every pass: reading some samples draws random numbers")
+            self._store, self.module = None, self._model
+            return True
+        self._probes.read(self._first)
         self._store.put(known.indices, {FEATURES: known.features})
         self._targets.put(known.indices, known.targets)
         self._complete = {0}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader as TorchDataLoader
 
-from ...data import ArrayDataset, DataLoader, all_targets, as_dataset, known_targets, split
+from ...data import ArrayDataset, DataLoader, all_targets, as_dataset, known_targets, label_names, split
 from ...data.collation import Collate
 from ...errors import ConfigurationError, LabelMismatchError
 from ..loaders import Use, first_batch, loader_for, opened
@@ -20,19 +20,21 @@ from ..tuner import Tuner
 from ._paired import REPORTED, SOURCE, TARGET, Domain, PairedDomains
 
 _HELD_OUT, _LEAST, _FEWEST = 0.1, 20, 100  # share of the source that is held out, samples at least; of how many
-_READ = ("batch_size", "num_workers", "collate", "bad_limit", "timeout")  # what a loader brings of these, see Reading
+_READ = ("batch_size", "num_workers", "collate", "bad_limit", "timeout", "drop_last", "views")  # see Reading
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How batches are read, see DataLoader."""
+    """How batches are read, see DataLoader; drop_last and views, of the source alone before the adaptation."""
 
     batch_size: int
     num_workers: int
     collate: Collate | None = None
     bad_limit: float = 0.01
     timeout: float = 60.0
+    drop_last: bool = False
+    views: int | None = None
 
 
 @final
@@ -87,7 +89,7 @@ def hold_out(source: Any, seed: int) -> tuple[Any, Any]:
 
 def _check_collates(collates: Sequence[Collate | None]) -> None:
     own = [collate for collate in collates if collate is not None]
-    if len(own) > 1 and own[0] is not own[1]:
+    if len(own) > 1 and own[0] != own[1]:
         raise ConfigurationError(
             "source and target are read in the same batches, and their loaders have two different collate functions; "
             "give both the same."
@@ -136,6 +138,11 @@ class DomainLoaders:
 
     def __init__(self, tuner: Tuner, given: Given) -> None:
         self._tuner, self._given, self._said = tuner, given, False
+
+    @property
+    def categories(self) -> Sequence[str]:
+        """Names of the classes in the order of the outputs; before a fit, those that it will give them."""
+        return self._tuner.model.categories or ([] if self._given.trained is None else label_names(self._given.trained))
 
     def check(self) -> None:
         """Raise, before any time is spent, what the target's first batch would."""
@@ -199,7 +206,7 @@ class DomainLoaders:
             tuner.model,
             use,
             num_outputs=tuner.num_outputs,
-            categories=tuner.model.categories,
+            categories=self.categories,
             batch_size=self._given.reading.batch_size,
             num_workers=self._given.reading.num_workers,
             seed=tuner.settings.seed,
@@ -209,14 +216,19 @@ class DomainLoaders:
         self, dataset: Any, *, shuffle: bool = False, views: int | None = None, groups: tuple[int, ...] = ()
     ) -> DataLoader:
         """In the dataset's order unless shuffled; texts are not sorted by length."""
-        reading = self._given.reading
+        reading, collate = self._given.reading, self._given.reading.collate
+        no_label = torch.tensor(0) if self._tuner.task == "multi_class" else torch.zeros(self._tuner.num_outputs)
         return DataLoader(
             dataset,
+            batch_size=reading.batch_size,
             shuffle=shuffle,
+            num_workers=reading.num_workers,
             seed=self._tuner.settings.seed,
+            collate=None if collate is None else _BesideRows(collate, no_label),
+            bad_limit=reading.bad_limit,
+            timeout=reading.timeout,
             views=views,
             groups=groups,
-            **{**vars(reading), "collate": None if reading.collate is None else _BesideRows(reading.collate)},
         )
 
 
@@ -225,12 +237,13 @@ class DomainLoaders:
 class _BesideRows:
     """A loader's own way of making a batch, for samples whose targets are rows of a domain and a label.
 
-    It is given numbers in their place, as the labels are that it knows, and the rows are stacked beside it.
+    It is given `no_label` in their place, which is like the labels that it knows, and rows are stacked beside it.
     """
 
     collate: Collate
+    no_label: Tensor
 
     def __call__(self, samples: list[tuple[Any, Any]]) -> tuple[Any, Any]:
-        inputs, _ = self.collate([(sample, 0) for sample, _ in samples])
+        inputs, _ = self.collate([(sample, self.no_label) for sample, _ in samples])
         rows = [row for _, row in samples]
         return inputs, None if any(row is None for row in rows) else torch.stack([torch.as_tensor(row) for row in rows])

@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, cast, final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...callbacks._base import Callback
+from ...data import Batch
 from ...data._randomness import own_random_state
-from ...devices import autocast, resolve_precision
+from ...devices import autocast, is_out_of_memory, resolve_precision
 from ...models import covered
 from ...training import FreezeSchedule, Loop, Phase, RunOptions, Supervised, build_optimizer, fit_in_run
-from ...training.faults import Buffers
+from ...training.faults import alone_in_its_batch
 from ...training.freezing import apply_phase, set_training_mode
+from ...training.prefix.rehearsal import restored
 from ..arguments import checked_callbacks
 from ..heads._starts import last_linear
 from ..job import describe_data, describe_fit
@@ -29,9 +33,10 @@ from ._paired import PairedDomains
 from ._steering import Steering
 from ._trains import frozen_beside
 from .method import Sizes, Term, TermMethod, record_of
-from .methods._norms import batch_norms
 from .norms import NORMS
 from .selection import Evidence, LabelFreeChoice, SelectionGap
+
+_REHEARSED = 4  # samples of each domain
 
 
 @final
@@ -78,26 +83,45 @@ class TermFit:
         return None if self._choice is None else self._choice.gap
 
     def rehearse(self) -> None:
-        """Compute the losses of a first step and throw them away: what cannot be, or would move nothing, is raised."""
-        frozen_beside(self.tuner.model, self.method.trains)
-        model, phase, buffers = self.tuner.model, self._freezing().phases[-1], Buffers(self.tuner.model, every=True)
+        """Compute the losses of a first step and throw them away: what cannot be, or would move nothing, is raised.
+
+        Of a few samples of each domain, in every phase of freezing. A lack of memory is left to the training, which
+        has ways to do with less.
+        """
+        model, device = self.tuner.model, next(self.tuner.model.parameters()).device
+        frozen_beside(model, self.method.trains)
+        batch = self._few().to(device)
+        if not len(batch):  # which training finds, and tells which samples they are
+            return
+        self.objective.check(batch)
         learn = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
         modes = [(module, module.training) for module in model.modules()]
-        device = next(model.parameters()).device
         precision = resolve_precision(self.tuner.settings.precision, device)
-        buffers.keep()
         try:
-            apply_phase(model, phase)
-            set_training_mode(model, phase, keep_statistics=self._keeps_statistics)
-            batch = first_batch(self.data.training, model, self.objective).to(device)
-            with own_random_state(), autocast(device, precision):
-                self.objective(model, batch)
+            for phase in dict.fromkeys(self._freezing().phases):
+                apply_phase(model, phase)
+                set_training_mode(model, phase, keep_statistics=self._keeps_statistics)
+                with own_random_state(), restored(model), autocast(device, precision):
+                    self.objective.to(device)(model, batch)
+        except ValueError as error:
+            if (told := alone_in_its_batch(error)) is not None:
+                raise told from error
+            raise
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
         finally:
             for parameter, learns in learn:
                 parameter.requires_grad_(learns)
             for module, trains in modes:
                 module.training = trains
-            buffers.put_back()
+
+    def _few(self) -> Batch:
+        """The first samples of each domain."""
+        sizes = cast(PairedDomains, self.data.training.dataset).sizes
+        ends = list(accumulate(sizes))
+        places = [torch.arange(end - size, end)[:_REHEARSED] for end, size in zip(ends, sizes, strict=True)]
+        return self.data.training.of(torch.cat(places), 0)
 
     def run(self, start: Mapping[str, Tensor], callbacks: Sequence[Callback] | Callback, options: RunOptions) -> None:
         """Adapt. start: the model's tensors as they are now, copied."""
@@ -185,8 +209,10 @@ class TermFit:
         return self.tuner._keeps_statistics(self._plan.closed_form)
 
     def _trains_batch_norms(self) -> bool:
-        frozen = self._freezing().phases[-1].frozen
-        return not self._keeps_statistics and not all(covered(name, frozen) for name in batch_norms(self.tuner.model))
+        norms = [name for name, part in self.tuner.model.named_modules() if isinstance(part, _BatchNorm)]
+        phases = self._freezing().phases
+        trained = any(not covered(name, phase.frozen) for name in norms for phase in phases)
+        return trained and not self._keeps_statistics
 
     def _freezing(self) -> FreezeSchedule:
         """What the tuner freezes, and what the method does beyond it."""

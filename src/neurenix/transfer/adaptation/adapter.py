@@ -175,14 +175,15 @@ class DomainAdapter:
         loaders = DomainLoaders(self.tuner, given)
         loaders.check()
         learns_source = isinstance(self.method, TermMethod) and self.method.uses_source
-        data = loaders.data(learns_source=learns_source)
+        data, named = loaders.data(learns_source=learns_source), list(loaders.categories)
         if isinstance(self.method, TermMethod):
             self._term_fit(self.method, data, epochs).rehearse()
         elif isinstance(self.method, WholeMethod):
             self.method.check_model(self.tuner)
         if before:
             self._fit_source(given, before, options)
-            data = loaders.data(learns_source=learns_source)  # now that the model knows its classes by name
+            if named != list(loaders.categories):
+                data = loaders.data(learns_source=learns_source)
         self._is_trained = True
         self.report, self._source_only = None, None
         start = copy.deepcopy(self.model.state_dict())
