@@ -30,7 +30,7 @@ TRIED: dict[str, Any] = {
     **dict.fromkeys(("bnm", "bsp", "cdan", "dan", "dann", "deep_coral", "fixmatch"), {}),
     **dict.fromkeys(("information_maximisation", "jan", "mcc", "mcd", "shot"), {}),
     "adda": {"weight": 0.03, "hidden_size": 32},
-    "mdd": {"margin": 2.0},
+    "mdd": {"weight": 0.1, "reversal": 1.0, "margin": 2.0},
     "mean_teacher": {"decay": 0.9},
 }
 QUICK = ("dann", "deep_coral", "mcc", "mcd", "shot")  # without NEURENIX_PROVE

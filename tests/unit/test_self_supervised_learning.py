@@ -66,7 +66,8 @@ def accuracy(method: AdaptationMethod | None, shift: str) -> float:
         source, target = domains(seed, shift)
         adapted = trained(seed)
         if method is not None:
-            adapter = DomainAdapter(adapted, method=method, norms="target", chooses=False)
+            norms = "separate" if isinstance(method, AdaBN) else "target"  # AdaBN's are the target's in any case
+            adapter = DomainAdapter(adapted, method=method, norms=norms, chooses=False)
             adapter.fit(source, target[0], epochs=EPOCHS, source_epochs=0, batch_size=64, run=False)
             adapted = adapter.tuner
         found.append(adapted.evaluate(target)["accuracy"])

@@ -25,7 +25,7 @@ from .frozen import TRIED, FrozenLayers, boundary_of
 from .graph import NotSplittable, NotWorthIt
 from .probes import Probes
 from .rehearsal import check_same, close, put_back
-from .split import FEATURES, Embedding, Split, hooks_of, split
+from .split import FEATURES, Embedding, Split, constants_of, split
 from .store import CPU, Boundary, RowStore, bytes_per_sample, columns_of
 from .targets import TargetRows, bytes_of_targets
 from .worth import BACKWARD, ENOUGH, Estimate
@@ -146,7 +146,7 @@ class ReusingFeed:
 
     def _give_up_what_is_wrong(self) -> None:
         """Go back to the whole model where the store cannot be used: between epochs, as a window may hold its rows."""
-        if self._store is not None and self._traced != _traced(self._model):
+        if self._store is not None and self._traced != constants_of(self._model):
             self._wrong = "tensors, hooks or settings of the model's layers changed since they were split off"
         if self._wrong:
             self._store, self._frozen, self.module = None, None, self._model
@@ -203,7 +203,7 @@ class ReusingFeed:
             self._check_independence(halves, some, boundary)
             store, message = self._new_store(halves, some, boundary)
             self._check_rehearsal(halves, few, store)
-            self._store, self.module, self._traced = store, halves.suffix, _traced(self._model)
+            self._store, self.module, self._traced = store, halves.suffix, constants_of(self._model)
             self._targets = TargetRows(len(store), self._target_lengths(halves))
             self._say(message)
             if isinstance(halves.prefix, Embedding) and self._take_features(few, boundary):
@@ -389,15 +389,3 @@ class ReusingFeed:
         if not self._lengths_known():
             raise NotSplittable("the data do not tell how many tokens each sample has")
         return torch.as_tensor(known, dtype=torch.long).repeat(self._views)
-
-
-def _traced(model: PretrainedModel) -> tuple[Any, ...]:
-    """What a trace takes for constant: which tensors there are, and hooks and plain settings of all layers."""
-    tensors = [id(tensor) for tensor in (*model.parameters(), *model.buffers())]
-    settings = [
-        (name, key, value)
-        for name, module in model.named_modules()
-        for key, value in vars(module).items()
-        if key != "training" and isinstance(value, (int, float, bool, str))
-    ]
-    return tensors, settings, hooks_of(model)

@@ -308,6 +308,18 @@ def hooks_of(model: PretrainedModel) -> list[tuple[str, int]]:
     ]
 
 
+def constants_of(model: PretrainedModel) -> tuple[Any, ...]:
+    """What a trace takes for constant: which tensors there are, and hooks and plain settings of all layers."""
+    tensors = [id(tensor) for tensor in (*model.parameters(), *model.buffers())]
+    settings = [
+        (name, key, value)
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+        if key != "training" and isinstance(value, (int, float, bool, str))
+    ]
+    return tensors, settings, hooks_of(model)
+
+
 def _refuse_hooks(model: PretrainedModel) -> None:
     if hooks := hooks_of(model):
         layer = hooks[0][0].removeprefix("trunk.")
