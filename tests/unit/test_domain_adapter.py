@@ -26,7 +26,7 @@ from neurenix.errors import (
 from neurenix.storage import tensor_digest
 from neurenix.transfer import DomainAdapter, Finetuner, LoraTuner, heads, list_adaptation_methods
 from neurenix.transfer.adaptation import NORMS, methods
-from neurenix.transfer.adaptation._data import DomainLoaders, Given, hold_out
+from neurenix.transfer.adaptation._data import DomainData, DomainLoaders, Given, hold_out
 from neurenix.transfer.adaptation._judge import BEFORE
 from neurenix.transfer.adaptation._paired import Domain, PairedDomains
 from neurenix.transfer.adaptation.gradual import GradualSelfTraining
@@ -67,6 +67,11 @@ def without_norms() -> nn.Module:
 def adapter(**settings: Any) -> DomainAdapter:
     given: dict[str, Any] = {"num_classes": CLASSES, "head_hidden_sizes": (8,), "learning_rate": 5e-3, **settings}
     return DomainAdapter(network(), **given)
+
+
+def data_of(adapted: DomainAdapter) -> DomainData:
+    given = Given.of(SOURCE, TARGET[0], None, batch_size=8, num_workers=0, tuner=adapted.tuner)
+    return DomainLoaders(adapted.tuner, given).data(learns_source=True)
 
 
 def digests(adapted: DomainAdapter) -> dict[str, str]:
@@ -509,9 +514,7 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(
 def test_a_rehearsal_leaves_nothing_behind() -> None:
     """Weights, statistics, modes, what learns, and the generators are as before it."""
     adapted = adapter(method="mean_teacher", norms="per_domain")
-    data = DomainLoaders(
-        adapted.tuner, Given.of(SOURCE, TARGET[0], None, batch_size=8, num_workers=0, tuner=adapted.tuner)
-    ).data(learns_source=True)
+    data = data_of(adapted)
     before, state = digests(adapted), torch.random.get_rng_state()
     flags = [(p.requires_grad, m.training) for m in adapted.model.modules() for p in m.parameters()]
     adapted._term_fit(adapted.method, data, 1).rehearse()  # type: ignore[arg-type]
@@ -524,9 +527,7 @@ def test_a_rehearsal_that_memory_is_short_of_is_no_reason_to_stop(monkeypatch: p
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     adapted = adapter()
-    data = DomainLoaders(
-        adapted.tuner, Given.of(SOURCE, TARGET[0], None, batch_size=8, num_workers=0, tuner=adapted.tuner)
-    ).data(learns_source=True)
+    data = data_of(adapted)
     monkeypatch.setattr(NORMS["separate"], "forward", full)
     adapted._term_fit(adapted.method, data, 1).rehearse()  # type: ignore[arg-type]
 
@@ -654,9 +655,7 @@ def test_a_report_of_a_model_that_was_not_kept_is_not_given(monkeypatch: pytest.
 
 def test_the_sources_norms_learn_as_the_targets_do() -> None:
     adapted = adapter(norms="per_domain", learning_rate=None, layer_learning_rates={"0": 3e-4})
-    data = DomainLoaders(
-        adapted.tuner, Given.of(SOURCE, TARGET[0], None, batch_size=8, num_workers=0, tuner=adapted.tuner)
-    ).data(learns_source=True)
+    data = data_of(adapted)
     fit = adapted._term_fit(adapted.method, data, 1)  # type: ignore[arg-type]
     rates = {id(p): (g["lr"], g["weight_decay"]) for g in fit._optimizer().param_groups for p in g["params"]}
     copies = fit.objective.norms.originals()
@@ -669,9 +668,7 @@ def test_the_sources_norms_learn_as_the_targets_do() -> None:
 def test_views_of_the_source_go_through_its_own_norms() -> None:
     """FixMatch asks about changed source samples: by the source's own scales and statistics, where there are some."""
     adapted = adapter(method="fixmatch", norms="per_domain")
-    data = DomainLoaders(
-        adapted.tuner, Given.of(SOURCE, TARGET[0], None, batch_size=8, num_workers=0, tuner=adapted.tuner)
-    ).data(learns_source=True)
+    data = data_of(adapted)
     fit = adapted._term_fit(adapted.method, data, 1)  # type: ignore[arg-type]
     norms, seen = fit.objective.norms, list[tuple[str, int]]()
     layer = norms._layers[0]

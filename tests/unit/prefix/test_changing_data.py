@@ -36,12 +36,6 @@ from neurenix.training.prefix.targets import TargetRows, bytes_of_targets
 SAID, GIVEN_UP = "the frozen layers run once for each of", "the frozen layers run in every pass from now on"
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("NEURENIX_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
 class RareNoise(Images):
     """Noise in each epoch, of one sample that nobody looks at beforehand."""
 

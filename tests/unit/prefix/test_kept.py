@@ -24,13 +24,14 @@ from tests.unit.prefix.fits import (
     digests,
     gap,
     numbers,
+    seeded,
     tuner_for,
 )
 from torch import Tensor
 
 from neurenix.data import DataLoader, ImageFolder
 from neurenix.storage import file_sha256, read_hashed, write_hashed
-from neurenix.training.prefix import frozen, kept
+from neurenix.training.prefix import frozen, kept, split
 from neurenix.transfer import Finetuner
 
 FOUND = "batches had been through the frozen layers before"
@@ -62,12 +63,6 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> Passes:
 
     monkeypatch.setattr(frozen, "fast_forward", counting)
     return counted
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("NEURENIX_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
 
 
 def files(home: Path) -> list[Path]:
@@ -657,3 +652,26 @@ def test_two_fits_of_one_process_share_what_is_there(passes: Passes, tmp_path: P
     plain = tuner_for("head", "never")
     plain.fit(data, data, batch_size=4, epochs=2, run=False)
     assert gap(tuner, plain) < 1e-6
+
+
+def test_own_files_that_nobody_asks_for_make_room_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each seed leaves other batches: of a folder's own files the newest stay, as many bytes as are wanted."""
+    own = tmp_path / "prefix" / "own"
+    own.mkdir(parents=True)
+    for age in range(4):
+        (own / f"{age}.safetensors").write_bytes(bytes(100))
+        os.utime(own / f"{age}.safetensors", (1_000_000 - age,) * 2)
+    usage = types.SimpleNamespace(free=800)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)  # 1,200 bytes with the files: 300 are allowed
+    assert kept._make_room(own.parent, own, 200.0)
+    assert sorted(path.stem for path in own.iterdir()) == ["0", "1", "2"]
+    assert not kept._make_room(own.parent, own, 10_000.0)
+
+
+def test_a_lack_of_room_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(kept, "_make_room", lambda *_: False)
+    kept.KeptBatches(
+        split(seeded(Convolutional).eval().requires_grad_(False), Images(2).images).prefix, {}, 1e9, said.append
+    )
+    assert said and "not kept for later runs: 0.9 GiB" in said[0]

@@ -37,13 +37,6 @@ LOOKS = 40  # samples that are read for a look at them, before the first epoch a
 NOT = "the frozen layers run in every"  # pass, or epoch
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder of this test's own."""
-    monkeypatch.setenv("NEURENIX_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
 def both(name: str, train: Callable[[], Any], validation: Callable[[], Any] | None = None, **options: Any) -> Any:
     """(stored, ordinary): the same fit in both ways, after a check that rows were stored in the first only."""
     tuners, reads = [], []
