@@ -668,7 +668,7 @@ def test_own_files_that_nobody_asks_for_make_room_too(tmp_path: Path, monkeypatc
     assert not kept._make_room(own.parent, own, 10_000.0)
 
 
-def test_a_lack_of_room_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_lack_of_room_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(kept, "_make_room", lambda *_: False)
     kept.KeptBatches(

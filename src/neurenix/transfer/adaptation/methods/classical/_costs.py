@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..... import packages
 from .....errors import ConfigurationError
+from ._skada import check_packages
 
 COSTS = ("sqeuclidean", "euclidean", "cityblock", "cosine", "correlation", "chebyshev")
 SCALINGS = (None, "median", "max", "log", "loglog")
@@ -24,9 +25,8 @@ def check_costs(costs: str, scaling: str | None = None, strength: float = 1.0) -
 
 def median_cost(source: Tensor, target: Tensor, costs: str) -> float:
     """Median over all pairs of a source and a target sample, 1 where it is 0. source: (n, d), target: (m, d)"""
-    transport = packages.require(
-        "ot", purpose="a classical method of domain adaptation", install="'neurenix[adaptation]'"
-    )
+    check_packages()
+    transport = packages.require("ot", purpose="a classical method")
     found = float(numpy.median(transport.dist(source.numpy(), target.numpy(), metric=costs)))
     return found if found > 0 else 1.0
 
