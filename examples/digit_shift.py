@@ -28,6 +28,7 @@ from neurenix.transfer.adaptation import AdaptationComparison
 Labelled = tuple[Tensor, Tensor]
 FROZEN = ["conv_stem", "bn1", "blocks.0", "blocks.1", "blocks.2"]
 SETTINGS = {"num_classes": 10, "freeze_layers": FROZEN, "head_hidden_sizes": (256,), "norms": "target"}
+SETTINGS |= {"frozen_prefix": "always"}  # one store serves all methods and seeds
 
 
 def main() -> None:

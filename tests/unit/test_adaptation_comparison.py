@@ -113,6 +113,15 @@ def test_wrong_methods_and_no_seeds() -> None:
         compared(methods=["adabn"])
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("learning_rates", "learning_rate"), ("method", "no setting of a comparison"), ("seed", "takes seeds=… itself")],
+)
+def test_settings_of_no_such_name(name: str, hint: str) -> None:
+    with pytest.raises(UnknownNameError, match=hint):
+        compared(settings={name: 1})
+
+
 class Fits:
     """Counts the adaptations that are run; ends the process, as it were, before one of them."""
 

@@ -19,8 +19,8 @@ from ._backend import check_backend as check_backend
 from ._backend import eager as eager
 from ._backend import named as named
 from ._backend import size_of as size_of
-from ._operations import operations as operations
-from ._operations import pace as pace
+from ._work import Work as Work
+from ._work import work as work
 from .channels_last import by_pixels as by_pixels
 from .choice import fast_forward as fast_forward
 
@@ -31,12 +31,12 @@ __all__ = [
     "Forward",
     "Inputs",
     "Outputs",
+    "Work",
     "by_pixels",
     "check_backend",
     "eager",
     "fast_forward",
     "named",
-    "operations",
-    "pace",
     "size_of",
+    "work",
 ]

@@ -33,7 +33,7 @@ from ._backend import (
     shapes_of,
     size_of,
 )
-from ._operations import operations_by_kind, pace
+from ._work import pace, work
 
 _EXACT, _FAITHFUL = 0.99999, 0.99  # least cosine to fp32, per sample: where its digits are asked for, and else
 _COMPARED = 4  # samples
@@ -85,8 +85,8 @@ class _Job:
         """A run of eager torch in fp32 over the samples that are compared."""
         few, found = first_of(self.example, _COMPARED), dict[str, Tensor]()
         run = eager(self.module, self.device, "fp32")
-        every, convolutions = operations_by_kind(lambda: found.update(named(run(few))))
-        return _Look(found, every / size_of(few), convolutions > every / 2)
+        done = work(lambda: found.update(named(run(few))))
+        return _Look(found, done.operations / size_of(few), done.convolutions > done.operations / 2)
 
 
 @final

@@ -27,6 +27,7 @@ from tests.unit.prefix.fits import (
 )
 from torch import Tensor, nn
 
+from neurenix.backends import _work
 from neurenix.callbacks import Callback
 from neurenix.errors import SkippedSamplesWarning, UnreadableSampleError
 from neurenix.training.prefix import reusing
@@ -301,6 +302,27 @@ class Wide(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.fc(self.scale(images).flatten(1))
+
+
+class Polished(nn.Module):
+    """Frozen layers with hardly an operation that is counted, which write a lot, and a small answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Sequential(nn.Conv2d(3, 12, 1), *(nn.Hardswish() for _ in range(8)), nn.AvgPool2d(4))
+        self.fc = nn.Linear(12 * 4 * 4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.scale(images).flatten(1))
+
+
+def test_what_layers_write_is_work_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    options = {"make": Polished, "freeze_layers": ["scale"], "head_hidden_sizes": (64,)}
+    fitted("head", "auto", Images(24), **options)
+    assert SAID in capsys.readouterr().out
+    monkeypatch.setattr(_work, "_PER_BYTE", 0.0)
+    fitted("head", "auto", Images(24), **options)
+    assert "storing what they give would make it" in capsys.readouterr().out
 
 
 def test_auto_stores_where_it_pays_and_nowhere_else(

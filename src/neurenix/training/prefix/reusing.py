@@ -11,7 +11,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from ...backends import eager, operations
+from ...backends import Work, eager, work
 from ...data import Batch, DataLoader, innermost
 from ...data._batch import rows as rows_of
 from ...data._randomness import own_random_state
@@ -262,7 +262,7 @@ class ReusingFeed:
             raise NotWorthIt("no sample is read twice")
         if self._options.use == "always" or not any(p.requires_grad for p in self._model.trunk.parameters()):
             return
-        whole = self._operations(self._model, few.inputs) / len(few)
+        whole = self._work(self._model, few.inputs).seconds(self._device) / len(few)
         estimate = self._estimate(whole, 0.0, 0.0, self._device)
         if estimate.seconds_saved(len(self._loader.dataset)) < _SECONDS:
             raise NotWorthIt("there is too little to save")
@@ -306,15 +306,14 @@ class ReusingFeed:
         lengths = self._lengths() if halves.tokens else None
         size = bytes_per_sample(columns, 1.0 if lengths is None else float(lengths.float().mean()))
         first = {name: rows[: len(few)] for name, rows in boundary.items()}
-        above = self._operations(halves.suffix, move(first, self._device))
-        below = self._operations(halves.prefix, few.inputs)
-        if not below and isinstance(few.inputs, torch.Tensor):
+        below, above = self._work(halves.prefix, few.inputs), self._work(halves.suffix, move(first, self._device))
+        if not below.operations and isinstance(few.inputs, torch.Tensor):
             raise NotSplittable(
                 "its first layers are trained, or random, so that nothing stays the same between epochs"
             )
-        above *= BACKWARD if self._training else 1.0
         device = self._device if self._has_room_on_gpu(size * count) else CPU
-        estimate = self._estimate(below / len(few), above / len(few), size, device)
+        seconds = [part.seconds(self._device) / len(few) for part in (below, above)]
+        estimate = self._estimate(seconds[0], seconds[1] * (BACKWARD if self._training else 1.0), size, device)
         if self._options.use != "always" and estimate.gain < ENOUGH:
             raise NotSplittable(f"storing what they give would make it {estimate.gain:.1f} times as fast")
         targets = bytes_of_targets(few.targets) / len(few) * count
@@ -344,8 +343,8 @@ class ReusingFeed:
     def _what(self) -> str:
         return "samples" if self._views == 1 else f"views ({self._views} of each sample)"
 
-    def _operations(self, module: nn.Module, inputs: Any) -> float:
-        return operations(lambda: self._tried(module, inputs))
+    def _work(self, module: nn.Module, inputs: Any) -> Work:
+        return work(lambda: self._tried(module, inputs))
 
     @torch.no_grad()
     def _tried(self, module: nn.Module, inputs: Any) -> Any:
@@ -354,7 +353,6 @@ class ReusingFeed:
 
     def _estimate(self, prefix: float, suffix: float, stored: float, kept: torch.device) -> Estimate:
         return Estimate(
-            device=self._device,
             kept=kept,
             prefix=prefix,
             suffix=suffix,

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-from ...backends import pace
-
 ENOUGH = 1.3  # times faster, below which no store is made
 BACKWARD = 3.0  # a step with gradients costs as much as so many forward passes
 # Bytes of rows per second, written or gathered, roughly: in a GPU's own memory; else brought to where they are needed.
@@ -16,13 +14,12 @@ _ON_GPU, _ELSEWHERE = 2e10, 4e8
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Per sample: floating point operations below and above the cut, and bytes stored; what they take on a device.
+    """Per sample: seconds of what is below and above the cut, see backends.Work, and bytes stored.
 
     passes: times that each sample is read. views: ways in which it is seen, each of which is computed once.
     kept: where the rows are.
     """
 
-    device: torch.device
     kept: torch.device
     prefix: float
     suffix: float
@@ -33,16 +30,16 @@ class Estimate:
     @property
     def gain(self) -> float:
         """How many times faster all passes together are with a store."""
-        below, above, moved = self.prefix / pace(self.device), self.suffix / pace(self.device), self._seconds_to_move
-        return self.passes * (below + above) / (self.views * below + self.passes * (above + moved))
+        stored = self.views * self.prefix + self.passes * (self.suffix + self._seconds_to_move)
+        return self.passes * (self.prefix + self.suffix) / stored
 
     def seconds_to_fill(self, samples: int) -> float:
         """Roughly, on a small device with eager torch."""
-        return self.views * self.prefix * samples / pace(self.device)
+        return self.views * self.prefix * samples
 
     def seconds_saved(self, samples: int) -> float:
         """Roughly, on a small device."""
-        computed = (self.passes - self.views) * self.prefix / pace(self.device)
+        computed = (self.passes - self.views) * self.prefix
         return max(0.0, computed - self.passes * self._seconds_to_move) * samples
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import statistics
 import tempfile
 import time
@@ -13,7 +14,7 @@ from typing import Any, final
 import torch
 from torch import nn
 
-from ...errors import ConfigurationError, NeurenixError
+from ...errors import ConfigurationError, NeurenixError, UnknownNameError
 from ...metrics import TaskKind
 from ..arguments import check_types
 from ._choice import MethodChoice, chosen_method
@@ -107,22 +108,23 @@ def compare_adaptations(
     with the best ranks in the criteria.
 
     A method that the model or data have no place for is left out, and why is told. Raises UnknownNameError for a method
-    of no such name; ConfigurationError where none could be tried.
+    or a setting of no such name; ConfigurationError where none could be tried.
     """
     check_types({"seeds": seeds, "epochs": epochs}, {"seeds": Sequence[int], "epochs": int})
-    chosen = _chosen(methods)
+    chosen, settings = _chosen(methods), dict(settings or {})
+    _check_names(settings)
     if not seeds:
         raise ConfigurationError("seeds is empty; give at least one.")
     before = max(1, epochs // 2) if source_epochs is None else source_epochs
     schedule = {"epochs": epochs, "source_epochs": before, "batch_size": batch_size}
     trial = _Trial(source, target, val_dataset, epochs, batch_size, num_workers)
     left_out: dict[str, str] = {}
-    own = {name: value for name, value in (settings or {}).items() if name in ("norms", "chooses")}
-    tail = {name: value for name, value in (settings or {}).items() if name not in own}
+    own = {name: value for name, value in settings.items() if name in ("norms", "chooses")}
+    tail = {name: value for name, value in settings.items() if name not in own}
     for seed in seeds:
         start = source_tuner(model, {**tail, "seed": seed})
         given = Given.of(source, target, val_dataset, batch_size=batch_size, num_workers=num_workers, tuner=start)
-        about = {} if run is None else about_comparison(start.model, given, {**schedule, **(settings or {})})
+        about = {} if run is None else about_comparison(start.model, given, {**schedule, **settings})
         kept = KeptFigures(run, about)
         missing = [name for name in chosen if name not in left_out and not trial.recall(name, seed, kept, chosen[name])]
         if before and missing:
@@ -254,6 +256,14 @@ def _row(name: str, runs: Sequence[Mapping[str, Any]], metric: str, agreement: f
 
 def _in_all(key: str, runs: Sequence[Mapping[str, Any]]) -> bool:
     return all(key in run["scores"] for run in runs)
+
+
+def _check_names(settings: Mapping[str, Any]) -> None:
+    possible = [name for name in inspect.signature(DomainAdapter).parameters if name not in ("model", "method", "seed")]
+    for name in settings:
+        if name not in possible:
+            hint = "It takes seeds=… itself." if name == "seed" else ""
+            raise UnknownNameError("setting of a comparison", name, possible, hint=hint)
 
 
 def _chosen(methods: Sequence[str] | Mapping[str, MethodChoice] | None) -> dict[str, AdaptationMethod]:
