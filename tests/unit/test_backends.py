@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 
-from neurenix.backends import BACKENDS, Backend, CannotBuild, fast_forward, work
+from neurenix.backends import BACKENDS, Backend, CannotBuild, counted, fast_forward
 from neurenix.backends import choice as choosing
 from neurenix.backends._export import quiet
 from neurenix.devices import has_fast_int8
@@ -155,7 +155,7 @@ def test_a_damaged_record_is_measured_again(own_cache: Path, monkeypatch: pytest
 def test_the_work_of_a_linear_layer() -> None:
     layer = nn.Linear(7, 11)
     rows = torch.zeros(3, 7)
-    done = work(lambda: layer(rows).reshape(-1))  # a view is no work
+    done = counted(lambda: layer(rows).reshape(-1))  # a view is no work
     assert done.operations == 2 * 3 * 7 * 11
     assert not done.convolutions
     assert done.written == 3 * 11 * rows.element_size()

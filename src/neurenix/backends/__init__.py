@@ -20,9 +20,10 @@ from ._backend import eager as eager
 from ._backend import named as named
 from ._backend import size_of as size_of
 from ._work import Work as Work
-from ._work import work as work
+from ._work import counted as counted
 from .channels_last import by_pixels as by_pixels
 from .choice import fast_forward as fast_forward
+from .choice import is_eager as is_eager
 
 __all__ = [
     "BACKENDS",
@@ -34,9 +35,10 @@ __all__ = [
     "Work",
     "by_pixels",
     "check_backend",
+    "counted",
     "eager",
     "fast_forward",
+    "is_eager",
     "named",
     "size_of",
-    "work",
 ]

@@ -40,7 +40,7 @@ class Work:
         return (self.operations + _PER_BYTE * self.written) / pace(device)
 
 
-def work(forward: Callable[[], Any]) -> Work:
+def counted(forward: Callable[[], Any]) -> Work:
     """What a call does, without gradients."""
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -23,6 +23,7 @@ from ._backend import (
     CannotBuild,
     Forward,
     Inputs,
+    Outputs,
     check_backend,
     device_of,
     eager,
@@ -33,7 +34,7 @@ from ._backend import (
     shapes_of,
     size_of,
 )
-from ._work import pace, work
+from ._work import counted, pace
 
 _EXACT, _FAITHFUL = 0.99999, 0.99  # least cosine to fp32, per sample: where its digits are asked for, and else
 _COMPARED = 4  # samples
@@ -77,16 +78,32 @@ class _Job:
 
     def eager(self) -> Forward:
         """Eager torch for the whole job."""
-        run = eager(self.module, self.device, self.precision)
-        return lambda inputs: run(self.arranged(inputs))
+        return _Eager(eager(self.module, self.device, self.precision), self.arranged)
 
     @functools.cached_property
     def looked_at(self) -> _Look:
         """A run of eager torch in fp32 over the samples that are compared."""
         few, found = first_of(self.example, _COMPARED), dict[str, Tensor]()
         run = eager(self.module, self.device, "fp32")
-        done = work(lambda: found.update(named(run(few))))
+        done = counted(lambda: found.update(named(run(few))))
         return _Look(found, done.operations / size_of(few), done.convolutions > done.operations / 2)
+
+
+@final
+@dataclass(frozen=True)
+class _Eager:
+    """Runs batches as they are best arranged."""
+
+    run: Forward
+    arranged: Callable[[Inputs], Inputs]
+
+    def __call__(self, inputs: Inputs) -> Outputs:
+        return self.run(self.arranged(inputs))
+
+
+def is_eager(forward: Forward) -> bool:
+    """Whether fast_forward found nothing faster than torch as it is."""
+    return isinstance(forward, _Eager)
 
 
 @final

@@ -85,8 +85,7 @@ class Loop:
             settings.reuse,
             precision=self._step.precision,
             exact=self._step.exact,
-            reads_inputs=objective.reads_inputs,
-            check=objective.check,
+            objective=objective,
             features=features,
         )
         self._progress = Progress()

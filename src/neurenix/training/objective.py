@@ -42,6 +42,12 @@ class Objective(Protocol):
         """For what it needs the batch's inputs beside calling the model with them, in words; None where it does not."""
         ...
 
+    def needs_modules(self, training: bool) -> bool:
+        """Whether it reads or changes modules beside calling the model, so that others with its parameters cannot stand
+        for them.
+        """
+        ...
+
     def __call__(self, model: nn.Module, batch: Batch) -> StepResult:
         """Forward and loss for one batch."""
         ...
@@ -72,6 +78,10 @@ class Supervised:
     def reads_inputs(self, training: bool) -> str | None:
         """Mixup does while training."""
         return "mixup mixes the inputs themselves" if training and self.mixup_alpha > 0 else None
+
+    def needs_modules(self, training: bool) -> bool:
+        """It does not."""
+        return False
 
     def __call__(self, model: nn.Module, batch: Batch) -> StepResult:
         """Forward and loss; the loss is computed in float32 whatever the precision of the forward pass."""

@@ -37,6 +37,10 @@ class OwnLosses:
         """A head that does not say what of them it needs."""
         return f"this head for {self.task} may look at anything of its inputs" if self._reads_any else None
 
+    def needs_modules(self, training: bool) -> bool:
+        """The head has inputs of its own."""
+        return True
+
     def __call__(self, model: nn.Module, batch: Batch) -> StepResult:
         """Forward and losses; in evaluation the trunk runs once for losses and answers."""
         targets = labelled(batch)

@@ -7,11 +7,13 @@ from typing import final
 
 from torch import nn
 
-from ...data import Batch, DataLoader, is_random
+from ...data import DataLoader, is_random
 from ...models import PretrainedModel
+from ..objective import Objective
 from ..processes import Processes
 from .feeds import Features, Feed, OrdinaryFeed, ReuseOptions
 from .layout import FeedByPixels
+from .live import LiveFeed
 from .reusing import ReusingFeed
 
 
@@ -19,9 +21,7 @@ from .reusing import ReusingFeed
 class Feeds:
     """The feeds of a fit; made anew in each phase, because the boundary of what is frozen moves with it.
 
-    reads_inputs: while training or not -> why the objective needs the batch's inputs themselves, so that they cannot
-        be replaced; None where it does not.
-    check: raises for a batch whose targets the objective cannot use.
+    objective: what steps are made with.
     precision, exact: see neurenix.backends.fast_forward.
     features: gives what enters the head for the training data, where that has been asked for before; see ReusingFeed.
     """
@@ -34,13 +34,12 @@ class Feeds:
         *,
         precision: str,
         exact: bool,
-        reads_inputs: Callable[[bool], str | None],
-        check: Callable[[Batch], None],
+        objective: Objective,
         features: Callable[[], Features] | None = None,
     ) -> None:
         self._model, self._processes, self._options = model, processes, options
         self._precision, self._exact = precision, exact
-        self._reads_inputs, self._check, self._features = reads_inputs, check, features
+        self._objective, self._features = objective, features
         self._first, self._passes = 0, 1
         self._moving: frozenset[int] = frozenset()
         self._made: dict[int, Feed] = {}
@@ -70,7 +69,7 @@ class Feeds:
             reason = self._hindrance(loader, training)
             if reason:
                 self._say(f"the frozen layers run in every epoch: {reason}")
-            feed = (
+            feed: Feed = (
                 OrdinaryFeed(called, loader, self._processes)
                 if reason is not None
                 else ReusingFeed(
@@ -84,14 +83,35 @@ class Feeds:
                     passes=self._passes,
                     training=training,
                     moving=self._moving,
-                    check=self._check,
+                    check=self._objective.check,
                     features=self._features if training else None,
                     say=self._say,
                 )
             )
             alone = self._processes.count == 1  # torch's averaging of gradients wants them to lie as weights do
-            self._made[id(loader)] = FeedByPixels(feed, self._precision, training) if alone else feed
+            if alone:
+                feed = FeedByPixels(feed, self._precision, training)
+            self._made[id(loader)] = self._live(loader, feed) if training and reason is not None else feed
         return self._made[id(loader)]
+
+    def _live(self, loader: DataLoader, feed: Feed) -> Feed:
+        """For steps whose samples nothing can be stored of."""
+        has_frozen = self._options.use != "never" and self._has_frozen_trunk()
+        if not has_frozen or self._processes.count > 1 or self._objective.needs_modules(True):
+            return feed
+        return LiveFeed(
+            self._model,
+            loader,
+            feed,
+            self._processes.device,
+            options=self._options,
+            precision=self._precision,
+            exact=self._exact,
+            first=self._first,
+            passes=self._passes,
+            moving=self._moving,
+            say=self._say,
+        )
 
     def _hindrance(self, loader: DataLoader, training: bool) -> str | None:
         """Why frozen layers have to run for each batch: "" where nobody would expect otherwise, None for no reason."""
@@ -99,7 +119,7 @@ class Feeds:
             return ""
         if self._processes.count > 1:
             return "several processes share the data, and each would need the others' rows"
-        if reason := self._reads_inputs(training):
+        if reason := self._objective.reads_inputs(training):
             return reason
         if loader.views is None and is_random(loader.dataset):
             return (

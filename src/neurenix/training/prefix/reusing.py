@@ -11,7 +11,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from ...backends import Work, eager, work
+from ...backends import Work, counted, eager
 from ...data import Batch, DataLoader, innermost
 from ...data._batch import rows as rows_of
 from ...data._randomness import own_random_state
@@ -344,7 +344,7 @@ class ReusingFeed:
         return "samples" if self._views == 1 else f"views ({self._views} of each sample)"
 
     def _work(self, module: nn.Module, inputs: Any) -> Work:
-        return work(lambda: self._tried(module, inputs))
+        return counted(lambda: self._tried(module, inputs))
 
     @torch.no_grad()
     def _tried(self, module: nn.Module, inputs: Any) -> Any:

@@ -54,6 +54,10 @@ class Adaptation(nn.Module):
         """Where the method, or its way with batch norms, needs the samples themselves."""
         return (self._reads or self.norms.reads_inputs) if training else None
 
+    def needs_modules(self, training: bool) -> bool:
+        """Where batch norms are changed for each domain."""
+        return training and self.norms.reads_inputs is not None
+
     def check(self, batch: Batch) -> None:
         """Labels of the source's samples must be ones that the head can answer."""
         source = self._of_source(batch)
