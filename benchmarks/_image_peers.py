@@ -16,10 +16,11 @@ from _images import COUNT, EPOCHS, PEER_EPOCHS, PEER_IMAGES, Network, accuracy, 
 BODY_RATE, HEAD_RATE = 1e-4, 1e-3
 TRAINED = {"efficientnet-lite0": ("blocks.6", "conv_head", "bn2"), "resnet50": ("layer4",)}
 ALL = ""  # with which every name begins
+AUGMENTED = "augmented_head"  # the part of a network whose training has images that are new in every epoch
 
 
 def network_of(name: str, part: str, seed: int) -> Network:
-    return Network(name, {"head": None, "last_stage": TRAINED[name], "all_layers": ALL}[part], seed)
+    return Network(name, {"head": None, AUGMENTED: None, "last_stage": TRAINED[name], "all_layers": ALL}[part], seed)
 
 
 class Clock:
@@ -68,7 +69,7 @@ def lightning(name: str, part: str, seed: int, bf16: bool = False) -> dict[str, 
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.Adam(self.network.groups(BODY_RATE, HEAD_RATE))
 
-    module, (train, test) = Module(), loaders(name)
+    module, (train, test) = Module(), loaders(name, part == AUGMENTED)
     clock = Clock()
     trainer = lightning.Trainer(
         max_epochs=PEER_EPOCHS,
@@ -109,7 +110,7 @@ def fastai(name: str, part: str, seed: int, bf16: bool = False) -> dict[str, flo
         def after_loss(self) -> None:
             self.context.__exit__(None, None, None)
 
-    network, (train, test) = network_of(name, part, seed), loaders(name)
+    network, (train, test) = network_of(name, part, seed), loaders(name, part == AUGMENTED)
 
     def optimizer(parameters: Any, lr: float, **_: Any) -> Any:
         return OptimWrapper(opt=torch.optim.Adam(network.groups(BODY_RATE, HEAD_RATE)))
@@ -133,7 +134,7 @@ def keras(name: str, part: str, seed: int, bf16: bool = False) -> dict[str, floa
 
     if bf16:
         keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    network, (train, test) = network_of(name, part, seed), loaders(name)
+    network, (train, test) = network_of(name, part, seed), loaders(name, part == AUGMENTED)
     network.set_modes()
     network.train = lambda mode=True: network  # Keras sets the mode of all layers alike, which moves frozen statistics
 
@@ -149,7 +150,7 @@ def keras(name: str, part: str, seed: int, bf16: bool = False) -> dict[str, floa
     clock = Clock()
     model = Model()
     model.compile(
-        optimizer=keras.optimizers.Adam(HEAD_RATE if part == "head" else BODY_RATE),
+        optimizer=keras.optimizers.Adam(HEAD_RATE if part in ("head", AUGMENTED) else BODY_RATE),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     watch = keras.callbacks.LambdaCallback(on_train_begin=clock.begin, on_train_end=clock.end)

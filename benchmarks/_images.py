@@ -58,14 +58,20 @@ def folder() -> Path:
     return target
 
 
-def datasets(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[Any, Any]:
-    """torchvision's ImageFolder of training and test images with the usual transform, which all contestants share."""
+def datasets(mean: tuple[float, ...], std: tuple[float, ...], augmented: bool = False) -> tuple[Any, Any]:
+    """torchvision's ImageFolder of training and test images with the usual transform, which all contestants share.
+
+    augmented: the training images are cut out and mirrored at random, as for ImageNet.
+    """
     from torchvision import transforms
     from torchvision.datasets import ImageFolder
 
-    steps = [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor(), transforms.Normalize(mean, std)]
-    chain = transforms.Compose(steps)
-    return ImageFolder(str(folder() / "train"), chain), ImageFolder(str(folder() / "test"), chain)
+    last = [transforms.ToTensor(), transforms.Normalize(mean, std)]
+    plain = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), *last])
+    random = transforms.Compose([transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), *last])
+    chains = {"train": random if augmented else plain, "test": plain}
+    train, test = (ImageFolder(str(folder() / part), chain) for part, chain in chains.items())
+    return train, test
 
 
 class Network(nn.Module):
@@ -140,9 +146,9 @@ def statistics_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return ((0.5,) * 3, (0.5,) * 3) if halves else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def loaders(name: str, batch_size: int = 32) -> tuple[Any, Any]:
+def loaders(name: str, augmented: bool = False, batch_size: int = 32) -> tuple[Any, Any]:
     """torch's loaders for the peers, with two workers; of PEER_IMAGES images for training."""
-    train, test = datasets(*statistics_of(name))
+    train, test = datasets(*statistics_of(name), augmented)
     some = torch.utils.data.Subset(train, spread(train.targets, PEER_IMAGES))
     options: dict[str, Any] = {"batch_size": batch_size, "num_workers": 2}
     return (

@@ -1,7 +1,8 @@
 """Ten epochs on 1,000 image files: Lightning, fastai, Keras on torch, and neurenix.
 
     python benchmarks/tune_images.py                       two networks, of each the head, the last stage too, or all
-    python benchmarks/tune_images.py resnet50 last_stage   (or: efficientnet-lite0, head, all_layers) the one named
+    python benchmarks/tune_images.py resnet50 last_stage   the one named; also: efficientnet-lite0, head, augmented_head
+                                                           (each epoch's images are new, nothing is stored), all_layers
 
 All read the same files with the same transform, batch size, rates and two data workers. Where layers are frozen there
 is a limit: one reading of the files, one pass of the frozen layers by the best backend, and the steps of what is
@@ -27,7 +28,7 @@ from typing import Any
 
 import torch
 from _device import DEVICE, multiplies_bfloat16, now
-from _image_peers import BODY_RATE, HEAD_RATE, fastai, keras, lightning
+from _image_peers import AUGMENTED, BODY_RATE, HEAD_RATE, fastai, keras, lightning
 from _images import (
     COUNT,
     EPOCHS,
@@ -48,8 +49,8 @@ from neurenix.backends import BACKENDS, Forward, eager, fast_forward, named
 from neurenix.callbacks import Callback
 from neurenix.devices import autocast, is_exact, resolve_precision
 
-NETWORKS, PARTS = ("efficientnet-lite0", "resnet50"), ("head", "last_stage", "all_layers")
-STRATEGY = {"head": "head", "all_layers": "full"}
+NETWORKS, PARTS = ("efficientnet-lite0", "resnet50"), ("head", AUGMENTED, "last_stage", "all_layers")
+STRATEGY = {"head": "head", AUGMENTED: "head", "all_layers": "full"}
 LAST_STAGE = {"efficientnet-lite0": "blocks.6", "resnet50": "layer4"}
 OURS_EPOCHS = int(os.environ.get("NEURENIX_BENCH_OURS_EPOCHS", EPOCHS))
 BATCH = 32
@@ -60,7 +61,7 @@ def ours(name: str, part: str, **options: Any) -> Figures:
     from neurenix.transfer import Finetuner
 
     import_all()
-    model, (train, test) = load(name), datasets(*statistics_of(name))
+    model, (train, test) = load(name), datasets(*statistics_of(name), part == AUGMENTED)
     frozen = {"freeze_layers": below(model, LAST_STAGE[name])} if part == "last_stage" else {"strategy": STRATEGY[part]}
     epochs = epochs_run(part)
     started = now()
@@ -170,7 +171,7 @@ def below(model: Any, stage: str) -> list[str]:
 
 def epochs_run(part: str) -> int:
     """Epochs that ours makes. Those of a head alone are short, and always made."""
-    return min(EPOCHS, max(2, OURS_EPOCHS)) if part != "head" else EPOCHS
+    return min(EPOCHS, max(2, OURS_EPOCHS)) if part in ("last_stage", "all_layers") else EPOCHS
 
 
 def whole(seconds: float, epochs: list[float], quality: Callable[[], float]) -> Figures:
@@ -186,7 +187,7 @@ def contestants(name: str, part: str) -> dict[str, Callable[[int], Figures]]:
     found: dict[str, Callable[[int], Figures]] = {
         "neurenix": lambda seed: ours(name, part, seed=seed),
     }
-    if part != "all_layers":
+    if part in ("head", "last_stage"):
         found["limit"] = lambda seed: limit(name, part)
     if not is_exact("auto", DEVICE):
         found["neurenix, fp32"] = lambda seed: ours(name, part, seed=seed, precision="fp32")

@@ -12,6 +12,8 @@ from scipy.special import log_softmax, softmax
 from scipy.stats import entropy as scipy_entropy
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from neurenix.transfer.adaptation.gap import (
@@ -20,8 +22,10 @@ from neurenix.transfer.adaptation.gap import (
     confusion_rates,
     fit_domain_classifier,
     maximum_likelihood_shift,
+    nearest_neighbours,
     proxy_distance,
     share_distance,
+    told_by_neighbours,
 )
 from neurenix.transfer.adaptation.selection import Evidence
 from neurenix.transfer.adaptation.selection.criteria import (
@@ -324,3 +328,33 @@ def test_maximum_likelihood_shift_of_calibrated_outputs() -> None:
     logits = torch.stack([-values.square() / 2, -(values - 2).square() / 2], 1)  # equal shares in the source
     found = maximum_likelihood_shift(logits.softmax(1), numpy.array([0.5, 0.5]))
     assert found[1] == pytest.approx(float(classes.float().mean()), abs=0.02)
+
+
+def test_nearest_neighbours_are_scikit_learns() -> None:
+    rows = torch.randn(1100, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 9.0, 0.1, 3.0, 1.0])
+    scaled = StandardScaler().fit_transform(rows.double())
+    expected = NearestNeighbors(n_neighbors=7).fit(scaled).kneighbors(return_distance=False)
+    assert torch.equal(nearest_neighbours(rows, 7), torch.from_numpy(expected))
+    assert nearest_neighbours(rows[:3]).shape == (3, 2) and nearest_neighbours(rows[:0]).shape == (0, 0)
+
+
+def test_what_neighbours_tell_of_far_clusters() -> None:
+    """20, 30 and 50 samples in three places: every sample has ten neighbours of its own decision."""
+    sizes = torch.tensor([20, 30, 50])
+    decided = torch.arange(3).repeat_interleave(sizes)
+    rows = 100.0 * decided[:, None] + torch.rand(100, 2, generator=torch.Generator().manual_seed(0))
+    shares = sizes.numpy() / 100
+    surprise = -(shares * numpy.log((10 + shares) / 11)).sum()
+    nearest = nearest_neighbours(rows)
+    assert told_by_neighbours(decided, nearest, 3) == pytest.approx(1 - surprise / scipy_entropy(shares))
+    assert told_by_neighbours(decided + 2, nearest, 7) == pytest.approx(1 - surprise / scipy_entropy(shares))
+    torn = torch.where(torch.arange(100) % 2 == 0, decided, 2)  # half of each cluster joins the last one
+    assert told_by_neighbours(torn, nearest, 3) < told_by_neighbours(decided, nearest, 3) - 0.3
+
+
+def test_neighbours_tell_nothing_of_one_decision_and_of_chance() -> None:
+    generator = torch.Generator().manual_seed(0)
+    nearest = nearest_neighbours(torch.randn(2000, 3, generator=generator))
+    assert told_by_neighbours(torch.full((2000,), 2), nearest, 4) == 0.0
+    assert -0.2 < told_by_neighbours(torch.randint(4, (2000,), generator=generator), nearest, 4) < 0.0
+    assert told_by_neighbours(torch.zeros(1).long(), nearest_neighbours(torch.zeros(1, 3)), 4) == 0.0

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from neurenix.errors import ConfigurationError, UnknownNameError
+from neurenix.models import adopt
 from neurenix.transfer import DomainAdapter, compare_adaptations
 from neurenix.transfer.adaptation import AdaptationComparison, comparison
+from neurenix.transfer.adaptation.gap import nearest_neighbours
 from neurenix.transfer.adaptation.methods import dann
 from neurenix.transfer.adaptation.selection import LabelFreeChooser
 
@@ -60,26 +62,33 @@ METHODS = ["dann", "mcc", "deep_coral", "mdd"]
 ADAPTED = {"num_classes": 3, "head_hidden_sizes": (8,), "chooses": False, "learning_rate": 0.03}
 
 
-def test_how_rows_agree_is_told() -> None:
+def test_what_neighbours_tell_is_told() -> None:
     table = compared(methods=METHODS, settings=ADAPTED, seeds=(0,))
-    assert all(row.agreement is not None and f"{row.agreement:.4f}" in str(table) for row in table.rows)
-    assert table.chosen.agreement == max(row.agreement or 0.0 for row in table.rows)
+    assert all(row.told is not None and f"{row.told:.4f}" in str(table) for row in table.rows)
+    assert len({row.told for row in table.rows}) > 2
+
+
+def test_neighbours_are_those_of_the_model_that_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+    monkeypatch.setattr(comparison, "told_by_neighbours", lambda answers, nearest, classes: seen.append(nearest) or 0.5)
+    compared(settings=ADAPTED)
+    with torch.no_grad():
+        expected = nearest_neighbours(adopt(network()).embed(TARGET[0]))
+    assert len(seen) == 6 and all(torch.equal(nearest, expected) for nearest in seen)
 
 
 @pytest.mark.parametrize("best", range(len(METHODS) + 1))
-def test_the_row_of_the_best_estimate_is_chosen(best: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    def favouring(answers: Tensor, classes: int) -> Tensor:
-        assert answers.shape == (len(METHODS) + 1, 60) and classes == 3
-        return torch.where(torch.arange(len(answers)) == best, 0.9, 0.5)
-
-    monkeypatch.setattr(comparison, "accuracies_by_agreement", favouring)
+def test_the_row_that_neighbours_tell_best_is_chosen(best: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = iter(torch.where(torch.arange(len(METHODS) + 1) == best, 0.9, 0.5).tolist())
+    monkeypatch.setattr(comparison, "told_by_neighbours", lambda answers, nearest, classes: next(told))
     monkeypatch.setattr(comparison, "guards_for", lambda task: ())
     table = compared(methods=METHODS, settings=ADAPTED, epochs=1, seeds=(0,))
     assert table.chosen is table.rows[best]
 
 
 def test_a_row_that_lost_classes_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "accuracies_by_agreement", lambda answers, classes: torch.tensor([0.1, 0.9, 0.2]))
+    told = iter([0.1, 0.9, 0.2])
+    monkeypatch.setattr(comparison, "told_by_neighbours", lambda answers, nearest, classes: next(told))
     monkeypatch.setattr(LabelFreeChooser, "passed", lambda chooser, place: ("source_error",) if place != 1 else ())
     assert compared(methods=["dann", "mcc"], seeds=(0,)).chosen.name == "mcc"
 
@@ -87,16 +96,19 @@ def test_a_row_that_lost_classes_is_not_chosen(monkeypatch: pytest.MonkeyPatch) 
 def test_rows_that_kept_the_sources_model_give_its_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though what a classical method did, and took back, was looked at."""
     seen: list[Tensor] = []
-    monkeypatch.setattr(comparison, "accuracies_by_agreement", lambda answers, classes: seen.append(answers))
+    monkeypatch.setattr(comparison, "told_by_neighbours", lambda answers, nearest, classes: seen.append(answers) or 0.5)
     table = compared(methods=["density_ratio", "transfer_components", "dann"], seeds=(0,))
-    source, *others = seen[0]
+    source, *others = seen
     kept = [row.scores == table.rows[0].scores for row in table.rows[1:]]
     assert any(kept) and all(torch.equal(row, source) for row, same in zip(others, kept, strict=True) if same)
 
 
-def test_two_models_cannot_be_told_apart_by_agreement() -> None:
+def test_without_neighbours_for_all_the_criteria_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where samples of the target cannot be read."""
+    whole = comparison.reference_neighbours
+    monkeypatch.setattr(comparison, "reference_neighbours", lambda tuner, given: whole(tuner, given)[:-1])
     table = compared(methods=["mcc"], seeds=(0,))
-    assert [row.agreement for row in table.rows] == [None, None] and table.chosen in table.rows
+    assert [row.told for row in table.rows] == [None, None] and table.chosen in table.rows
 
 
 def test_a_method_that_has_no_place_is_left_out_and_told() -> None:
@@ -146,8 +158,8 @@ def test_a_call_that_was_ended_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
     fits.end_before = 10**9
     table = compared(tmp_path / "run")
     assert fits.count == 4
-    assert [(row.name, row.source, row.target, row.best, row.agreement, row.scores) for row in table.rows] == [
-        (row.name, row.source, row.target, row.best, row.agreement, row.scores) for row in whole.rows
+    assert [(row.name, row.source, row.target, row.best, row.told, row.scores) for row in table.rows] == [
+        (row.name, row.source, row.target, row.best, row.told, row.scores) for row in whole.rows
     ]
     assert compared(tmp_path / "run").chosen.name == whole.chosen.name and fits.count == 4
 

@@ -59,6 +59,7 @@ class Finetuner(Tuner):
         augmented_views: augmented versions of each training image, which come in turn; None makes new ones in every
             epoch, which learns more and leaves nothing to keep from one epoch to the next.
         frozen_prefix: keep what frozen layers give, computed once per sample: "auto" where it pays, "always", "never".
+            Where samples are new in every epoch the frozen layers run by a backend, but for "never".
         prefix_storage: how that is kept: "auto" as it comes, "fp32", "bf16" or "int8", which take less room and round.
         backend: what runs frozen layers and predictions: "auto" (measured), "eager" or one of backends.BACKENDS.
         seed: of the head's start, sample order, augmentation, dropout. The same seed gives the same run.

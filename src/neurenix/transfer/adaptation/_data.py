@@ -148,6 +148,10 @@ class DomainLoaders:
         """Raise, before any time is spent, what the target's first batch would."""
         first_batch(self._plain(self._loader(self._given.target, "adaptation").dataset), self._tuner.model)
 
+    def target(self) -> DataLoader:
+        """The target's samples as predictions see them, in their order."""
+        return self._plain(self._loader(self._given.target, "prediction").dataset)
+
     def data(self, *, learns_source: bool) -> DomainData:
         """All that one adaptation reads."""
         given, tuner = self._given, self._tuner
@@ -156,7 +160,7 @@ class DomainLoaders:
         labelled = [Domain(self._loader(given.trained, "training").dataset, SOURCE, told=True)] if learns_source else []
         both = PairedDomains(*labelled, learned, columns=columns)
         training = self._plain(both, shuffle=True, views=tuner.settings.augmented_views, groups=both.sizes)
-        plain = self._plain(self._loader(given.target, "prediction").dataset)
+        plain = self.target()
         shown = self._labelled_target() if given.reported is None else None
         judged = None
         if given.held is not None:

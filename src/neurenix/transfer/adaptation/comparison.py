@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import statistics
 import tempfile
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...errors import ConfigurationError, NeurenixError, UnknownNameError
 from ...metrics import TaskKind
@@ -21,9 +22,11 @@ from ._choice import MethodChoice, chosen_method
 from ._data import Given
 from ._judge import BEFORE
 from ._kept_figures import KeptFigures, about_comparison
+from ._reference import reference_neighbours
 from .adapter import DomainAdapter, source_tuner
+from .gap import told_by_neighbours
 from .method import METHODS, AdaptationMethod, TermMethod
-from .selection import CRITERIA, Evidence, LabelFreeChooser, accuracies_by_agreement, guards_for
+from .selection import CRITERIA, Evidence, LabelFreeChooser, guards_for
 from .selection.choice import DEFAULT_CRITERIA
 
 SOURCE_ONLY = "source only"
@@ -37,10 +40,9 @@ class AdaptedRow:
     where the target's labels are not known.
 
     target: of the epoch that was chosen without labels. spread: its standard deviation over seeds. best: of the best
-    epoch, which only labels can tell. agreement: how often it would be right on the target, by how the rows agree, if
-    they erred independently: to compare rows by, as it is too high where they err alike. Mean over the seeds that have
-    three different models; None where none has, for other tasks than classes, and where an answer is not finite.
-    seconds: of an adaptation. scores: the criteria.
+    epoch, which only labels can tell. told: how much of its answers on the target those for near samples tell, see
+    gap.told_by_neighbours, near in the features of the model that was given; None for other tasks than classes, and
+    where an answer is not finite. seconds: of an adaptation. scores: the criteria.
     """
 
     name: str
@@ -48,7 +50,7 @@ class AdaptedRow:
     target: float | None
     spread: float | None
     best: float | None
-    agreement: float | None
+    told: float | None
     seconds: float
     scores: Scores
 
@@ -68,12 +70,12 @@ class AdaptationComparison:
 
     def __str__(self) -> str:
         width = max(len(row.name) for row in self.rows)
-        lines = [f"  {'method':{width}}  source  {'target ' + self.metric:>20}  best epoch  agreement  seconds"]
+        lines = [f"  {'method':{width}}  source  {'target ' + self.metric:>20}  best epoch    told  seconds"]
         for row in self.rows:
             mark = "*" if row is self.chosen else " "
             target = "-" if row.target is None else f"{row.target:.4f} ± {row.spread or 0.0:.4f}"
-            best, agreement = ("-" if value is None else f"{value:.4f}" for value in (row.best, row.agreement))
-            figures = f"{row.source:.4f}  {target:>20}  {best:>10}  {agreement:>9}  {row.seconds:7.1f}"
+            best, told = ("-" if value is None else f"{value:.4f}" for value in (row.best, row.told))
+            figures = f"{row.source:.4f}  {target:>20}  {best:>10}  {told:>6}  {row.seconds:7.1f}"
             lines.append(f"{mark} {row.name:{width}}  {figures}")
         lines.append("* chosen without target labels")
         return "\n".join([*lines, *(f"left out: {name}, because {reason}" for name, reason in self.left_out.items())])
@@ -102,10 +104,10 @@ def compare_adaptations(
         ended; other weights, data or settings are never mistaken for these. Data must be the same each time it is read.
     What frozen layers give is kept in the cache folder, so that it is computed once for all methods.
 
-    Chosen is, among those that kept the source's classes (and its task, where all can be asked about it), the row that
-    is right most often as far as the agreement among all rows tells (accuracies_by_agreement): what a method lowers
-    while it trains, entropy say, cannot judge it against methods that do not. Where nothing can be told so, the row
-    with the best ranks in the criteria.
+    Chosen is, among those that kept the source's classes (and its task, where all can be asked about it), the row whose
+    answers on the target are told best by those for near samples, near in the features of the model that was given:
+    what a method trains for, low entropy say, cannot judge it against methods that do not, and these features no method
+    has trained. Where there are no classes, the row with the best ranks in the criteria.
 
     A method that the model or data have no place for is left out, and why is told. Raises UnknownNameError for a method
     or a setting of no such name; ConfigurationError where none could be tried.
@@ -119,11 +121,13 @@ def compare_adaptations(
     schedule = {"epochs": epochs, "source_epochs": before, "batch_size": batch_size}
     trial = _Trial(source, target, val_dataset, epochs, batch_size, num_workers)
     left_out: dict[str, str] = {}
+    nearest: Tensor | None = None
     own = {name: value for name, value in settings.items() if name in ("norms", "chooses")}
     tail = {name: value for name, value in settings.items() if name not in own}
     for seed in seeds:
         start = source_tuner(model, {**tail, "seed": seed})
         given = Given.of(source, target, val_dataset, batch_size=batch_size, num_workers=num_workers, tuner=start)
+        nearest = reference_neighbours(start, given) if nearest is None else nearest
         about = {} if run is None else about_comparison(start.model, given, {**schedule, **settings})
         kept = KeptFigures(run, about)
         missing = [name for name in chosen if name not in left_out and not trial.recall(name, seed, kept, chosen[name])]
@@ -138,7 +142,8 @@ def compare_adaptations(
                 told = isinstance(error, NeurenixError)
                 left_out[name] = str(error) if told else f"{type(error).__name__}: {error}"
                 trial.forget(name)
-    return trial.compared(start.task, left_out)
+    assert nearest is not None
+    return trial.compared(start.task, left_out, nearest)
 
 
 @final
@@ -191,8 +196,8 @@ class _Trial:
         """A method that cannot be tried."""
         self._runs.pop(name, None)
 
-    def compared(self, task: TaskKind, left_out: Mapping[str, str]) -> AdaptationComparison:
-        """All rows and the choice."""
+    def compared(self, task: TaskKind, left_out: Mapping[str, str], nearest: Tensor) -> AdaptationComparison:
+        """All rows and the choice. nearest: see reference_neighbours."""
         if len(self._runs) < 2:
             raise ConfigurationError(
                 f"none of {', '.join(left_out)} could be tried; {next(iter(left_out.values()), 'give some methods')}"
@@ -200,31 +205,20 @@ class _Trial:
         first = next(iter(self._runs[SOURCE_ONLY].values()))["scores"]
         metric = next(name for name in first if name.startswith("source_") and name not in CRITERIA)
         metric = metric.removeprefix("source_")
-        agreements = self._agreements()
-        rows = tuple(_row(name, list(runs.values()), metric, agreements.get(name)) for name, runs in self._runs.items())
+        rows = tuple(_row(name, list(runs.values()), metric, nearest) for name, runs in self._runs.items())
         # models that normalise by the target's statistics were not asked about the source
         guards = [guard for guard in guards_for(task) if all(guard.criterion in row.scores for row in rows)]
         chooser = LabelFreeChooser[AdaptedRow](DEFAULT_CRITERIA[task], guards, len(rows))
         for row in rows:
             chooser.add(row.scores, lambda row=row: row)  # type: ignore[misc]
         chosen = chooser.chosen()[1]
-        if agreements:
-            merits = {place: (len(chooser.passed(place)), row.agreement or 0.0) for place, row in enumerate(rows)}
+        if any(row.told is not None for row in rows):
+            merits = {
+                place: (len(chooser.passed(place)), -math.inf if row.told is None else row.told)
+                for place, row in enumerate(rows)
+            }
             chosen = rows[max(merits, key=merits.__getitem__)]
         return AdaptationComparison(metric=metric, rows=rows, chosen=chosen, left_out=left_out)
-
-    def _agreements(self) -> dict[str, float]:
-        """Of each row with classes for answers its accuracy by agreement, mean over the seeds where it can be told."""
-        told = {name: runs for name, runs in self._runs.items() if all(run["classes"] for run in runs.values())}
-        found: dict[str, list[float]] = {}
-        for seed in self._runs[SOURCE_ONLY]:
-            runs = {name: own[seed] for name, own in told.items()}
-            answers = torch.tensor([run["answers"] for run in runs.values()])
-            known = accuracies_by_agreement(answers, max((run["classes"] for run in runs.values()), default=0))
-            if known is not None:
-                for name, accuracy in zip(runs, known.tolist(), strict=True):
-                    found.setdefault(name, []).append(accuracy)
-        return {name: statistics.mean(values) for name, values in found.items()}
 
 
 def _answers(evidence: Evidence | None) -> dict[str, Any]:
@@ -234,7 +228,7 @@ def _answers(evidence: Evidence | None) -> dict[str, Any]:
     return {"answers": evidence.target_outputs.argmax(1).tolist(), "classes": evidence.target_outputs.shape[1]}
 
 
-def _row(name: str, runs: Sequence[Mapping[str, Any]], metric: str, agreement: float | None) -> AdaptedRow:
+def _row(name: str, runs: Sequence[Mapping[str, Any]], metric: str, nearest: Tensor) -> AdaptedRow:
     def mean(key: str) -> float:
         return statistics.mean(float(run["scores"][key]) for run in runs)
 
@@ -248,10 +242,17 @@ def _row(name: str, runs: Sequence[Mapping[str, Any]], metric: str, agreement: f
         target=statistics.mean(values) if told else None,
         spread=statistics.stdev(values) if len(values) > 1 else None,
         best=statistics.mean(bests) if bests else None,
-        agreement=agreement,
+        told=_told(runs, nearest),
         seconds=statistics.median(run["seconds"] for run in runs),
         scores={key: mean(key) for key in runs[0]["scores"] if key in CRITERIA and _in_all(key, runs)},
     )
+
+
+def _told(runs: Sequence[Mapping[str, Any]], nearest: Tensor) -> float | None:
+    """The mean over seeds; None where one has no classes, or samples were lost while they were read."""
+    if not all(run["classes"] and len(run["answers"]) == len(nearest) for run in runs):
+        return None
+    return statistics.mean(told_by_neighbours(torch.tensor(run["answers"]), nearest, run["classes"]) for run in runs)
 
 
 def _in_all(key: str, runs: Sequence[Mapping[str, Any]]) -> bool:

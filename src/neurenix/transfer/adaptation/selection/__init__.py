@@ -2,7 +2,7 @@
 
 from . import criteria as criteria
 from .adaptation_metrics import AdaptationMetrics as AdaptationMetrics
-from .agreement import accuracies_by_agreement as accuracies_by_agreement
+from .adaptation_metrics import judged_rows as judged_rows
 from .choice import LabelFreeChoice as LabelFreeChoice
 from .choice import SelectionGap as SelectionGap
 from .chooser import LabelFreeChooser as LabelFreeChooser
@@ -22,8 +22,8 @@ __all__ = [
     "LabelFreeChoice",
     "LabelFreeChooser",
     "SelectionGap",
-    "accuracies_by_agreement",
     "criteria",
     "criteria_for",
     "guards_for",
+    "judged_rows",
 ]

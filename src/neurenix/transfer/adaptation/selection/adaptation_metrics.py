@@ -20,6 +20,14 @@ TRAINED: Final = 2
 REPORTED: Final = 3
 
 
+def judged_rows(target: Tensor) -> Tensor:
+    """Those of all rows (n, w) of the target, in its order, that Evidence has: at most MOST_SAMPLES."""
+    sample = RowSample(MOST_SAMPLES, seed=TARGET)
+    sample.add(target)
+    rows = sample.rows()
+    return target if rows is None else rows
+
+
 @final
 class AdaptationMetrics:
     """Metrics of (outputs, targets) in which each row says which domain it is of; a neurenix.metrics.Metrics.
