@@ -165,3 +165,8 @@ def test_adaptations_that_read_the_samples(method: str, passes: list[int]) -> No
 def test_norms_of_each_domain_stay_in_the_model(passes: list[int]) -> None:
     adapted("always", methods.DANN(), "per_domain")
     assert not passes
+
+
+def test_batches_of_one_sample_are_run_as_they_are(passes: list[int]) -> None:
+    fast = fitted("last stage", "always", Flickering(6), batch_size=1)
+    assert not passes and gap(fast, fitted("last stage", "never", Flickering(6), batch_size=1)) == 0.0

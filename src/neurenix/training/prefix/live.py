@@ -100,8 +100,11 @@ class LiveFeed:
             with put_back(self._model), autocast(self._device, self._precision):
                 self._model(few.inputs)
 
-        traced = any(parameter.requires_grad for parameter in self._model.trunk.parameters())
-        if traced and self._options.use != "always":
+        if not any(parameter.requires_grad for parameter in self._model.trunk.parameters()):
+            return
+        if len(few) < 2:
+            raise NotWorthIt("one sample does not show which sizes are the batch's")
+        if self._options.use != "always":
             seconds = counted(run).seconds(self._device) / len(few) * self._samples(few.inputs)
             if seconds < _SECONDS:
                 raise NotWorthIt("there is too little to save")
