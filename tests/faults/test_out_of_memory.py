@@ -53,10 +53,12 @@ class Small(nn.Module):
         return self.fc(features)
 
 
-def tune(network: Small, batch_size: int = 16, accumulation_steps: int = 1, **options: Any) -> Finetuner:
+def tune(
+    network: Small, batch_size: int = 16, accumulation_steps: int = 1, validation: int = 9, **options: Any
+) -> Finetuner:
     settings = {"precision": "fp32", "dropout_rate": 0.0, "learning_rate": 0.01, "mixup_alpha": 0.0}
     tuner = Finetuner(network, None, accumulation_steps=accumulation_steps, **{**settings, **options})
-    tuner.fit(Noisy(40), Noisy(9), batch_size=batch_size, epochs=2, run=False)
+    tuner.fit(Noisy(40), Noisy(validation), batch_size=batch_size, epochs=2, run=False)
     return tuner
 
 
@@ -99,9 +101,10 @@ def test_what_smaller_parts_change_is_told(statistics: str) -> None:
 
 
 def test_accumulation_and_augmentation_stay() -> None:
+    """Validated in one part, as a mean over other parts may end in other digits."""
     with pytest.warns(SmallerBatchWarning):
-        tuner = tune(Small(8), batch_size=16, accumulation_steps=2)
-    assert digest(tuner) == digest(tune(Small(1000), batch_size=8, accumulation_steps=4))
+        tuner = tune(Small(8), batch_size=16, accumulation_steps=2, validation=8)
+    assert digest(tuner) == digest(tune(Small(1000), batch_size=8, accumulation_steps=4, validation=8))
 
 
 def test_evaluation_and_prediction_need_no_restart() -> None:
