@@ -127,7 +127,8 @@ def compare_adaptations(
     for seed in seeds:
         start = source_tuner(model, {**tail, "seed": seed})
         given = Given.of(source, target, val_dataset, batch_size=batch_size, num_workers=num_workers, tuner=start)
-        nearest = reference_neighbours(start, given) if nearest is None else nearest
+        if nearest is None:
+            nearest = reference_neighbours(start, given) if start.task == "multi_class" else torch.zeros(0, 0)
         about = {} if run is None else about_comparison(start.model, given, {**schedule, **settings})
         kept = KeptFigures(run, about)
         missing = [name for name in chosen if name not in left_out and not trial.recall(name, seed, kept, chosen[name])]
