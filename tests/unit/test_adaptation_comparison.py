@@ -111,6 +111,16 @@ def test_without_neighbours_for_all_the_criteria_choose(monkeypatch: pytest.Monk
     assert [row.told for row in table.rows] == [None, None] and table.chosen in table.rows
 
 
+def test_values_have_no_neighbours_and_the_criteria_choose() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Sequential(nn.Linear(4, 16), nn.ReLU()), nn.Linear(16, 1))
+    source, target = ((points, points[:, :1].clone()) for points, _ in (SOURCE, TARGET))
+    options: dict[str, Any] = {"settings": {"num_classes": 1, "loss": "mse"}, "epochs": 1}
+    table = compare_adaptations(model, source, target[0], ["deep_coral", "dan"], target, **options)
+    assert [row.told for row in table.rows] == [None] * 3 and table.chosen in table.rows
+
+
 def test_a_method_that_has_no_place_is_left_out_and_told() -> None:
     table = compared(methods=["mcc", "adabn"], seeds=(0,))
     assert list(table.left_out) == ["adabn"] and "left out: adabn" in str(table)
