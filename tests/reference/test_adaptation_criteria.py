@@ -348,6 +348,9 @@ def test_what_neighbours_tell_of_far_clusters() -> None:
     nearest = nearest_neighbours(rows)
     assert told_by_neighbours(decided, nearest, 3) == pytest.approx(1 - surprise / scipy_entropy(shares))
     assert told_by_neighbours(decided + 2, nearest, 7) == pytest.approx(1 - surprise / scipy_entropy(shares))
+    most = numpy.log(3)  # of three even classes
+    assert told_by_neighbours(decided, nearest, 3, most) == pytest.approx((scipy_entropy(shares) - surprise) / most)
+    assert told_by_neighbours(decided, nearest, 3, 0.1) == told_by_neighbours(decided, nearest, 3)
     torn = torch.where(torch.arange(100) % 2 == 0, decided, 2)  # half of each cluster joins the last one
     assert told_by_neighbours(torn, nearest, 3) < told_by_neighbours(decided, nearest, 3) - 0.3
 

@@ -70,7 +70,7 @@ def test_what_neighbours_tell_is_told() -> None:
 
 def test_neighbours_are_those_of_the_model_that_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
-    monkeypatch.setattr(comparison, "told_by_neighbours", lambda answers, nearest, classes: seen.append(nearest) or 0.5)
+    monkeypatch.setattr(comparison, "told_by_neighbours", lambda answers, nearest, *others: seen.append(nearest) or 0.5)
     compared(settings=ADAPTED)
     with torch.no_grad():
         expected = nearest_neighbours(adopt(network()).embed(TARGET[0]))
@@ -80,7 +80,7 @@ def test_neighbours_are_those_of_the_model_that_was_given(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("best", range(len(METHODS) + 1))
 def test_the_row_that_neighbours_tell_best_is_chosen(best: int, monkeypatch: pytest.MonkeyPatch) -> None:
     told = iter(torch.where(torch.arange(len(METHODS) + 1) == best, 0.9, 0.5).tolist())
-    monkeypatch.setattr(comparison, "told_by_neighbours", lambda answers, nearest, classes: next(told))
+    monkeypatch.setattr(comparison, "told_by_neighbours", lambda answers, nearest, *others: next(told))
     monkeypatch.setattr(comparison, "guards_for", lambda task: ())
     table = compared(methods=METHODS, settings=ADAPTED, epochs=1, seeds=(0,))
     assert table.chosen is table.rows[best]
@@ -88,7 +88,7 @@ def test_the_row_that_neighbours_tell_best_is_chosen(best: int, monkeypatch: pyt
 
 def test_a_row_that_lost_classes_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     told = iter([0.1, 0.9, 0.2])
-    monkeypatch.setattr(comparison, "told_by_neighbours", lambda answers, nearest, classes: next(told))
+    monkeypatch.setattr(comparison, "told_by_neighbours", lambda answers, nearest, *others: next(told))
     monkeypatch.setattr(LabelFreeChooser, "passed", lambda chooser, place: ("source_error",) if place != 1 else ())
     assert compared(methods=["dann", "mcc"], seeds=(0,)).chosen.name == "mcc"
 
@@ -96,7 +96,7 @@ def test_a_row_that_lost_classes_is_not_chosen(monkeypatch: pytest.MonkeyPatch) 
 def test_rows_that_kept_the_sources_model_give_its_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though what a classical method did, and took back, was looked at."""
     seen: list[Tensor] = []
-    monkeypatch.setattr(comparison, "told_by_neighbours", lambda answers, nearest, classes: seen.append(answers) or 0.5)
+    monkeypatch.setattr(comparison, "told_by_neighbours", lambda answers, nearest, *others: seen.append(answers) or 0.5)
     table = compared(methods=["density_ratio", "transfer_components", "dann"], seeds=(0,))
     source, *others = seen
     kept = [row.scores == table.rows[0].scores for row in table.rows[1:]]
@@ -106,7 +106,13 @@ def test_rows_that_kept_the_sources_model_give_its_answers(monkeypatch: pytest.M
 def test_without_neighbours_for_all_the_criteria_choose(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where samples of the target cannot be read."""
     whole = comparison.reference_neighbours
-    monkeypatch.setattr(comparison, "reference_neighbours", lambda tuner, given: whole(tuner, given)[:-1])
+
+    def fewer(*given: Any) -> Tensor:
+        found = whole(*given)
+        assert found is not None
+        return found[:-1]
+
+    monkeypatch.setattr(comparison, "reference_neighbours", fewer)
     table = compared(methods=["mcc"], seeds=(0,))
     assert [row.told for row in table.rows] == [None, None] and table.chosen in table.rows
 

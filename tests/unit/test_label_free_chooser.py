@@ -36,7 +36,7 @@ def by_hand(rows: list[dict[str, float]]) -> int:
     ranked = table[:, : len(CRITERIA_USED)]
     ranks = (ranked[None, :, :] > ranked[:, None, :]).sum((1, 2))
     errors, spreads = (numpy.array([row[name] for row in rows]) for name in ("source_error", "class_spread"))
-    passed = (errors <= errors.min() + 0.05).astype(int) + (spreads >= 0.5 * spreads[0])
+    passed = (errors <= errors.min() + 0.05).astype(int) + (spreads - 1 >= (spreads[0] - 1) / 2)
     return min(range(len(rows)), key=lambda place: (-passed[place], ranks[place], place))
 
 
@@ -87,6 +87,13 @@ def test_collapse_to_one_class_is_not_chosen() -> None:
     chooser = filled([healthy, collapsed])
     assert chooser.chosen()[0] == 0
     assert chooser.passed(1) == ("source_error",)
+
+
+def test_collapse_of_two_classes_is_seen_too() -> None:
+    """Half of two classes is the one that is always there."""
+    healthy = {"im": 0.5, "dev": 0.3, "snd": 3.0, "source_error": 0.02, "class_spread": 1.9}
+    assert filled([healthy, {**healthy, "snd": 6.0, "class_spread": 1.4}]).passed(1) == ("source_error",)
+    assert filled([healthy, {**healthy, "snd": 6.0, "class_spread": 1.5}]).chosen()[0] == 1
 
 
 def test_confident_nonsense_is_not_chosen() -> None:

@@ -10,16 +10,18 @@ import functools
 import os
 import warnings
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from neurenix.errors import ConfigurationError, LabelMismatchError, NegativeTransferWarning
-from neurenix.models import PretrainedModel
+from neurenix.models import PretrainedModel, adopt
 from neurenix.transfer import DomainAdapter, Finetuner
-from neurenix.transfer.adaptation import judge_adaptation
+from neurenix.transfer.adaptation import Verdict, _report, judge_adaptation
 from neurenix.transfer.adaptation._objective import ask
+from neurenix.transfer.adaptation.gap import nearest_neighbours
 from neurenix.transfer.adaptation.selection import Evidence
 
 PROVE = bool(os.environ.get("NEURENIX_PROVE"))
@@ -183,6 +185,80 @@ def test_collapse_and_unlearning_are_named() -> None:
     assert unlearned.hurts and "unlearned (error 0% before, 100% after)" in str(unlearned)
 
 
+def test_two_classes_collapse_to_one() -> None:
+    """Which is half of them, and all that a collapse leaves."""
+    even = torch.arange(60) % 2
+    before = two_classes(even, even)
+    assert "collapsed to fewer classes" in str(judge_adaptation(before, two_classes(even, torch.zeros(60).long())))
+    assert not judge_adaptation(before, before).hurts
+
+
+def two_classes(target_classes: Tensor, answers: Tensor) -> Evidence:
+    """The source's third class and output left out."""
+    whole, first = made(target_classes, answers), torch.arange(90) % 3 < 2
+    return replace(
+        whole,
+        source_features=whole.source_features[first],
+        source_outputs=whole.source_outputs[first, :2],
+        source_targets=whole.source_targets[first],
+        target_outputs=whole.target_outputs[:, :2],
+    )
+
+
+def test_label_shift_is_believed_of_answers_that_follow_groups_alone() -> None:
+    """60 samples in ten groups, far from the source: the first model answers class 0 for 36 of them."""
+    nearest = nearest_neighbours(100.0 * (torch.arange(60) // 6)[:, None] + torch.arange(60)[:, None] % 6, 5)
+    decided = torch.tensor([0, 0, 0, 1, 2]).repeat(12)
+    by_groups = torch.tensor([0, 0, 0, 1, 2]).repeat_interleave(6).repeat(2)
+    torn = torch.arange(60) % 3
+    for first, believed in ((by_groups, True), (decided, False)):
+        before = made(first)
+        assert "other shares" in str(judge_adaptation(before, made(first, torn)))  # not knowing what is near
+        verdict = judge_adaptation(before, made(first, torn), nearest=nearest)
+        assert ("other shares" in str(verdict)) is believed, verdict
+        assert (verdict.evidence["tidiness"] > 0.5) is believed
+
+
+def test_answers_that_near_ones_tell_less_of_hurt() -> None:
+    """Six groups of ten; the adapted model answers otherwise for every fifth sample of each."""
+    groups, places = torch.arange(60) // 10, torch.arange(60)
+    nearest = nearest_neighbours(torch.stack([100.0 * groups, places % 10], 1), 9)
+    decided = groups % 3
+    before, after = made(decided), made(decided, torch.where(places % 5 == 0, (decided + 1) % 3, decided))
+    verdict = judge_adaptation(before, after, nearest=nearest)
+    assert verdict.hurts and "tells less of its answers than before" in str(verdict)
+    assert verdict.evidence["told_after"] < 0.9 * verdict.evidence["told_before"]
+    assert "tells less" not in str(judge_adaptation(before, after))
+    assert not judge_adaptation(after, before, nearest=nearest).hurts
+
+
+def adapter_of(model: nn.Module | Finetuner, data: Domains) -> DomainAdapter:
+    settings = {} if isinstance(model, Finetuner) else {"num_classes": data.classes, "strategy": "full"}
+    adapter = DomainAdapter(model, method="mcc", **settings)  # type: ignore[arg-type]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NegativeTransferWarning)
+        adapter.fit(data.train, data.target[0], epochs=1, run=False)
+    return adapter
+
+
+def test_near_are_samples_for_a_model_that_nobody_trained_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that was fitted before made its own features tidy: they say nothing of its answers."""
+    data, seen = domains("even", 0), []
+
+    def judged(*given: Any, nearest: Tensor | None, **others: Any) -> Verdict:
+        seen.append(nearest)
+        return judge_adaptation(*given, nearest=nearest, **others)
+
+    monkeypatch.setattr(_report, "judge_adaptation", judged)
+    with torch.no_grad():
+        expected = nearest_neighbours(adopt(network()).embed(data.target[0]))
+    adapter_of(network(), data)
+    tuner = Finetuner(network(), num_classes=data.classes, strategy="full")
+    tuner.fit(data.train, epochs=1, run=False)
+    adapter_of(tuner, data)
+    assert torch.equal(seen[0], expected) and seen[1] is None
+
+
 def test_answers_that_are_no_numbers_hurt() -> None:
     evidence = made(torch.arange(60) % 3)
     broken = replace(evidence, target_outputs=evidence.target_outputs * float("nan"))
@@ -193,5 +269,9 @@ def test_only_the_same_samples_are_compared() -> None:
     evidence = made(torch.arange(60) % 3)
     with pytest.raises(LabelMismatchError, match="the same samples in the same order"):
         judge_adaptation(evidence, made(torch.arange(50) % 3))
+    with pytest.raises(
+        LabelMismatchError, match="nearest is of 50 samples of the target, and models were asked about 60"
+    ):
+        judge_adaptation(evidence, evidence, nearest=torch.zeros(50, 10).long())
     with pytest.raises(ConfigurationError, match="these models do regression"):
         judge_adaptation(replace(evidence, task="regression"), evidence)

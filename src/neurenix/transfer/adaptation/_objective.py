@@ -63,7 +63,8 @@ class Adaptation(nn.Module):
         source = self._of_source(batch)
         if bool(source.any()):
             labels = self._labels(batch, source)
-            self.task.check(Batch(labels, labels, batch.indices[source]))  # which looks at targets alone
+            indices = batch.indices[source.to(batch.indices.device)]  # which stay on the processor
+            self.task.check(Batch(labels, labels, indices))  # which looks at targets alone
 
     def forward(self, model: nn.Module, batch: Batch) -> StepResult:
         """Losses of a step, or what evaluation needs."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, final
 
+from torch import Tensor
+
 from ._judge import BEFORE
 from .selection import Evidence, SelectionGap
 from .verdict import Verdict, judge_adaptation
@@ -67,12 +69,12 @@ class AdaptationReport:
     after: Evidence | None = field(repr=False)
 
     @classmethod
-    def of(cls, judged: Judged) -> AdaptationReport:
-        """The report of an adaptation that has ended."""
+    def of(cls, judged: Judged, nearest: Tensor | None = None) -> AdaptationReport:
+        """The report of an adaptation that has ended. nearest: see judge_adaptation."""
         return cls(
             chosen_epoch=judged.chosen_epoch,
             gap=judged.gap,
-            verdict=_verdict(judged),
+            verdict=_verdict(judged, nearest),
             scores=judged.scores,
             source_only=judged.began,
             before=judged.before,
@@ -95,8 +97,10 @@ class AdaptationReport:
         return f"Adapted; epoch {self.chosen_epoch + 1} is kept."
 
 
-def _verdict(judged: Judged) -> Verdict | None:
+def _verdict(judged: Judged, nearest: Tensor | None) -> Verdict | None:
     before, after = judged.before, judged.after
     if before is None or after is None or before.task != "multi_class" or not before.is_finite:
         return None
-    return judge_adaptation(before, after, keeps_source=judged.keeps_source)
+    if nearest is not None and len(nearest) != len(before.target_outputs):  # some could not be read
+        nearest = None
+    return judge_adaptation(before, after, keeps_source=judged.keeps_source, nearest=nearest)

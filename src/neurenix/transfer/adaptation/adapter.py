@@ -28,6 +28,7 @@ from ._choice import MethodChoice, chosen_method
 from ._data import DomainData, DomainLoaders, Given
 from ._fit import TermFit
 from ._judge import BEFORE, BeforeAndAfter
+from ._reference import reference_neighbours
 from ._report import AdaptationReport
 from .gradual.adapt import check_way
 from .method import TermMethod, Way, WholeMethod
@@ -106,6 +107,7 @@ class DomainAdapter:
         self.report: AdaptationReport | None = None
         self._source_only: dict[str, Tensor] | None = None  # what an adaptation changed, as it was before
         self._is_trained = bool(self.tuner.history)
+        self._nearest: Tensor | None = None  # see reference_neighbours; a comparison knows them
         self._check_task()
 
     @property
@@ -176,6 +178,9 @@ class DomainAdapter:
         loaders.check()
         learns_source = isinstance(self.method, TermMethod) and self.method.uses_source
         data, named = loaders.data(learns_source=learns_source), list(loaders.categories)
+        nearest = self._nearest
+        if nearest is None and source is not None and not self._is_trained:  # which has made its own features tidy
+            nearest = reference_neighbours(self.tuner, given)
         if isinstance(self.method, TermMethod):
             self._term_fit(self.method, data, epochs).rehearse()
         elif isinstance(self.method, WholeMethod):
@@ -190,9 +195,9 @@ class DomainAdapter:
         if isinstance(self.method, TermMethod):
             fit = self._term_fit(self.method, data, epochs)
             fit.run(start, callbacks, _part(options, "adaptation"))
-            self.report = AdaptationReport.of(fit)
+            self.report = AdaptationReport.of(fit, nearest)
         elif isinstance(self.method, WholeMethod):
-            self._adapt_whole(self.method, data, given, start, intermediate, pool)
+            self._adapt_whole(self.method, data, given, start, intermediate, pool, nearest)
         now = self.model.state_dict()
         self._source_only = {name: part for name, part in start.items() if not torch.equal(part, now[name])}
         self._tell()
@@ -251,8 +256,9 @@ class DomainAdapter:
         start: Mapping[str, Tensor],
         intermediate: Sequence[Any],
         pool: Any,
+        nearest: Tensor | None,
     ) -> None:
-        """start: the model's tensors as they are, to be put back where an error ends it."""
+        """start: the model's tensors as they are, to be put back where an error ends it. nearest: for the report."""
         device = next(self.model.parameters()).device
         judged = None
         if data.judged is not None:
@@ -273,7 +279,7 @@ class DomainAdapter:
             raise
         if judged is not None:
             judged.end()
-            self.report = AdaptationReport.of(judged)
+            self.report = AdaptationReport.of(judged, nearest)
 
     def _tell(self) -> None:
         report = self.report

@@ -28,6 +28,7 @@ from .gap import told_by_neighbours
 from .method import METHODS, AdaptationMethod, TermMethod
 from .selection import CRITERIA, Evidence, LabelFreeChooser, guards_for
 from .selection.choice import DEFAULT_CRITERIA
+from .selection.expected_shares import believed_shares
 
 SOURCE_ONLY = "source only"
 Scores = Mapping[str, float]
@@ -41,8 +42,8 @@ class AdaptedRow:
 
     target: of the epoch that was chosen without labels. spread: its standard deviation over seeds. best: of the best
     epoch, which only labels can tell. told: how much of its answers on the target those for near samples tell, see
-    gap.told_by_neighbours, near in the features of the model that was given; None for other tasks than classes, and
-    where an answer is not finite. seconds: of an adaptation. scores: the criteria.
+    compare_adaptations; None for other tasks than classes, and where an answer is not finite. seconds: of an
+    adaptation. scores: the criteria.
     """
 
     name: str
@@ -107,7 +108,9 @@ def compare_adaptations(
     Chosen is, among those that kept the source's classes (and its task, where all can be asked about it), the row whose
     answers on the target are told best by those for near samples, near in the features of the model that was given:
     what a method trains for, low entropy say, cannot judge it against methods that do not, and these features no method
-    has trained. Where there are no classes, the row with the best ranks in the criteria.
+    has trained. What is told counts as a part of the entropy of the answers or of the shares that the classes are
+    believed to have in the target, whichever is more. Where there are no classes, the row with the best ranks in the
+    criteria.
 
     A method that the model or data have no place for is left out, and why is told. Raises UnknownNameError for a method
     or a setting of no such name; ConfigurationError where none could be tried.
@@ -122,13 +125,14 @@ def compare_adaptations(
     trial = _Trial(source, target, val_dataset, epochs, batch_size, num_workers)
     left_out: dict[str, str] = {}
     nearest: Tensor | None = None
+    looked = False
     own = {name: value for name, value in settings.items() if name in ("norms", "chooses")}
     tail = {name: value for name, value in settings.items() if name not in own}
     for seed in seeds:
         start = source_tuner(model, {**tail, "seed": seed})
         given = Given.of(source, target, val_dataset, batch_size=batch_size, num_workers=num_workers, tuner=start)
-        if nearest is None:
-            nearest = reference_neighbours(start, given) if start.task == "multi_class" else torch.zeros(0, 0)
+        if not looked:
+            nearest, looked = reference_neighbours(start, given), True
         about = {} if run is None else about_comparison(start.model, given, {**schedule, **settings})
         kept = KeptFigures(run, about)
         missing = [name for name in chosen if name not in left_out and not trial.recall(name, seed, kept, chosen[name])]
@@ -137,13 +141,14 @@ def compare_adaptations(
         for name in missing:
             try:
                 norms = own if isinstance(chosen[name], TermMethod) else {**own, "norms": "separate"}
-                trial.run(name, seed, DomainAdapter(start, method=chosen[name], **norms))
+                adapter = DomainAdapter(start, method=chosen[name], **norms)
+                adapter._nearest = nearest
+                trial.run(name, seed, adapter, nearest)
                 trial.keep(name, seed, kept, chosen[name])
             except Exception as error:  # one method's, or one of the packages' that it is computed by
                 told = isinstance(error, NeurenixError)
                 left_out[name] = str(error) if told else f"{type(error).__name__}: {error}"
                 trial.forget(name)
-    assert nearest is not None
     return trial.compared(start.task, left_out, nearest)
 
 
@@ -171,8 +176,8 @@ class _Trial:
         figures = {"before": self._runs[SOURCE_ONLY][seed], "after": self._runs[name][seed]}
         kept.keep(method, seed, figures)
 
-    def run(self, name: str, seed: int, adapter: DomainAdapter) -> None:
-        """One method, one seed."""
+    def run(self, name: str, seed: int, adapter: DomainAdapter, nearest: Tensor | None) -> None:
+        """One method, one seed. nearest: see reference_neighbours."""
         begun = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="neurenix-adaptations-") as folder:
             adapter.fit(*self._data, num_workers=self._workers, run=Path(folder) / "run")
@@ -181,10 +186,11 @@ class _Trial:
         best = None if report.gap is None else report.gap.oracle
         # the source's answers are those of the first report: another pass may have other last digits
         known = {"scores": report.source_only, "seconds": 0.0, "best": None, **_answers(report.before)}
-        known = self._known(seed, known)
+        known = self._known(seed, {**known, "entropy": _believed_entropy(report.before, nearest)})
         found = {"scores": report.scores, "seconds": seconds, "best": best, **_answers(report.after)}
         if report.chosen_epoch == BEFORE:
             found |= {key: known[key] for key in ("answers", "classes")}
+        found["entropy"] = known["entropy"]
         self._runs.setdefault(name, {})[seed] = found
 
     def _known(self, seed: int, figures: dict[str, Any]) -> dict[str, Any]:
@@ -197,7 +203,7 @@ class _Trial:
         """A method that cannot be tried."""
         self._runs.pop(name, None)
 
-    def compared(self, task: TaskKind, left_out: Mapping[str, str], nearest: Tensor) -> AdaptationComparison:
+    def compared(self, task: TaskKind, left_out: Mapping[str, str], nearest: Tensor | None) -> AdaptationComparison:
         """All rows and the choice. nearest: see reference_neighbours."""
         if len(self._runs) < 2:
             raise ConfigurationError(
@@ -229,7 +235,14 @@ def _answers(evidence: Evidence | None) -> dict[str, Any]:
     return {"answers": evidence.target_outputs.argmax(1).tolist(), "classes": evidence.target_outputs.shape[1]}
 
 
-def _row(name: str, runs: Sequence[Mapping[str, Any]], metric: str, nearest: Tensor) -> AdaptedRow:
+def _believed_entropy(before: Evidence | None, nearest: Tensor | None) -> float:
+    """Of the classes' shares in the target, in nats, as far as the source's model can tell."""
+    if before is None or nearest is None or before.task != "multi_class" or len(nearest) != len(before.target_outputs):
+        return 0.0
+    return float(torch.special.entr(believed_shares(before, nearest)).sum())
+
+
+def _row(name: str, runs: Sequence[Mapping[str, Any]], metric: str, nearest: Tensor | None) -> AdaptedRow:
     def mean(key: str) -> float:
         return statistics.mean(float(run["scores"][key]) for run in runs)
 
@@ -249,11 +262,13 @@ def _row(name: str, runs: Sequence[Mapping[str, Any]], metric: str, nearest: Ten
     )
 
 
-def _told(runs: Sequence[Mapping[str, Any]], nearest: Tensor) -> float | None:
+def _told(runs: Sequence[Mapping[str, Any]], nearest: Tensor | None) -> float | None:
     """The mean over seeds; None where one has no classes, or samples were lost while they were read."""
-    if not all(run["classes"] and len(run["answers"]) == len(nearest) for run in runs):
+    if nearest is None or not all(run["classes"] and len(run["answers"]) == len(nearest) for run in runs):
         return None
-    return statistics.mean(told_by_neighbours(torch.tensor(run["answers"]), nearest, run["classes"]) for run in runs)
+    return statistics.mean(
+        told_by_neighbours(torch.tensor(run["answers"]), nearest, run["classes"], run["entropy"]) for run in runs
+    )
 
 
 def _in_all(key: str, runs: Sequence[Mapping[str, Any]]) -> bool:

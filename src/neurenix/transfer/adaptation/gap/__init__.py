@@ -9,6 +9,7 @@ from .label_shift import maximum_likelihood_shift as maximum_likelihood_shift
 from .label_shift import share_distance as share_distance
 from .neighbours import nearest_neighbours as nearest_neighbours
 from .neighbours import neighbour_agreement as neighbour_agreement
+from .neighbours import share_alike as share_alike
 from .neighbours import told_by_neighbours as told_by_neighbours
 from .proxy_distance import proxy_distance as proxy_distance
 
@@ -22,6 +23,7 @@ __all__ = [
     "nearest_neighbours",
     "neighbour_agreement",
     "proxy_distance",
+    "share_alike",
     "share_distance",
     "told_by_neighbours",
 ]

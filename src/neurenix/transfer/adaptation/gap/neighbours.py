@@ -33,16 +33,23 @@ def neighbour_agreement(features: Tensor, decided: Tensor, neighbours: int = 10)
 
     features: see nearest_neighbours. decided: (n,) class numbers. -> 0 … 1; 1 for fewer than two samples.
     """
-    nearest, answers = nearest_neighbours(features, neighbours), decided.cpu()
+    return share_alike(decided, nearest_neighbours(features, neighbours))
+
+
+def share_alike(decided: Tensor, nearest: Tensor) -> float:
+    """Share of neighbours that have a sample's decision, see neighbour_agreement. nearest: (n, k) places."""
+    answers = decided.cpu()
     return float((answers[nearest] == answers[:, None]).double().mean()) if nearest.numel() else 1.0
 
 
-def told_by_neighbours(decided: Tensor, nearest: Tensor, classes: int) -> float:
+def told_by_neighbours(decided: Tensor, nearest: Tensor, classes: int, least_entropy: float = 0.0) -> float:
     """How much of the decisions the decisions of near samples tell: Theil's uncertainty coefficient, about 0 … 1.
 
-    1 + mean_i ln q_i(a_i) / H, where H = −Σ_c s_c ln s_c is the entropy of the shares s of the decisions, and
-    q_i(c) = (neighbours of i that are decided c + s_c) / (neighbours + 1). 0 where there is one decision for all,
-    below 0 where neighbours mislead (Theil, On the Estimation of Relationships Involving Qualitative Variables, 1970).
+    (H + mean_i ln q_i(a_i)) / max(H, least_entropy), where H = −Σ_c s_c ln s_c is the entropy of the shares s of the
+    decisions, and q_i(c) = (neighbours of i that are decided c + s_c) / (neighbours + 1). 0 where there is one decision
+    for all, below 0 where neighbours mislead (Theil, On the Estimation of Relationships Involving Qualitative
+    Variables, 1970). Deviation: least_entropy, in nats, is what the right decisions are believed to have, so that
+    decisions for few classes, of which little is to be told, are not taken for good ones.
 
     decided: (n,) class numbers below `classes`. nearest: (n, k) places, see nearest_neighbours.
     """
@@ -53,4 +60,5 @@ def told_by_neighbours(decided: Tensor, nearest: Tensor, classes: int) -> float:
         return 0.0
     counts = functional.one_hot(answers, classes).double()[nearest].sum(1)
     expected = (counts + shares) / (nearest.shape[1] + 1)
-    return 1 + float(expected.gather(1, answers[:, None]).log().mean()) / entropy
+    told = entropy + float(expected.gather(1, answers[:, None]).log().mean())
+    return told / max(entropy, least_entropy)

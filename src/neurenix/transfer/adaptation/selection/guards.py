@@ -24,8 +24,8 @@ class Guard:
 # Adapting may cost some of the source; models that lost more than 5 points of it unlearned the task.
 KEEPS_SOURCE = Guard("source_error", lambda errors: min(errors) + 0.05)
 KEEPS_SOURCE_VALUES = Guard("source_risk", lambda risks: 1.5 * min(risks))
-# The first candidate is the source's model: half of the classes that it finds is a collapse.
-KEEPS_CLASSES = Guard("class_spread", lambda spreads: 0.5 * spreads[0])
+# The first candidate is the source's model: half of the classes that it finds beside one is a collapse.
+KEEPS_CLASSES = Guard("class_spread", lambda spreads: 1 + 0.5 * (spreads[0] - 1))
 
 
 def guards_for(task: TaskKind, keeps_source: bool = True) -> tuple[Guard, ...]:
