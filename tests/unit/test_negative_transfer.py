@@ -216,7 +216,7 @@ def test_label_shift_is_believed_of_answers_that_follow_groups_alone() -> None:
         assert "other shares" in str(judge_adaptation(before, made(first, torn)))  # not knowing what is near
         verdict = judge_adaptation(before, made(first, torn), nearest=nearest)
         assert ("other shares" in str(verdict)) is believed, verdict
-        assert (verdict.evidence["tidiness"] > 0.5) is believed
+        assert (verdict.evidence["tidiness"] > 0.4) is believed
 
 
 def test_answers_that_near_ones_tell_less_of_hurt() -> None:
@@ -227,7 +227,7 @@ def test_answers_that_near_ones_tell_less_of_hurt() -> None:
     before, after = made(decided), made(decided, torch.where(places % 5 == 0, (decided + 1) % 3, decided))
     verdict = judge_adaptation(before, after, nearest=nearest)
     assert verdict.hurts and "tells less of its answers than before" in str(verdict)
-    assert verdict.evidence["told_after"] < 0.9 * verdict.evidence["told_before"]
+    assert verdict.evidence["told_after"] < 0.85 * verdict.evidence["told_before"]
     assert "tells less" not in str(judge_adaptation(before, after))
     assert not judge_adaptation(after, before, nearest=nearest).hurts
 

@@ -42,7 +42,7 @@ from neurenix.transfer.adaptation.methods._views import (
 )
 from neurenix.transfer.adaptation.methods.contrastive import nt_xent
 from neurenix.transfer.adaptation.methods.eta import reliability
-from neurenix.transfer.adaptation.methods.fix_match import aligned, grown, pseudo_label_loss
+from neurenix.transfer.adaptation.methods.fix_match import class_scales, grown, pseudo_label_loss, scaled
 from neurenix.transfer.adaptation.methods.masked_reconstruction import coarse, feature_loss, pixel_loss
 from neurenix.transfer.adaptation.methods.mean_teacher import consistency, risen
 from neurenix.transfer.adaptation.methods.rotation import turned
@@ -688,10 +688,35 @@ def test_adabn_leaves_a_model_alone_that_it_cannot_adapt(generator: torch.Genera
 
 
 def test_aligned_answers_have_the_mean_that_the_source_has() -> None:
-    answers, source_mean = torch.tensor([[0.8, 0.2]]), torch.tensor([0.5, 0.5])
-    # 0.8 · 0.5 / 0.8 and 0.2 · 0.5 / 0.2, made to sum to 1
-    torch.testing.assert_close(aligned(answers, source_mean, answers[0]), torch.tensor([[0.5, 0.5]]))
-    torch.testing.assert_close(aligned(answers, source_mean, source_mean), answers)
+    answers, even = torch.tensor([[0.8, 0.2]]), torch.tensor([0.5, 0.5])
+    torch.testing.assert_close(scaled(answers, class_scales(answers, even)), even[None])  # 0.8 · 0.2 and 0.2 · 0.8
+    torch.testing.assert_close(scaled(answers, class_scales(answers, answers[0])), answers)
+    generator = torch.Generator().manual_seed(0)
+    many, mean = torch.randn(200, 5, generator=generator).softmax(1), torch.tensor([0.4, 0.3, 0.15, 0.1, 0.05])
+    torch.testing.assert_close(scaled(many, class_scales(many, mean)).mean(0), mean, atol=1e-3, rtol=0)
+    more = torch.cat([many, torch.zeros(56, 5)])
+    torch.testing.assert_close(class_scales(more, mean), class_scales(many, mean))
+
+
+def test_alignment_to_a_mean_is_transport() -> None:
+    """POT's plan from samples to classes, at the cost −log p and with the entropy's weight 1."""
+    ot = pytest.importorskip("ot")
+    answers = torch.randn(60, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64).softmax(1)
+    mean = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
+    plan = ot.sinkhorn(torch.full((60,), 1 / 60, dtype=torch.float64), mean, -answers.log(), reg=1.0)
+    torch.testing.assert_close(scaled(answers, class_scales(answers, mean)), 60 * plan, atol=1e-4, rtol=0)
+
+
+def test_fixmatch_remembers_the_last_answers() -> None:
+    """Nine steps of 32 target samples: all but the first one's are remembered, the last first."""
+    term = FixMatch().term(Sizes(features=3, outputs=2))
+    generator = torch.Generator().manual_seed(0)
+    steps = [torch.randn(32, 2, generator=generator) for _ in range(9)]
+    for outputs in steps:
+        side = Side(inputs=outputs, features=outputs, outputs=outputs, targets=torch.zeros(32).long(), places=None)  # type: ignore[arg-type]
+        term(DomainStep(source=side, target=side, progress=0.5, ask=lambda asked, _: (asked, asked)))
+        term.end_step(small_model())
+    torch.testing.assert_close(term.seen, torch.cat(steps[:0:-1]).softmax(1))  # type: ignore[arg-type]
 
 
 def test_fixmatch_asks_for_a_share_of_how_sure_the_source_is() -> None:
