@@ -178,13 +178,13 @@ class DomainAdapter:
         loaders.check()
         learns_source = isinstance(self.method, TermMethod) and self.method.uses_source
         data, named = loaders.data(learns_source=learns_source), list(loaders.categories)
-        nearest = self._nearest
-        if nearest is None and source is not None and not self._is_trained:  # which has made its own features tidy
-            nearest = reference_neighbours(self.tuner, given)
         if isinstance(self.method, TermMethod):
             self._term_fit(self.method, data, epochs).rehearse()
         elif isinstance(self.method, WholeMethod):
             self.method.check_model(self.tuner)
+        nearest = self._nearest
+        if nearest is None and source is not None and not self._is_trained:  # which has made its own features tidy
+            nearest = reference_neighbours(self.tuner, given)
         if before:
             self._fit_source(given, before, options)
             if named != list(loaders.categories):

@@ -125,14 +125,13 @@ def compare_adaptations(
     trial = _Trial(source, target, val_dataset, epochs, batch_size, num_workers)
     left_out: dict[str, str] = {}
     nearest: Tensor | None = None
-    looked = False
     own = {name: value for name, value in settings.items() if name in ("norms", "chooses")}
     tail = {name: value for name, value in settings.items() if name not in own}
-    for seed in seeds:
+    for place, seed in enumerate(seeds):
         start = source_tuner(model, {**tail, "seed": seed})
         given = Given.of(source, target, val_dataset, batch_size=batch_size, num_workers=num_workers, tuner=start)
-        if not looked:
-            nearest, looked = reference_neighbours(start, given), True
+        if place == 0:  # the same for every seed
+            nearest = reference_neighbours(start, given)
         about = {} if run is None else about_comparison(start.model, given, {**schedule, **settings})
         kept = KeptFigures(run, about)
         missing = [name for name in chosen if name not in left_out and not trial.recall(name, seed, kept, chosen[name])]
