@@ -178,13 +178,8 @@ class DomainAdapter:
         loaders.check()
         learns_source = isinstance(self.method, TermMethod) and self.method.uses_source
         data, named = loaders.data(learns_source=learns_source), list(loaders.categories)
-        if isinstance(self.method, TermMethod):
-            self._term_fit(self.method, data, epochs).rehearse()
-        elif isinstance(self.method, WholeMethod):
-            self.method.check_model(self.tuner)
-        nearest = self._nearest
-        if nearest is None and source is not None and not self._is_trained:  # which has made its own features tidy
-            nearest = reference_neighbours(self.tuner, given)
+        self._rehearse(data, epochs)
+        nearest = self._neighbours(given)
         if before:
             self._fit_source(given, before, options)
             if named != list(loaders.categories):
@@ -235,6 +230,19 @@ class DomainAdapter:
 
     def _term_fit(self, method: TermMethod, data: DomainData, epochs: int) -> TermFit:
         return TermFit(self.tuner, method, data, epochs, norms=self.norms, chooses=self.chooses)
+
+    def _rehearse(self, data: DomainData, epochs: int) -> None:
+        """Raise what the method would, before any time is spent."""
+        if isinstance(self.method, TermMethod):
+            self._term_fit(self.method, data, epochs).rehearse()
+        elif isinstance(self.method, WholeMethod):
+            self.method.check_model(self.tuner)
+
+    def _neighbours(self, given: Given) -> Tensor | None:
+        """See reference_neighbours; None for a model that was fitted before, which has made its own features tidy."""
+        if self._nearest is not None or given.trained is None or self._is_trained:
+            return self._nearest
+        return reference_neighbours(self.tuner, given)
 
     def _fit_source(self, given: Given, epochs: int, options: RunOptions) -> None:
         own = _part(options, "source")
