@@ -14,13 +14,13 @@ from ...errors import ConfigurationError, LabelMismatchError
 from .gap import class_shares, neighbour_agreement, proxy_distance, share_distance, told_by_neighbours
 from .selection import CRITERIA, Evidence
 from .selection.expected_shares import believed_shares, can_tell_shares, expected_shares, tidiness
+from .selection.guards import KEEPS_CLASSES, KEEPS_SOURCE
 
 _MOST = 2000
 _FOLDS = 5  # of the proxy A-distance, which needs as many samples of each domain
 # Of a logistic regression over 176 adaptations of blobs by DANN, in units of label shift (docs/log.md).
 _TORN, _CLUSTERING, _LIMIT = 1.5, 1.2, 0.35
-_LOST_SOURCE, _KEPT_CLASSES = 0.05, 0.5  # as in selection/guards.py
-# Of 900 adaptations of digits, texts and blobs (docs/log.md): shifts above the first leave neighbours little to tell.
+# Of 800 adaptations of digits, texts and blobs (docs/log.md): shifts above the first leave neighbours little to tell.
 _SHIFTED, _STILL_TOLD = 0.2, 0.85
 _CRITERIA = ("im", "prior_im", "snd", "entropy", "atc", "class_ami", "dev", "source_error", "class_spread")
 
@@ -121,12 +121,12 @@ def _distance(side: Evidence) -> float:
 
 def _reasons(found: Mapping[str, float], keeps_source: bool, tells_shares: bool) -> list[str]:
     reasons = []
-    if keeps_source and found["source_error_after"] > found["source_error_before"] + _LOST_SOURCE:
+    if keeps_source and found["source_error_after"] > KEEPS_SOURCE.limit([found["source_error_before"]]):
         reasons.append(
             f"the source itself was unlearned (error {found['source_error_before']:.0%} before, "
             f"{found['source_error_after']:.0%} after)"
         )
-    if found["class_spread_after"] - 1 < _KEPT_CLASSES * (found["class_spread_before"] - 1):
+    if found["class_spread_after"] < KEEPS_CLASSES.limit([found["class_spread_before"]]):
         reasons.append(
             f"the answers collapsed to fewer classes ({found['class_spread_before']:.1f} before, "
             f"{found['class_spread_after']:.1f} after)"
