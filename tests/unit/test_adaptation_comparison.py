@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from neurenix.errors import ConfigurationError, UnknownNameError
 from neurenix.models import adopt
 from neurenix.transfer import DomainAdapter, compare_adaptations
-from neurenix.transfer.adaptation import AdaptationComparison, comparison
+from neurenix.transfer.adaptation import AdaptationComparison, AlarmRecord, _report, comparison
 from neurenix.transfer.adaptation.gap import nearest_neighbours
 from neurenix.transfer.adaptation.methods import dann
 from neurenix.transfer.adaptation.selection import LabelFreeChooser
@@ -35,6 +36,13 @@ def domain(seed: int, shift: float) -> Labelled:
 
 
 SOURCE, TARGET = domain(1, 0.0), domain(2, 0.5)
+
+
+class Cry:
+    """A verdict."""
+
+    def __init__(self, hurts: bool) -> None:
+        self.hurts = hurts
 
 
 def compared(run: Path | None = None, **changed: Any) -> AdaptationComparison:
@@ -101,6 +109,46 @@ def test_rows_that_kept_the_sources_model_give_its_answers(monkeypatch: pytest.M
     source, *others = seen
     kept = [row.scores == table.rows[0].scores for row in table.rows[1:]]
     assert any(kept) and all(torch.equal(row, source) for row, same in zip(others, kept, strict=True) if same)
+
+
+def test_the_alarm_of_each_row_is_told_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten times the rate unlearns the source: its verdicts, and whom they were right about, are known."""
+    ruined = {**ADAPTED, "learning_rate": 3.0}
+    table = compared(methods=["dann", "mcc"], settings=ruined, epochs=4, source_epochs=0)
+    source, *others = table.rows
+    assert source.alarm is None and {row.alarm for row in others} <= {0.0, 0.5, 1.0}
+    assert table.alarms is not None and table.alarms.hurt + table.alarms.unhurt == 4
+    assert sum(2 * (row.alarm or 0.0) for row in others) == table.alarms.found + table.alarms.false
+    assert str(table.alarms) in str(table)
+
+
+@pytest.mark.parametrize("cries", [True, False])
+def test_the_alarm_is_counted_by_seed_and_by_whom_it_is_right_about(
+    cries: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_report, "judge_adaptation", lambda *asked, **known: Cry(cries))
+    table = compared(settings=ADAPTED)
+    assert [row.alarm for row in table.rows] == [None, float(cries), float(cries)] and table.alarms is not None
+    assert table.alarms.found == cries * table.alarms.hurt and table.alarms.false == cries * table.alarms.unhurt
+    assert f" {cries:4.0%} " in str(table)
+
+
+def test_an_alarm_without_labels_is_told_and_not_counted() -> None:
+    table = compared(settings=ADAPTED, reported=None, seeds=(0,))
+    assert table.alarms is None and "alarm cried" not in str(table) and table.rows[1].alarm is not None
+
+
+def test_who_ends_with_the_model_from_before_raises_no_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_report, "judge_adaptation", lambda *asked, **known: Cry(True))
+    table = compared(methods=["density_ratio", "transfer_components", "dann"], seeds=(0,))
+    kept = [row.scores == table.rows[0].scores for row in table.rows[1:]]
+    assert any(kept) and [row.alarm for row in table.rows[1:]] == [float(not same) for same in kept]
+
+
+def test_a_record_of_alarms() -> None:
+    record = AlarmRecord.of([(True, -0.1), (False, -0.2), (True, 0.0), (False, 0.3), (False, 0.0)])
+    assert record == AlarmRecord(hurt=2, found=1, unhurt=3, false=1)
+    assert str(record) == "the alarm cried for 1 of 2 adaptations that hurt, and for 1 of 3 that did not"
 
 
 def test_without_neighbours_for_all_the_criteria_choose(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,9 +222,8 @@ def test_a_call_that_was_ended_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
     fits.end_before = 10**9
     table = compared(tmp_path / "run")
     assert fits.count == 4
-    assert [(row.name, row.source, row.target, row.best, row.told, row.scores) for row in table.rows] == [
-        (row.name, row.source, row.target, row.best, row.told, row.scores) for row in whole.rows
-    ]
+    assert [replace(row, seconds=0.0) for row in table.rows] == [replace(row, seconds=0.0) for row in whole.rows]
+    assert table.alarms == whole.alarms
     assert compared(tmp_path / "run").chosen.name == whole.chosen.name and fits.count == 4
 
 

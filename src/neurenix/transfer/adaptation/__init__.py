@@ -3,6 +3,7 @@
 from . import gradual as gradual
 from . import methods as methods
 from . import selection as selection
+from ._alarm_record import AlarmRecord as AlarmRecord
 from ._choice import list_adaptation_methods as list_adaptation_methods
 from .adapter import DomainAdapter as DomainAdapter
 from .comparison import AdaptationComparison as AdaptationComparison
@@ -17,6 +18,7 @@ __all__ = [
     "METHODS",
     "NORMS",
     "AdaptationComparison",
+    "AlarmRecord",
     "AdaptationMethod",
     "DomainAdapter",
     "Verdict",

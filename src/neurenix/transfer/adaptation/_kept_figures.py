@@ -20,7 +20,7 @@ from ._data import Given
 from .method import AdaptationMethod, record_of
 
 Figures = dict[str, Any]
-_FORMAT = 3  # of what is kept for an adaptation: files of another one are not found
+_FORMAT = 4  # of what is kept for an adaptation: files of another one are not found
 
 
 @final

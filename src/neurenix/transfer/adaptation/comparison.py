@@ -16,13 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigurationError, NeurenixError, UnknownNameError
-from ...metrics import TaskKind
+from ...metrics import TaskKind, higher_is_better
 from ..arguments import check_types
+from ._alarm_record import AlarmRecord
 from ._choice import MethodChoice, chosen_method
 from ._data import Given
 from ._judge import BEFORE
 from ._kept_figures import KeptFigures, about_comparison
 from ._reference import reference_neighbours
+from ._report import AdaptationReport
 from .adapter import DomainAdapter, source_tuner
 from .gap import told_by_neighbours
 from .method import METHODS, AdaptationMethod, TermMethod
@@ -42,7 +44,8 @@ class AdaptedRow:
 
     target: of the epoch that was chosen without labels. spread: its standard deviation over seeds. best: of the best
     epoch, which only labels can tell. told: how much of its answers on the target those for near samples tell, see
-    compare_adaptations; None for other tasks than classes, and where an answer is not finite. seconds: of an
+    compare_adaptations; None for other tasks than classes, and where an answer is not finite. alarm: the share of seeds
+    in which the verdict was that adapting hurt, see judge_adaptation; None where there was none. seconds: of an
     adaptation. scores: the criteria.
     """
 
@@ -52,6 +55,7 @@ class AdaptedRow:
     spread: float | None
     best: float | None
     told: float | None
+    alarm: float | None
     seconds: float
     scores: Scores
 
@@ -61,24 +65,29 @@ class AdaptedRow:
 class AdaptationComparison:
     """The rows, the source's model first; print it. chosen: without target labels, see compare_adaptations.
 
+    alarms: how often the alarm was right; None where the target's labels are not known, or nothing can raise it.
     left_out: name -> why it could not be tried.
     """
 
     metric: str
     rows: tuple[AdaptedRow, ...]
     chosen: AdaptedRow
+    alarms: AlarmRecord | None
     left_out: Mapping[str, str]
 
     def __str__(self) -> str:
         width = max(len(row.name) for row in self.rows)
-        lines = [f"  {'method':{width}}  source  {'target ' + self.metric:>20}  best epoch    told  seconds"]
+        lines = [f"  {'method':{width}}  source  {'target ' + self.metric:>20}  best epoch    told  alarm  seconds"]
         for row in self.rows:
             mark = "*" if row is self.chosen else " "
             target = "-" if row.target is None else f"{row.target:.4f} ± {row.spread or 0.0:.4f}"
             best, told = ("-" if value is None else f"{value:.4f}" for value in (row.best, row.told))
-            figures = f"{row.source:.4f}  {target:>20}  {best:>10}  {told:>6}  {row.seconds:7.1f}"
+            alarm = "-" if row.alarm is None else f"{row.alarm:.0%}"
+            figures = f"{row.source:.4f}  {target:>20}  {best:>10}  {told:>6}  {alarm:>5}  {row.seconds:7.1f}"
             lines.append(f"{mark} {row.name:{width}}  {figures}")
         lines.append("* chosen without target labels")
+        if self.alarms is not None:
+            lines.append(str(self.alarms))
         return "\n".join([*lines, *(f"left out: {name}, because {reason}" for name, reason in self.left_out.items())])
 
 
@@ -184,12 +193,12 @@ class _Trial:
         assert report is not None
         best = None if report.gap is None else report.gap.oracle
         # the source's answers are those of the first report: another pass may have other last digits
-        known = {"scores": report.source_only, "seconds": 0.0, "best": None, **_answers(report.before)}
+        known = {"scores": report.source_only, "seconds": 0.0, "best": None, "alarm": None, **_answers(report.before)}
         known = self._known(seed, {**known, "entropy": _believed_entropy(report.before, nearest)})
         found = {"scores": report.scores, "seconds": seconds, "best": best, **_answers(report.after)}
         if report.chosen_epoch == BEFORE:
             found |= {key: known[key] for key in ("answers", "classes")}
-        found["entropy"] = known["entropy"]
+        found |= {"entropy": known["entropy"], "alarm": _alarm(report)}
         self._runs.setdefault(name, {})[seed] = found
 
     def _known(self, seed: int, figures: dict[str, Any]) -> dict[str, Any]:
@@ -224,7 +233,21 @@ class _Trial:
                 for place, row in enumerate(rows)
             }
             chosen = rows[max(merits, key=merits.__getitem__)]
-        return AdaptationComparison(metric=metric, rows=rows, chosen=chosen, left_out=left_out)
+        return AdaptationComparison(
+            metric=metric, rows=rows, chosen=chosen, alarms=self._alarms(metric), left_out=left_out
+        )
+
+    def _alarms(self, metric: str) -> AlarmRecord | None:
+        rising, target = higher_is_better(metric), f"target_{metric}"
+        before, told = self._runs[SOURCE_ONLY], []
+        if rising is None:
+            return None
+        for name, runs in self._runs.items():
+            for seed, run in runs.items():
+                if name != SOURCE_ONLY and run["alarm"] is not None and target in run["scores"]:
+                    gain = float(run["scores"][target]) - float(before[seed]["scores"][target])
+                    told.append((run["alarm"], gain if rising else -gain))
+        return AlarmRecord.of(told) if told else None
 
 
 def _answers(evidence: Evidence | None) -> dict[str, Any]:
@@ -232,6 +255,11 @@ def _answers(evidence: Evidence | None) -> dict[str, Any]:
     if evidence is None or evidence.task != "multi_class" or not evidence.is_finite:
         return {"answers": [], "classes": 0}
     return {"answers": evidence.target_outputs.argmax(1).tolist(), "classes": evidence.target_outputs.shape[1]}
+
+
+def _alarm(report: AdaptationReport) -> bool | None:
+    """Whether it was raised; None where nothing can tell. Who ends with the model from before has hurt nothing."""
+    return None if report.verdict is None else report.verdict.hurts and report.chosen_epoch != BEFORE
 
 
 def _believed_entropy(before: Evidence | None, nearest: Tensor | None) -> float:
@@ -256,6 +284,7 @@ def _row(name: str, runs: Sequence[Mapping[str, Any]], metric: str, nearest: Ten
         spread=statistics.stdev(values) if len(values) > 1 else None,
         best=statistics.mean(bests) if bests else None,
         told=_told(runs, nearest),
+        alarm=_share([run["alarm"] for run in runs]),
         seconds=statistics.median(run["seconds"] for run in runs),
         scores={key: mean(key) for key in runs[0]["scores"] if key in CRITERIA and _in_all(key, runs)},
     )
@@ -268,6 +297,10 @@ def _told(runs: Sequence[Mapping[str, Any]], nearest: Tensor | None) -> float | 
     return statistics.mean(
         told_by_neighbours(torch.tensor(run["answers"]), nearest, run["classes"], run["entropy"]) for run in runs
     )
+
+
+def _share(alarms: Sequence[bool | None]) -> float | None:
+    return None if None in alarms else statistics.mean(bool(alarm) for alarm in alarms)
 
 
 def _in_all(key: str, runs: Sequence[Mapping[str, Any]]) -> bool:
