@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,11 +11,14 @@ from neurenix import devices
 from neurenix.devices import is_exact, resolve_precision
 
 CPU = torch.device("cpu")
+ZEN_4 = {"avx2", "avx512f", "avx512_vnni", "avx512_bf16"}
 KINDS = {
-    "AVX2 alone": ({"avx2"}, "fp32", True),
-    "AVX-512 with VNNI and bf16": ({"avx2", "avx512f", "avx512_vnni", "avx512_bf16"}, "fp32", False),
-    "AMX": ({"avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8"}, "bf16", False),
-    "unknown": (set(), "fp32", True),
+    "AVX2 alone": ("GenuineIntel", {"avx2"}, "fp32", True),
+    "Intel's AVX-512 with VNNI and bf16": ("GenuineIntel", ZEN_4, "fp32", False),
+    "AMD's AVX-512 with VNNI and bf16": ("AuthenticAMD", ZEN_4, "bf16", False),
+    "AMD's AVX2 alone": ("AuthenticAMD", {"avx2"}, "fp32", True),
+    "AMX": ("GenuineIntel", {"avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8"}, "bf16", False),
+    "unknown": ("", set(), "fp32", True),
 }
 
 
@@ -21,13 +26,23 @@ KINDS = {
 def test_auto_trains_in_the_faster_digits_and_admits_fewer_where_they_are_faster(
     monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    flags, precision, exact = KINDS[kind]
+    vendor, flags, precision, exact = KINDS[kind]
+    monkeypatch.setattr(devices, "cpu_vendor", lambda: vendor)
     monkeypatch.setattr(devices, "cpu_flags", lambda: flags)
     assert resolve_precision("auto", CPU) == precision
     assert is_exact("auto", CPU) == exact
 
 
+def test_what_linux_tells_of_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = "processor\t: 0\nvendor_id\t: AuthenticAMD\nflags\t\t: fpu avx2 avx512_bf16\nvmx flags\t: vnmi\n\n"
+    (tmp_path / "cpuinfo").write_text(told)
+    monkeypatch.setattr(devices, "_CPUINFO", tmp_path / "cpuinfo")
+    assert devices.cpu_flags() == {"fpu", "avx2", "avx512_bf16"} and devices.cpu_vendor() == "AuthenticAMD"
+    monkeypatch.setattr(devices, "_CPUINFO", tmp_path / "none")
+    assert devices.cpu_flags() == set() and devices.cpu_vendor() == ""
+
+
 def test_what_is_asked_for_by_name_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "cpu_flags", lambda: KINDS["AMX"][0])
+    monkeypatch.setattr(devices, "cpu_flags", lambda: KINDS["AMX"][1])
     assert resolve_precision("fp32", CPU) == "fp32" and is_exact("fp32", CPU)
     assert resolve_precision("bf16", CPU) == "bf16" and not is_exact("bf16", CPU)
