@@ -93,5 +93,6 @@ def test_drawn_digits_are_adapted_to_handwriting(run: Run) -> None:
     rows = {line[2:].split("  ")[0]: line[2:].split() for line in lines if "±" in line}
     assert list(rows) == ["source only", "mcc", "deep_coral", "subspace_alignment"]
     assert sum(line.startswith("* ") for line in lines) == 2  # the chosen row, and what its star means
-    assert sum("of the gap" in line for line in lines) == 3
-    assert "chosen without labels" in lines[-1]
+    if "there is no gap to close" not in lines[-1]:  # by chance, of 40 samples
+        assert sum("of the gap" in line for line in lines) == 3
+        assert "chosen without labels" in lines[-1]

@@ -207,7 +207,7 @@ def test_language_models_are_tuned_to_texts(model: PretrainedModel, tuner: Any, 
 
 
 def test_predict_answers_with_texts_and_scores(model: PretrainedModel) -> None:
-    found = predict(model, SENTENCES[:2])
+    found = predict(model, SENTENCES[:2], precision="fp32")  # of random weights, a digit less is another word
     if model.name == "gpt2":
         assert [scores.shape[-1] for scores in found] == [267, 267]
         return

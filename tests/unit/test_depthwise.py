@@ -188,6 +188,6 @@ class Small(nn.Module):
 def test_a_fit_takes_it(frozen: list[str] | None, counted: Counted, generator: torch.Generator) -> None:
     data = ArrayDataset(torch.randn(24, 3, 8, 8, generator=generator), torch.arange(24) % 2)
     options: dict[str, Any] = {"strategy": "full"} if frozen is None else {"freeze_layers": frozen}
-    tuner = Finetuner(Small(), 2, seed=0, **options)
+    tuner = Finetuner(Small(), 2, seed=0, precision="fp32", **options)
     tuner.fit(data, epochs=2, batch_size=8, run=False)
     assert counted.count >= 6

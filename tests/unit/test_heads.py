@@ -28,7 +28,7 @@ from neurenix.transfer.heads._kind import kind_from
 from neurenix.transfer.heads._starts import class_rows
 from neurenix.transfer.heads.cosine import cosine_logits
 from neurenix.transfer.heads.gaussian import gaussian_loss
-from neurenix.transfer.heads.nearest_neighbours import neighbour_votes
+from neurenix.transfer.heads.nearest_neighbours import MemoryHead, neighbour_votes
 from neurenix.transfer.heads.ordinal import corn_loss, decoded_grades, grade_probabilities
 from neurenix.transfer.heads.prototype import negative_squared_distances
 from neurenix.transfer.heads.quantile import ordered, pinball_loss
@@ -98,8 +98,19 @@ def test_neighbours_are_those_of_scikit_learn(distance: str, generator: torch.Ge
     others = 3 * torch.randn(50, SIZE, generator=generator)
     other = sklearn.neighbors.KNeighborsClassifier(7, metric=distance).fit(features.numpy(), numbers.numpy())
     kind = heads.NearestNeighbours(num_outputs=CLASSES, neighbours=7, distance=distance, weights="uniform")
-    found = filled(kind, (features, numbers)).predict_proba(others)
+    found = filled(kind, (features, numbers), precision="fp32").predict_proba(others)
     numpy.testing.assert_allclose(found, other.predict_proba(others.numpy()), atol=1e-4)
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_neighbours_are_found_with_all_digits_in_any_precision(distance: str, generator: torch.Generator) -> None:
+    """Two remembered samples, whose distances to the third differ by less than bf16 tells apart."""
+    kind = heads.NearestNeighbours(num_outputs=2, neighbours=1, distance=distance, weights="uniform")
+    head = MemoryHead(2, kind)
+    head.solve(torch.tensor([[1.0, 1.0], [1.0, 1.001]]), torch.tensor([0, 1]))
+    others = torch.tensor([[1.0, 1.0004], [1.0, 1.0006]])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert head(others).argmax(1).tolist() == [0, 1]
 
 
 def test_votes_by_similarity() -> None:

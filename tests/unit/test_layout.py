@@ -144,7 +144,7 @@ def test_the_answer_is_the_same_whatever_batch_is_the_first(count: int, training
     for read in READERS[: 5 if training else 4]:
         module = network(read).train(training)
         first = Batch(images(count), None, torch.arange(count))
-        strides = Layout(module, "fp32", training)(first.inputs, first.targets).stride()
+        strides = Layout(module, training)(first.inputs, first.targets).stride()
         assert strides == (by_pixels(images(count)) if read is averaged else images(count)).stride()
         assert float(module.counted) == 0
 
@@ -160,4 +160,4 @@ def test_a_network_that_refuses_two_samples_gets_them_as_they_are() -> None:
             return averaged(self.layer(images))
 
     first = Batch(images(4), None, torch.arange(4))
-    assert Layout(Four(), "fp32", training=True)(first.inputs) is first.inputs
+    assert Layout(Four(), training=True)(first.inputs) is first.inputs

@@ -233,7 +233,8 @@ def test_answers_that_near_ones_tell_less_of_hurt() -> None:
 
 
 def adapter_of(model: nn.Module | Finetuner, data: Domains) -> DomainAdapter:
-    settings = {} if isinstance(model, Finetuner) else {"num_classes": data.classes, "strategy": "full"}
+    settings = {"num_classes": data.classes, "strategy": "full", "precision": "fp32"}
+    settings = {} if isinstance(model, Finetuner) else settings
     adapter = DomainAdapter(model, method="mcc", **settings)  # type: ignore[arg-type]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NegativeTransferWarning)

@@ -90,7 +90,7 @@ class Feeds:
             )
             alone = self._processes.count == 1  # torch's averaging of gradients wants them to lie as weights do
             if alone:
-                feed = FeedByPixels(feed, self._precision, training)
+                feed = FeedByPixels(feed, training)
             self._made[id(loader)] = self._live(loader, feed) if training and reason is not None else feed
         return self._made[id(loader)]
 

@@ -64,7 +64,7 @@ class FrozenLayers:
                 precision=precision,
                 exact=exact,
                 backend=options.backend,
-                arranged=Layout(prefix, precision, training=False),
+                arranged=Layout(prefix, training=False),
                 say=say,
             )
 

@@ -116,7 +116,7 @@ class LiveFeed:
         """How maps at the cut lie best, once both parts do what the whole does."""
         boundary = named(eager(halves.prefix, self._device, self._precision)(few.inputs))
         check_same(self._model, few.inputs, halves.suffix, boundary, precision=self._precision, training=True)
-        layout = Layout(halves.suffix, self._precision, training=True)
+        layout = Layout(halves.suffix, training=True)
         layout(boundary)
         return layout
 
@@ -128,7 +128,7 @@ class LiveFeed:
             precision=self._precision,
             exact=self._exact,
             backend=self._options.backend,
-            arranged=Layout(prefix, self._precision, training=False),
+            arranged=Layout(prefix, training=False),
             say=self._say,
         )
 

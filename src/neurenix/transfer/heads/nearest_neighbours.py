@@ -105,12 +105,16 @@ class MemoryHead(VectorHead, Solvable):
         """Log shares."""
         if not len(self.labels):
             raise ConfigurationError("this head remembers no samples yet; fit fills its memory.")
-        if self._cosine:
-            similarities = functional.normalize(features, dim=1) @ self.keys.T
-        else:
-            similarities = -torch.cdist(features, self.keys)
+        with torch.autocast(features.device.type, enabled=False):  # who is nearest takes all the digits there are
+            similarities = self._similarities(features.to(self.keys))
         shares = neighbour_votes(similarities, self.labels, self._outputs, self._neighbours, self._temperature)
         return shares.clamp(min=_LEAST).log()
+
+    def _similarities(self, features: Tensor) -> Tensor:
+        """(n, remembered samples), more for nearer ones."""
+        if self._cosine:
+            return functional.normalize(features, dim=1) @ self.keys.T
+        return -torch.cdist(features, self.keys)
 
     @torch.no_grad()
     def solve(self, features: Tensor, targets: Tensor) -> None:
