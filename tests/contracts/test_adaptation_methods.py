@@ -24,15 +24,22 @@ from neurenix.transfer.adaptation.method import METHODS
 CLASSES, SAMPLES, EPOCHS, SOURCE_EPOCHS = 3, 300, 15, 5
 PROVE = bool(os.environ.get("NEURENIX_PROVE"))
 SEEDS = range(5 if PROVE else 1)
-# With settings of their own where the default ones are for more than 150 steps of a network this small. AFN and the
-# self-supervised ones do not do it in every seed (docs/log.md).
+# With settings of their own where the default ones are for more than 150 steps of a network this small. AFN and AdaBN
+# do not do it in every seed; the classical methods that weigh samples need some that are like the target's, and there
+# are none (docs/log.md).
 TRIED: dict[str, Any] = {
     **dict.fromkeys(("bnm", "bsp", "cdan", "dan", "dann", "deep_coral", "fixmatch"), {}),
     **dict.fromkeys(("information_maximisation", "jan", "mcc", "mcd", "shot"), {}),
     "adda": {"weight": 0.03, "hidden_size": 32},
     "mdd": {"weight": 0.1, "reversal": 1.0, "margin": 2.0},
     "mean_teacher": {"decay": 0.9},
+    "contrastive": {"temperature": 1.0},
+    "masked_reconstruction": {"weight": 3.0, "share": 0.75, "domains": "target"},
+    "class_transport": {"max_inner_iterations": 2000},
+    **dict.fromkeys(("feature_coral", "linear_transport", "sinkhorn_transport", "subspace_alignment", "transport"), {}),
+    **dict.fromkeys(("eta", "tent"), {}),
 }
+WITH_BATCH_NORMS = ("eta", "tent")  # which they learn
 QUICK = ("dann", "deep_coral", "mcc", "mcd", "shot")  # without NEURENIX_PROVE
 
 
@@ -48,11 +55,13 @@ def blobs(seed: int, domain: str) -> tuple[Tensor, Tensor]:
     return torch.cat([clouds + torch.tensor([1.0, 0.5]), 0.5 * noise, nuisance + 0.5], 1), labels
 
 
-def network(seed: int) -> nn.Module:
+def network(seed: int, norms: bool = False) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        layers = (nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, CLASSES))
-        return nn.Sequential(*layers).to(DEVICE)
+        layers: list[nn.Module] = []
+        for inputs, outputs in ((6, 32), (32, 16)):
+            layers += [nn.Linear(inputs, outputs), *([nn.BatchNorm1d(outputs)] if norms else []), nn.ReLU()]
+        return nn.Sequential(*layers, nn.Linear(16, CLASSES)).to(DEVICE)
 
 
 def accuracy(tuner: Any, seed: int) -> float:
@@ -64,15 +73,16 @@ COMMON: dict[str, Any] = {"strategy": "full", "learning_rate": 1e-2}
 
 
 @functools.cache
-def source_only(seed: int) -> float:
+def source_only(seed: int, norms: bool = False) -> float:
     """As many epochs as an adaptation has, on the source alone."""
-    tuner = Finetuner(network(seed), seed=seed, **COMMON)
+    tuner = Finetuner(network(seed, norms), seed=seed, **COMMON)
     tuner.fit(ArrayDataset(*blobs(seed, "source")), epochs=SOURCE_EPOCHS + EPOCHS, run=False)
     return accuracy(tuner, seed)
 
 
 def adapted(method: str, seed: int) -> float:
-    adapter = DomainAdapter(network(seed), method=METHODS[method](**TRIED[method]), chooses=False, seed=seed, **COMMON)
+    model = network(seed, method in WITH_BATCH_NORMS)
+    adapter = DomainAdapter(model, method=METHODS[method](**TRIED[method]), chooses=False, seed=seed, **COMMON)
     adapter.fit(
         ArrayDataset(*blobs(seed, "source")),
         ArrayDataset(blobs(seed, "target")[0]),
@@ -91,7 +101,7 @@ def test_the_source_alone_falls_for_the_shortcut() -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", TRIED if PROVE else QUICK)
 def test_a_method_beats_the_source_alone_by_five_points(name: str, seed: int) -> None:
-    assert adapted(name, seed) >= source_only(seed) + 0.05
+    assert adapted(name, seed) >= source_only(seed, name in WITH_BATCH_NORMS) + 0.05
 
 
 @pytest.mark.filterwarnings("ignore::neurenix.errors.NegativeTransferWarning")

@@ -150,6 +150,16 @@ def test_linear_transport_is_the_map_between_gaussians(generator):
     )
 
 
+def test_linear_transport_of_features_that_never_change(generator):
+    """As those of a ReLU that is never active have no variance, though there are many samples."""
+    source, target = torch.randn(300, 8, generator=generator) + 1, 2 * torch.randn(200, 8, generator=generator)
+    source[:, 3:5], target[:, 4:6] = 0.0, 0.0
+    adapted = methods.LinearTransport().adapt_features(source, torch.zeros(300).long(), target).source
+    assert bool(adapted.isfinite().all())
+    assert torch.allclose(adapted.mean(0), target.double().mean(0), atol=1e-6)
+    assert torch.allclose(adapted.std(0)[[0, 1, 2, 6, 7]], target.double().std(0)[[0, 1, 2, 6, 7]], rtol=0.02)
+
+
 def test_transport_of_points_on_a_line_keeps_their_order():
     source, target = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[12.0], [10.0], [11.0]])
     adapted = methods.Transport().adapt_features(source, torch.tensor([0, 1, 1]), target)

@@ -14,6 +14,7 @@ from ._method import AdaptedFeatures, ClassicalMethod
 from ._skada import adapter, fitted
 
 _LEAST, _SHARE = 1e-8, 1e-3
+_FLAT = 1e-6  # of the mean variance: a direction with less has none, but for rounding
 
 
 @METHODS.register("linear_transport", "monge")
@@ -24,7 +25,8 @@ class LinearTransport(ClassicalMethod):
 
     Flamary, Lounici & Ferrari, Concentration Bounds for Linear Monge Mapping Estimation and Optimal Transport Domain
     Adaptation, 2019, equation 2; computed by POT through skada. ridge: added to the variances; None is 1e-8, and where
-    a domain has no more samples than features, so that some directions have no variance, a thousandth of the mean one.
+    some directions of a domain have no variance, of no more samples than features or of a feature that is always the
+    same, a thousandth of the mean one.
     """
 
     ridge: float | None = None
@@ -41,5 +43,6 @@ class LinearTransport(ClassicalMethod):
     def _ridge(self, source: Tensor, target: Tensor) -> float:
         if self.ridge is not None:
             return self.ridge
-        has_enough = min(len(source), len(target)) > source.shape[1]
-        return _LEAST if has_enough else _SHARE * float(torch.cat([source.var(0), target.var(0)]).mean())
+        mean = float(torch.cat([source.var(0), target.var(0)]).mean())
+        least = min(float(torch.linalg.eigvalsh(torch.atleast_2d(domain.T.cov()))[0]) for domain in (source, target))
+        return _LEAST if least > _FLAT * mean else _SHARE * mean
