@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from neurenix.errors import ConfigurationError, UnknownNameError
 from neurenix.models import adopt
+from neurenix.storage import read_json, write_json
 from neurenix.transfer import DomainAdapter, compare_adaptations
 from neurenix.transfer.adaptation import AdaptationComparison, AlarmRecord, _report, comparison
 from neurenix.transfer.adaptation.gap import nearest_neighbours
@@ -143,6 +144,18 @@ def test_who_ends_with_the_model_from_before_raises_no_alarm(monkeypatch: pytest
     table = compared(methods=["density_ratio", "transfer_components", "dann"], seeds=(0,))
     kept = [row.scores == table.rows[0].scores for row in table.rows[1:]]
     assert any(kept) and [row.alarm for row in table.rows[1:]] == [float(not same) for same in kept]
+
+
+def test_a_gain_is_over_the_sources_model_that_the_adaptation_began_with(tmp_path: Path) -> None:
+    """Which another processor trained to other last digits: a call that goes on there has two of them."""
+    compared(tmp_path, settings=ADAPTED, seeds=(0,))
+    for file in tmp_path.glob("*.json"):
+        kept = read_json(file)
+        kept["figures"]["before"]["scores"]["target_accuracy"] = 1.0 if file.name.startswith("mcc") else 0.0
+        kept["figures"]["after"]["scores"]["target_accuracy"] = 0.5
+        write_json(file, kept)
+    alarms = compared(tmp_path, settings=ADAPTED, seeds=(0,)).alarms
+    assert alarms is not None and (alarms.hurt, alarms.unhurt) == (1, 1)
 
 
 def test_a_record_of_alarms() -> None:

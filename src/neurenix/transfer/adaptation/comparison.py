@@ -170,19 +170,22 @@ class _Trial:
         self._data = (source, target, validation, batch_size, epochs, 0)
         self._workers = num_workers
         self._runs: dict[str, dict[int, dict[str, Any]]] = {}
+        self._began: dict[tuple[str, int], Scores] = {}  # of the source's model as each adaptation found it
 
     def recall(self, name: str, seed: int, kept: KeptFigures, method: AdaptationMethod) -> bool:
         """Take the figures of one that an earlier call finished; whether there are any."""
         found = kept.find(method, seed)
         if found is not None:
             self._known(seed, found["before"])
+            self._began[name, seed] = found["before"]["scores"]
             self._runs.setdefault(name, {})[seed] = found["after"]
         return found is not None
 
     def keep(self, name: str, seed: int, kept: KeptFigures, method: AdaptationMethod) -> None:
         """Leave the figures of one that is finished to later calls."""
-        figures = {"before": self._runs[SOURCE_ONLY][seed], "after": self._runs[name][seed]}
-        kept.keep(method, seed, figures)
+        known = self._runs[SOURCE_ONLY][seed]
+        before = {**known, "scores": {**known["scores"], **self._began[name, seed]}}
+        kept.keep(method, seed, {"before": before, "after": self._runs[name][seed]})
 
     def run(self, name: str, seed: int, adapter: DomainAdapter, nearest: Tensor | None) -> None:
         """One method, one seed. nearest: see reference_neighbours."""
@@ -195,6 +198,7 @@ class _Trial:
         # the source's answers are those of the first report: another pass may have other last digits
         known = {"scores": report.source_only, "seconds": 0.0, "best": None, "alarm": None, **_answers(report.before)}
         known = self._known(seed, {**known, "entropy": _believed_entropy(report.before, nearest)})
+        self._began[name, seed] = report.source_only
         found = {"scores": report.scores, "seconds": seconds, "best": best, **_answers(report.after)}
         if report.chosen_epoch == BEFORE:
             found |= {key: known[key] for key in ("answers", "classes")}
@@ -239,14 +243,14 @@ class _Trial:
 
     def _alarms(self, metric: str) -> AlarmRecord | None:
         rising, target = higher_is_better(metric), f"target_{metric}"
-        before, told = self._runs[SOURCE_ONLY], []
         if rising is None:
             return None
-        for name, runs in self._runs.items():
-            for seed, run in runs.items():
-                if name != SOURCE_ONLY and run["alarm"] is not None and target in run["scores"]:
-                    gain = float(run["scores"][target]) - float(before[seed]["scores"][target])
-                    told.append((run["alarm"], gain if rising else -gain))
+        told = []
+        for (name, seed), began in self._began.items():
+            run = self._runs.get(name, {}).get(seed)
+            if run is not None and run["alarm"] is not None and target in run["scores"]:
+                gain = float(run["scores"][target]) - float(began[target])
+                told.append((run["alarm"], gain if rising else -gain))
         return AlarmRecord.of(told) if told else None
 
 
