@@ -69,7 +69,7 @@ def accuracy(tuner: Any, seed: int) -> float:
     return found
 
 
-COMMON: dict[str, Any] = {"strategy": "full", "learning_rate": 1e-2}
+COMMON: dict[str, Any] = {"strategy": "full", "learning_rate": 1e-2, "precision": "fp32"}  # the same everywhere
 
 
 @functools.cache
