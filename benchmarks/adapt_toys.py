@@ -27,6 +27,7 @@ from torch import nn
 SHIFTS = ("covariate_shift", "target_shift", "conditional_shift", "subspace")
 METHODS = ("deep_coral", "dan", "dann", "cdan", "mdd", "mcc")
 POINTS, HIDDEN, RATE, BATCH, EPOCHS = 80, 10, 0.01, 32, 30  # points: in each of eight clouds
+ALIKE: dict[str, Any] = {"learning_rate": RATE, "precision": "fp32"}  # skada computes in it
 
 Domain = tuple[np.ndarray, np.ndarray]
 Solve = Callable[[str, Domain, np.ndarray, int], np.ndarray]
@@ -73,7 +74,7 @@ def ours(chooses: bool) -> Solve:
         from neurenix.transfer import DomainAdapter
         from neurenix.transfer.adaptation.methods import MDD
 
-        options: dict[str, Any] = {"learning_rate": RATE, "weight_decay": 0.0, "schedule": "constant", "warmup": 0}
+        options: dict[str, Any] = {"weight_decay": 0.0, "schedule": "constant", "warmup": 0, **ALIKE}
         settings = MDD(reversal=1.0) if method == "mdd" else method
         adapter = DomainAdapter(
             toy(seed), 2, method=settings, head_hidden_sizes=(), chooses=chooses, seed=seed, clip_norm=None, **options
@@ -90,7 +91,7 @@ def source_only(method: str, source: Domain, target: np.ndarray, seed: int) -> n
     """The same network without adaptation, whatever the method."""
     from neurenix.transfer import Finetuner
 
-    tuner = Finetuner(toy(seed), 2, learning_rate=RATE, weight_decay=0.0, schedule="constant", warmup=0, seed=seed)
+    tuner = Finetuner(toy(seed), 2, weight_decay=0.0, schedule="constant", warmup=0, seed=seed, **ALIKE)
     tuner.fit(tuple(torch.from_numpy(part) for part in source), epochs=EPOCHS, batch_size=BATCH, run=False)
     return np.asarray(tuner.predict(torch.from_numpy(target)))
 
