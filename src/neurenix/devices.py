@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,6 @@ import torch
 
 from .errors import ConfigurationError
 
-_CPUINFO = Path("/proc/cpuinfo")
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 _MEMORY_MESSAGES = (
@@ -226,10 +226,11 @@ def cpu_vendor() -> str:
     return _told_of_cpu("vendor_id")
 
 
-def _told_of_cpu(name: str) -> str:
+@functools.cache
+def _told_of_cpu(name: str, file: Path = Path("/proc/cpuinfo")) -> str:
     # Only Linux tells of its CPU in a file; elsewhere the answer is "unknown", which means fp32.
     try:
-        lines = _CPUINFO.read_text().splitlines()
+        lines = file.read_text().splitlines()
     except OSError:
         return ""
     told = (line.partition(":") for line in lines)

@@ -33,13 +33,12 @@ def test_auto_trains_in_the_faster_digits_and_admits_fewer_where_they_are_faster
     assert is_exact("auto", CPU) == exact
 
 
-def test_what_linux_tells_of_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_linux_tells_of_a_cpu(tmp_path: Path) -> None:
     told = "processor\t: 0\nvendor_id\t: AuthenticAMD\nflags\t\t: fpu avx2 avx512_bf16\nvmx flags\t: vnmi\n\n"
     (tmp_path / "cpuinfo").write_text(told)
-    monkeypatch.setattr(devices, "_CPUINFO", tmp_path / "cpuinfo")
-    assert devices.cpu_flags() == {"fpu", "avx2", "avx512_bf16"} and devices.cpu_vendor() == "AuthenticAMD"
-    monkeypatch.setattr(devices, "_CPUINFO", tmp_path / "none")
-    assert devices.cpu_flags() == set() and devices.cpu_vendor() == ""
+    assert devices._told_of_cpu("flags", tmp_path / "cpuinfo") == "fpu avx2 avx512_bf16"
+    assert devices._told_of_cpu("vendor_id", tmp_path / "cpuinfo") == "AuthenticAMD"
+    assert devices._told_of_cpu("flags", tmp_path / "none") == devices._told_of_cpu("model", tmp_path / "cpuinfo") == ""
 
 
 def test_what_is_asked_for_by_name_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -213,7 +213,8 @@ class _Trial:
 
     def forget(self, name: str) -> None:
         """A method that cannot be tried."""
-        self._runs.pop(name, None)
+        for seed in self._runs.pop(name, {}):
+            del self._began[name, seed]
 
     def compared(self, task: TaskKind, left_out: Mapping[str, str], nearest: Tensor | None) -> AdaptationComparison:
         """All rows and the choice. nearest: see reference_neighbours."""
@@ -247,8 +248,8 @@ class _Trial:
             return None
         told = []
         for (name, seed), began in self._began.items():
-            run = self._runs.get(name, {}).get(seed)
-            if run is not None and run["alarm"] is not None and target in run["scores"]:
+            run = self._runs[name][seed]
+            if run["alarm"] is not None and target in run["scores"]:
                 gain = float(run["scores"][target]) - float(began[target])
                 told.append((run["alarm"], gain if rising else -gain))
         return AlarmRecord.of(told) if told else None

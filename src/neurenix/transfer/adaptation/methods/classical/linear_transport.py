@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
+import numpy
 import torch
 from torch import Tensor
 
-from .....errors import ConfigurationError
+from .....errors import ConfigurationError, NonFiniteError
 from ...method import METHODS
 from ._method import AdaptedFeatures, ClassicalMethod
 from ._skada import adapter, fitted
@@ -25,8 +26,8 @@ class LinearTransport(ClassicalMethod):
 
     Flamary, Lounici & Ferrari, Concentration Bounds for Linear Monge Mapping Estimation and Optimal Transport Domain
     Adaptation, 2019, equation 2; computed by POT through skada. ridge: added to the variances; None is 1e-8, and where
-    some directions of a domain have no variance, of no more samples than features or of a feature that is always the
-    same, a thousandth of the mean one.
+    some directions of a domain have no variance, of too few samples or of features that are always the same or vary
+    together, a thousandth of the mean one.
     """
 
     ridge: float | None = None
@@ -37,8 +38,16 @@ class LinearTransport(ClassicalMethod):
             raise ConfigurationError(f"ridge={self.ridge}; it is 0, a small positive number, or None.")
 
     def _adapted(self, source: Tensor, labels: Tensor, target: Tensor) -> AdaptedFeatures:
-        chosen = adapter("LinearOTMappingAdapter", reg=self._ridge(source, target), bias=True)
-        return AdaptedFeatures(fitted(chosen, source, labels, target))
+        ridge = self._ridge(source, target)
+        try:
+            with numpy.errstate(invalid="ignore"):  # is told below
+                adapted = fitted(adapter("LinearOTMappingAdapter", reg=ridge, bias=True), source, labels, target)
+        except ValueError as error:  # of roots of covariances that rounding left below 0
+            raise NonFiniteError(
+                f"ridge={ridge} is too small for features of which some directions have no variance; give a larger "
+                "one, or None."
+            ) from error
+        return AdaptedFeatures(adapted)
 
     def _ridge(self, source: Tensor, target: Tensor) -> float:
         if self.ridge is not None:
