@@ -1,8 +1,9 @@
-"""Depthwise convolutions whose weights' gradient is taken a few columns at a time: torch's numbers, and where."""
+"""Depthwise convolutions whose gradients are taken in another way than torch's: its numbers, and where."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from neurenix.data import ArrayDataset
 from neurenix.training import depthwise
-from neurenix.training.depthwise import weight_gradient
+from neurenix.training.depthwise import maps_gradient, weight_gradient
 from neurenix.training.faster_calls import faster_calls
 from neurenix.transfer import Finetuner
 
@@ -160,15 +161,79 @@ def test_derivatives_that_go_forwards_stay_torchs(counted: Counted, generator: t
     assert counted.count == 0
 
 
-def test_in_fewer_digits_and_in_layers_that_run_again_it_stays_torchs(counted: Counted) -> None:
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["planes", "pixels"])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_the_gradient_of_maps_is_torchs_for_every_shape(
+    layout: torch.memory_format, precision: torch.dtype, generator: torch.Generator
+) -> None:
+    rounding = 1e-4 if precision == torch.float32 else 2e-2
+    for size, kernel, stride, padding in cases():
+        maps = torch.randn(4, CHANNELS, *size, generator=generator).to(precision).contiguous(memory_format=layout)
+        weights = torch.randn(CHANNELS, 1, *kernel, generator=generator).to(precision)
+        reference = maps.double().requires_grad_()
+        answers = functional.conv2d(reference, weights.double(), None, stride, padding, 1, CHANNELS)
+        gradient = torch.randn(answers.shape, generator=generator).to(precision).contiguous(memory_format=layout)
+        (expected,) = torch.autograd.grad(answers, reference, gradient.double())
+        found = maps_gradient(maps, weights, gradient, stride, padding)
+        assert found.dtype == precision
+        assert float((found.double() - expected).norm()) <= rounding * float(expected.norm())
+
+
+def test_steps_in_bf16_are_backed_in_fp32(monkeypatch: pytest.MonkeyPatch, generator: torch.Generator) -> None:
+    """torch has no fast kernel for maps' gradients there: what is asked of it is in fp32."""
+    asked, backed = list[Any](), torch.ops.aten.convolution_backward
+
+    def noted(gradient: Tensor, *given: Any) -> Any:
+        asked.append((gradient.dtype, given[-1][0]))
+        return backed(gradient, *given)
+
+    monkeypatch.setattr(torch.ops.aten, "convolution_backward", noted)
+    values = torch.randn(2, CHANNELS, 8, 8, generator=generator)
+    for stride in (1, 2):
+        maps, gradient = values.bfloat16(), values[:, :, ::stride, ::stride].bfloat16()
+        maps_gradient(maps, torch.ones(CHANNELS, 1, 3, 3).bfloat16(), gradient, (stride, stride), (1, 1))
+    assert asked == [(torch.bfloat16, True), (torch.float32, True)]
+
+
+@pytest.mark.parametrize("trained", [True, False], ids=["trained", "frozen"])
+@pytest.mark.parametrize(("kernel", "stride"), [(5, 1), (5, 2), (3, 2)])
+def test_a_step_in_bf16_is_torchs(
+    kernel: int, stride: int, trained: bool, counted: Counted, generator: torch.Generator
+) -> None:
+    layer = depthwise_layer(kernel, padding=kernel // 2, stride=stride).requires_grad_(trained)
+    values = torch.randn(3, CHANNELS, 24, 24, generator=generator, requires_grad=True)
+    wanted = [values, *layer.parameters()] if trained else [values]
+    results, steps = [], []
+    for faster in (True, False):
+        with faster_calls(layer, CPU) if faster else contextlib.nullcontext():
+            with torch.autocast("cpu", torch.bfloat16):
+                answers = layer(values)
+        steps.append(type(answers.grad_fn).__name__)
+        results.append([answers.detach(), *torch.autograd.grad(answers.float().square().sum(), wanted)])
+    assert steps[0].startswith("_Depthwise") is (stride == 2 or trained) and steps[1].startswith("Conv")
+    assert counted.count == int(trained and kernel == 5)
+    for found, expected in zip(*results, strict=True):
+        assert found.dtype == expected.dtype
+        assert float((found - expected).float().norm()) <= 2e-2 * float(expected.float().norm())
+
+
+def test_layers_that_run_again_stay_torchs(counted: Counted) -> None:
     layer, values = depthwise_layer(padding=2), torch.randn(2, CHANNELS, 8, 8, requires_grad=True)
     with faster_calls(layer, CPU):
-        with torch.autocast("cpu", torch.bfloat16):
-            low = layer(values)
         again = checkpoint(layer, values, use_reentrant=False)
-    low.sum().backward()
     again.sum().backward()
     assert counted.count == 0 and layer.weight.grad is not None
+
+
+def test_other_precisions_and_two_of_them_stay_torchs(counted: Counted) -> None:
+    layer = depthwise_layer(padding=2)
+    with faster_calls(layer, CPU):
+        with torch.autocast("cpu", torch.float16):
+            layer(torch.randn(2, CHANNELS, 8, 8)).sum().backward()
+        copy.deepcopy(layer).double()(torch.randn(2, CHANNELS, 8, 8).double()).sum().backward()
+        with pytest.raises(RuntimeError, match="same"):
+            layer(torch.randn(2, CHANNELS, 8, 8).bfloat16())
+    assert counted.count == 0
 
 
 class Small(nn.Module):

@@ -137,6 +137,42 @@ def test_looking_at_a_network_leaves_no_trace(read: Any, monkeypatch: pytest.Mon
         torch.testing.assert_close(tensor, never.model.state_dict()[name], **rounding)
 
 
+class Chaotic(nn.Module):
+    """Sums of many numbers, of which batch norm then sees little but the rounding."""
+
+    def __init__(self, read: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.norm, self.read = nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), read
+        self.offset = nn.Parameter(torch.full((), 3e5))
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.norm(self.first(images))
+        return self.read(self.norm(self.first(images) + self.offset) * 1.0)
+
+
+@ONLY_WITH_ONEDNN
+@pytest.mark.parametrize("read", READERS)
+def test_rounding_that_is_blown_up_is_not_another_answer(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    precisions, check = list[torch.dtype](), layout.check_same
+
+    def noted(module: nn.Module, *given: Any, **options: Any) -> None:
+        precisions.append(next(module.parameters()).dtype)
+        check(module, *given, **options)
+
+    monkeypatch.setattr(layout, "check_same", noted)
+    strides = Layout(Chaotic(read), True)(images()).stride()
+    assert strides == (by_pixels(images()) if read is averaged else images()).stride()
+    assert read is not averaged or precisions == [torch.float32, torch.float64]
+
+
+@ONLY_WITH_ONEDNN
+def test_maps_that_frozen_layers_gave_in_bf16_are_laid_out_too() -> None:
+    maps = images().bfloat16()
+    found = Layout(network(), True)(maps)
+    assert torch.equal(found, maps) and found.is_contiguous(memory_format=PIXELS)
+
+
 @ONLY_WITH_ONEDNN
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("count", [1, 5])

@@ -1,9 +1,13 @@
-"""The gradient of depthwise convolutions' weights on the CPU in a half to a fifth of torch's time.
+"""The gradients of depthwise convolutions on the CPU, where oneDNN has no fast kernel for them.
 
-oneDNN has a fast kernel for it only where a convolution's kernel is three columns wide at most, and maps are more than
-margins. With five columns it takes ten to twenty times as long as the convolution itself, a third of a step of
+For those of weights it has one only where a convolution's kernel is three columns wide at most, and maps are more than
+margins. With five columns they take ten to twenty times as long as the convolution itself, a third of a step of
 EfficientNet on small images (docs/log.md). So wider kernels are taken three columns at a time, and margins are put
-around the maps beforehand. benchmarks/depthwise_gradients.py shows both.
+around the maps beforehand: a half to a fifth of the time.
+
+For those of maps it has none in bf16 where a convolution goes in steps of more than one: fifty to three hundred times
+as long as the convolution itself, most of a step of EfficientNet. They are taken in fp32.
+benchmarks/depthwise_gradients.py shows all of it.
 """
 
 from __future__ import annotations
@@ -51,22 +55,36 @@ def weight_gradient(maps: Tensor, gradient: Tensor, size: _Pair, stride: _Pair, 
             parts.append(maps.new_zeros(maps.shape[1], 1, size[0], taken))
             continue
         seen = functional.pad(maps, (left, right, padding[0], below))  # below 0: cut off
-        parts.append(_by_torch(seen, gradient, (size[0], taken), stride))
+        parts.append(_by_torch(seen, gradient, (size[0], taken), stride, (0, 0)))
     return torch.cat(parts, 3)
 
 
-def _by_torch(maps: Tensor, gradient: Tensor, size: _Pair, stride: _Pair) -> Tensor:
+def maps_gradient(maps: Tensor, weights: Tensor, gradient: Tensor, stride: _Pair, padding: _Pair) -> Tensor:
+    """Of a depthwise convolution: G_n,c,i,j = Σ_a,b g_n,c,y,x w_c,a,b where y s + a - p = i and x s + b - p = j.
+
+    maps: (n, c, h, w), of which shape and layout are asked for alone   weights: (c, 1, *size)
+    gradient: (n, c, rows, columns), of the answers   -> (n, c, h, w)
+    """
+    kind = torch.float32 if _returns_slowly(gradient.dtype, stride) else gradient.dtype
+    given = (gradient.to(kind), torch.empty_like(maps, dtype=kind), weights.to(kind))
+    found: tuple[Tensor, None, None] = torch.ops.aten.convolution_backward(
+        *given, None, stride, padding, (1, 1), False, (0, 0), maps.shape[1], (True, False, False)
+    )
+    return found[0].to(gradient.dtype)
+
+
+def _by_torch(maps: Tensor, gradient: Tensor, size: _Pair, stride: _Pair, padding: _Pair) -> Tensor:
     channels = maps.shape[1]
     weights = maps.new_empty(channels, 1, *size)  # their number is asked for, not what they are
     found: tuple[None, Tensor, None] = torch.ops.aten.convolution_backward(
-        gradient, maps, weights, None, stride, (0, 0), (1, 1), False, (0, 0), channels, (False, True, False)
+        gradient, maps, weights, None, stride, padding, (1, 1), False, (0, 0), channels, (False, True, False)
     )
     return found[1]
 
 
 @final
 class _Depthwise(torch.autograd.Function):
-    """torch's convolution; its weights' gradient by weight_gradient."""
+    """torch's convolution; its gradients by maps_gradient and weight_gradient."""
 
     generate_vmap_rule = True
 
@@ -83,13 +101,15 @@ class _Depthwise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (maps, weights), (gradient,), wanted = ctx.saved_tensors, gradients, ctx.needs_input_grad
-        others = (wanted[0], False, wanted[2])
-        of_maps, _, of_bias = torch.ops.aten.convolution_backward(
-            gradient, maps, weights, ctx.bias, ctx.stride, ctx.padding, (1, 1), False, (0, 0), maps.shape[1], others
-        )
-        of_weights = None
+        of_maps = of_weights = of_bias = None
+        if wanted[0]:
+            of_maps = maps_gradient(maps, weights, gradient, ctx.stride, ctx.padding)
         if wanted[1]:
-            of_weights = weight_gradient(maps, gradient, tuple(weights.shape[2:]), ctx.stride, ctx.padding)
+            size = (weights.shape[2], weights.shape[3])
+            compute = weight_gradient if _learns_slowly(maps, size, maps.dtype, ctx.stride, ctx.padding) else _by_torch
+            of_weights = compute(maps, gradient, size, ctx.stride, ctx.padding)
+        if wanted[2]:
+            of_bias = gradient.sum((0, 2, 3))
         return of_maps, of_weights, of_bias, None, None
 
 
@@ -104,8 +124,11 @@ def _conv2d(
 ) -> Tensor:
     if not isinstance(padding, str) and _pair(dilation) == (1, 1) and _is_for_us(input, weight, groups):
         steps, margins = _pair(stride), _pair(padding)
-        if _is_slow(input, weight, steps, margins):
-            result: Tensor = _Depthwise.apply(input, weight, bias, steps, margins)
+        kind, size = _precision(input), (weight.shape[2], weight.shape[3])
+        returns = input.requires_grad and _returns_slowly(kind, steps)
+        if returns or (weight.requires_grad and _learns_slowly(input, size, kind, steps, margins)):
+            given = (None if part is None else part.to(kind) for part in (input, weight, bias))
+            result: Tensor = _Depthwise.apply(*given, steps, margins)
             return result
     return functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
 
@@ -115,15 +138,28 @@ def _pair(value: int | Sequence[int]) -> _Pair:
 
 
 def _is_for_us(maps: Tensor, weights: Tensor, groups: int) -> bool:
-    """A depthwise convolution in fp32 that learns, with derivatives that go backwards."""
+    """A depthwise convolution in one precision, with derivatives that go backwards."""
     is_depthwise = maps.ndim == 4 and maps.shape[1] == weights.shape[0] == groups > 1
-    is_fp32 = maps.dtype == weights.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return is_depthwise and is_fp32 and weights.requires_grad and forward_ad._current_level < 0
+    is_one = maps.dtype == weights.dtype or torch.is_autocast_enabled("cpu")
+    return is_depthwise and is_one and forward_ad._current_level < 0
 
 
-def _is_slow(maps: Tensor, weights: Tensor, stride: _Pair, padding: _Pair) -> bool:
-    """Whether oneDNN has no fast kernel for it and this way is faster."""
+def _precision(maps: Tensor) -> torch.dtype:
+    """That in which torch would convolve."""
+    is_cast = torch.is_autocast_enabled("cpu") and maps.dtype != torch.float64
+    return torch.get_autocast_dtype("cpu") if is_cast else maps.dtype
+
+
+def _returns_slowly(kind: torch.dtype, stride: _Pair) -> bool:
+    """Whether oneDNN has no fast kernel for maps' gradients."""
+    return kind == torch.bfloat16 and stride != (1, 1)
+
+
+def _learns_slowly(maps: Tensor, size: _Pair, kind: torch.dtype, stride: _Pair, padding: _Pair) -> bool:
+    """Whether oneDNN has no fast kernel for weights' gradients, and weight_gradient is faster."""
+    if kind not in (torch.float32, torch.bfloat16):
+        return False
     if maps.shape[2] <= _SMALL and padding[0] > 0:
         return True
-    columns = (maps.shape[3] + 2 * padding[1] - weights.shape[3]) // stride[1] + 1
-    return weights.shape[3] > _COLUMNS and (stride == (1, 1) or columns <= _STRIDED)
+    columns = (maps.shape[3] + 2 * padding[1] - size[1]) // stride[1] + 1
+    return size[1] > _COLUMNS and (kind == torch.bfloat16 or stride == (1, 1) or columns <= _STRIDED)
