@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, Literal, final, get_args
 
 import torch
+from torch import nn
 
 from .errors import ConfigurationError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+_SMALL = 100_000  # weights: below, a step takes as long in bf16 as in fp32, or twice as long
 _MEMORY_MESSAGES = (
     "out of memory",
     "can't allocate memory",
@@ -65,15 +67,18 @@ def available_devices() -> tuple[str, ...]:
     return (*present, "cpu")
 
 
-def resolve_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
+def resolve_precision(
+    precision: Precision, device: torch.device, model: nn.Module | None = None
+) -> Literal["fp32", "bf16", "fp16"]:
     """What torch computes in. `auto` is bf16 where the device is faster in it, else fp32.
 
+    model: that which computes; a small one (fewer than 100,000 weights) gains nothing by fewer digits, and keeps them.
     fp16 is taken only when asked for, on CUDA: it needs loss scaling and can overflow.
     """
     if precision not in PRECISIONS:
         raise ConfigurationError(f"precision={precision!r}; possible: {', '.join(PRECISIONS)}.")
     if precision == "auto":
-        return "bf16" if has_fast_bfloat16(device) else "fp32"
+        return "bf16" if has_fast_bfloat16(device) and not _is_small(model) else "fp32"
     if precision == "fp16" and device.type != "cuda":
         raise ConfigurationError(f"precision='fp16' needs a CUDA device, not {device.type}; use 'bf16' or 'fp32'.")
     return precision
@@ -98,14 +103,18 @@ def has_fast_int8(device: torch.device) -> bool:
     return device.type == "cpu" and bool({"amx_int8", "avx512_vnni", "avx_vnni"} & cpu_flags())
 
 
-def is_exact(precision: Precision, device: torch.device) -> bool:
+def is_exact(precision: Precision, device: torch.device, model: nn.Module | None = None) -> bool:
     """Whether layers that are only run forward have to give fp32's digits: `auto` admits fewer where they are faster.
 
     Fewer digits are taken only where the answers agree; see neurenix.backends.fast_forward.
     """
     if precision == "auto":
-        return not (has_fast_bfloat16(device) or has_fast_int8(device))
+        return _is_small(model) or not (has_fast_bfloat16(device) or has_fast_int8(device))
     return precision == "fp32"
+
+
+def _is_small(model: nn.Module | None) -> bool:
+    return model is not None and sum(parameter.numel() for parameter in model.parameters()) < _SMALL
 
 
 def rounding(precision: str, device: torch.device) -> float:

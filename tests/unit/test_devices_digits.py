@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from neurenix import devices
 from neurenix.devices import is_exact, resolve_precision
@@ -31,6 +32,15 @@ def test_auto_trains_in_the_faster_digits_and_admits_fewer_where_they_are_faster
     monkeypatch.setattr(devices, "cpu_flags", lambda: flags)
     assert resolve_precision("auto", CPU) == precision
     assert is_exact("auto", CPU) == exact
+
+
+def test_a_small_model_keeps_its_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "cpu_flags", lambda: KINDS["AMX"][1])
+    small, large = nn.Linear(99, 999), nn.Linear(99, 1000)  # of 99,900 and 100,000 weights
+    for model, precision in ((small, "fp32"), (large, "bf16"), (None, "bf16")):
+        assert resolve_precision("auto", CPU, model) == precision
+        assert is_exact("auto", CPU, model) == (precision == "fp32")
+        assert resolve_precision("bf16", CPU, model) == "bf16" and not is_exact("bf16", CPU, model)
 
 
 def test_what_linux_tells_of_a_cpu(tmp_path: Path) -> None:

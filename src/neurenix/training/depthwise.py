@@ -5,7 +5,7 @@ margins. With five columns they take ten to twenty times as long as the convolut
 EfficientNet on small images (docs/log.md). So wider kernels are taken three columns at a time, and margins are put
 around the maps beforehand: a half to a fifth of the time.
 
-For those of maps it has none in bf16 where a convolution goes in steps of more than one: fifty to three hundred times
+For those of maps it has none in bf16 where a convolution goes in steps of more than one: twenty to hundreds of times
 as long as the convolution itself, most of a step of EfficientNet. They are taken in fp32.
 benchmarks/depthwise_gradients.py shows all of it.
 """
@@ -94,8 +94,7 @@ class _Depthwise(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        maps, weights, bias, ctx.stride, ctx.padding = inputs
-        ctx.bias = None if bias is None else bias.shape
+        maps, weights, _, ctx.stride, ctx.padding = inputs
         ctx.save_for_backward(maps, weights)
 
     @staticmethod

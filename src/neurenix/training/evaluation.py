@@ -115,8 +115,8 @@ def outputs_of(
                     model,
                     moved.inputs,
                     samples=samples,
-                    precision=resolve_precision(precision, device),
-                    exact=is_exact(precision, device),
+                    precision=resolve_precision(precision, device, model),
+                    exact=is_exact(precision, device, model),
                     backend=backend,
                     say=_say,
                 )

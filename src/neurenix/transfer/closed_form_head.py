@@ -116,8 +116,8 @@ def head_features(
                     dataset=loader.dataset,
                     views=1,
                     size=4.0 * model.feature_size * len(loader.dataset),
-                    precision=resolve_precision(settings.precision, device),
-                    exact=is_exact(settings.precision, device),
+                    precision=resolve_precision(settings.precision, device, model),
+                    exact=is_exact(settings.precision, device, model),
                     options=settings.reuse,
                     say=_say,
                 )

@@ -125,7 +125,7 @@ def dense_answers(
     answers: dict[int, Any] = {}
 
     def compute(part: Any) -> list[Any]:
-        with autocast(device, resolve_precision(precision, device)):
+        with autocast(device, resolve_precision(precision, device, model)):
             outputs = ask(model.read(part.inputs), part.inputs)
         restore = getattr(model.preprocess, "restore", None)
         return list(restore(outputs, part.inputs) if restore else outputs)

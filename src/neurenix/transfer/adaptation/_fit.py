@@ -96,7 +96,7 @@ class TermFit:
         self.objective.check(batch)
         learn = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
         modes = [(module, module.training) for module in model.modules()]
-        precision = resolve_precision(self.tuner.settings.precision, device)
+        precision = resolve_precision(self.tuner.settings.precision, device, model)
         try:
             for phase in dict.fromkeys(self._freezing().phases):
                 apply_phase(model, phase)

@@ -105,7 +105,7 @@ class BeforeAndAfter:
 def seen(tuner: Tuner, loader: DataLoader) -> tuple[Tensor, Tensor]:
     """[outputs, features] (n, k + d) of a loader's samples, and their targets, in its order."""
     processes = Processes(next(tuner.model.parameters()).device)
-    precision = resolve_precision(tuner.settings.precision, processes.device)
+    precision = resolve_precision(tuner.settings.precision, processes.device, tuner.model)
     feed = OrdinaryFeed(tuner.model, loader, processes)
     rows, _ = answers(tuner.model, feed, processes, precision, _with_targets)
     columns = cast(PairedDomains, loader.dataset).columns + 1

@@ -76,8 +76,8 @@ class FeatureExtractor:
         self.channels_last = channels_last
         if device is not None:
             self.model.to(resolve_device(device))
-        self.precision = resolve_precision(precision, self.device)
-        self.exact = is_exact(precision, self.device)
+        self.precision = resolve_precision(precision, self.device, self.model)
+        self.exact = is_exact(precision, self.device, self.model)
         self.backend = check_backend(backend)
         self.columns: dict[str, slice] = {}
         self.selector: FeatureSelector | None = None
