@@ -78,7 +78,8 @@ def resolve_precision(
     if precision not in PRECISIONS:
         raise ConfigurationError(f"precision={precision!r}; possible: {', '.join(PRECISIONS)}.")
     if precision == "auto":
-        return "bf16" if has_fast_bfloat16(device) and not _is_small(model) else "fp32"
+        is_small = model is not None and sum(weights.numel() for weights in model.parameters()) < _SMALL
+        return "bf16" if has_fast_bfloat16(device) and not is_small else "fp32"
     if precision == "fp16" and device.type != "cuda":
         raise ConfigurationError(f"precision='fp16' needs a CUDA device, not {device.type}; use 'bf16' or 'fp32'.")
     return precision
@@ -103,18 +104,14 @@ def has_fast_int8(device: torch.device) -> bool:
     return device.type == "cpu" and bool({"amx_int8", "avx512_vnni", "avx_vnni"} & cpu_flags())
 
 
-def is_exact(precision: Precision, device: torch.device, model: nn.Module | None = None) -> bool:
+def is_exact(precision: Precision, device: torch.device) -> bool:
     """Whether layers that are only run forward have to give fp32's digits: `auto` admits fewer where they are faster.
 
     Fewer digits are taken only where the answers agree; see neurenix.backends.fast_forward.
     """
     if precision == "auto":
-        return _is_small(model) or not (has_fast_bfloat16(device) or has_fast_int8(device))
+        return not (has_fast_bfloat16(device) or has_fast_int8(device))
     return precision == "fp32"
-
-
-def _is_small(model: nn.Module | None) -> bool:
-    return model is not None and sum(parameter.numel() for parameter in model.parameters()) < _SMALL
 
 
 def rounding(precision: str, device: torch.device) -> float:

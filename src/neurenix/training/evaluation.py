@@ -116,7 +116,7 @@ def outputs_of(
                     moved.inputs,
                     samples=samples,
                     precision=resolve_precision(precision, device, model),
-                    exact=is_exact(precision, device, model),
+                    exact=is_exact(precision, device),
                     backend=backend,
                     say=_say,
                 )

@@ -50,7 +50,7 @@ class OptimizerStep:
         processes: Processes,
     ) -> None:
         self.precision = resolve_precision(settings.precision, processes.device, model)
-        self.exact = is_exact(settings.precision, processes.device, model)
+        self.exact = is_exact(settings.precision, processes.device)
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=self.precision == "fp16")
         self._model, self._objective, self._optimizer = model, objective, optimizer
         self._settings, self._metrics, self._processes = settings, metrics, processes

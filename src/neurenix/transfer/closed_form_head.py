@@ -117,7 +117,7 @@ def head_features(
                     views=1,
                     size=4.0 * model.feature_size * len(loader.dataset),
                     precision=resolve_precision(settings.precision, device, model),
-                    exact=is_exact(settings.precision, device, model),
+                    exact=is_exact(settings.precision, device),
                     options=settings.reuse,
                     say=_say,
                 )

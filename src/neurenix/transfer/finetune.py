@@ -46,8 +46,8 @@ class Finetuner(Tuner):
         schedule: constant, cosine, linear, one_cycle, step, plateau; over the epochs of one fit.
         warmup: share of the steps (below 1) or number of steps in which the rate rises linearly.
         precision: what torch computes in: "fp32", "bf16", "fp16", or "auto", which is bf16 where the device is faster
-            in it and the model has 100,000 weights or more, and else fp32; frozen layers may take 8 bits then, where
-            these are faster and agree.
+            in it and the model has 100,000 weights or more, and else fp32; with "auto" frozen layers may take 8 bits,
+            where these are faster and agree.
         accumulation_steps: batches per optimizer step.
         clip_norm: largest norm of the whole gradient; None for no clipping.
         ema_decay: keep an exponential moving average of the weights, and end with it.

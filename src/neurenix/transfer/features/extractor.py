@@ -77,7 +77,7 @@ class FeatureExtractor:
         if device is not None:
             self.model.to(resolve_device(device))
         self.precision = resolve_precision(precision, self.device, self.model)
-        self.exact = is_exact(precision, self.device, self.model)
+        self.exact = is_exact(precision, self.device)
         self.backend = check_backend(backend)
         self.columns: dict[str, slice] = {}
         self.selector: FeatureSelector | None = None
