@@ -137,6 +137,18 @@ def test_looking_at_a_network_leaves_no_trace(read: Any, monkeypatch: pytest.Mon
         torch.testing.assert_close(tensor, never.model.state_dict()[name], **rounding)
 
 
+class Named(nn.Module):
+    """Maps, or maps among other things."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, inputs: Any) -> Tensor:
+        answers: Tensor = self.body(inputs if isinstance(inputs, Tensor) else inputs["maps"])
+        return answers
+
+
 class Chaotic(nn.Module):
     """Sums of many numbers, of which batch norm then sees little but the rounding."""
 
@@ -147,8 +159,7 @@ class Chaotic(nn.Module):
         self.offset = nn.Parameter(torch.full((), 3e5))
 
     def forward(self, images: Tensor) -> Tensor:
-        self.norm(self.first(images))
-        return self.read(self.norm(self.first(images) + self.offset) * 1.0)
+        return self.read(self.norm(self.first(images) + self.offset))
 
 
 @ONLY_WITH_ONEDNN
@@ -167,10 +178,14 @@ def test_rounding_that_is_blown_up_is_not_another_answer(read: Any, monkeypatch:
 
 
 @ONLY_WITH_ONEDNN
-def test_maps_that_frozen_layers_gave_in_bf16_are_laid_out_too() -> None:
-    maps = images().bfloat16()
-    found = Layout(network(), True)(maps)
-    assert torch.equal(found, maps) and found.is_contiguous(memory_format=PIXELS)
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float64])
+def test_maps_that_came_in_other_digits_are_laid_out_too(precision: torch.dtype) -> None:
+    """As frozen layers gave them in bf16, or for a network of fp64."""
+    module = network().double() if precision == torch.float64 else network()
+    for inputs in (images().to(precision), {"maps": images().to(precision), "number": torch.arange(6)}):
+        found = Layout(Named(module), True)(inputs)
+        maps = found if isinstance(found, Tensor) else found["maps"]
+        assert maps.dtype == precision and maps.is_contiguous(memory_format=PIXELS)
 
 
 @ONLY_WITH_ONEDNN

@@ -115,10 +115,14 @@ class Layout:
 
 
 def _in(precision: torch.dtype, inputs: Inputs) -> Inputs:
-    """Fractions in that precision: what frozen layers gave in bf16 may be what enters."""
+    """Fractions in that precision, or in a higher one that they have: what frozen layers gave may come in bf16."""
     if isinstance(inputs, Mapping):
-        return {name: part.to(precision) if part.is_floating_point() else part for name, part in inputs.items()}
-    return inputs.to(precision) if inputs.is_floating_point() else inputs
+        return {name: _raised(part, precision) for name, part in inputs.items()}
+    return _raised(inputs, precision)
+
+
+def _raised(part: Tensor, precision: torch.dtype) -> Tensor:
+    return part.to(torch.promote_types(part.dtype, precision)) if part.is_floating_point() else part
 
 
 def _second_mirrored(inputs: Inputs) -> Inputs:
