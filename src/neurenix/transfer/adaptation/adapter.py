@@ -192,7 +192,7 @@ class DomainAdapter:
             fit.run(start, callbacks, _part(options, "adaptation"))
             self.report = AdaptationReport.of(fit, nearest)
         elif isinstance(self.method, WholeMethod):
-            self._adapt_whole(self.method, data, given, start, intermediate, pool, nearest)
+            self._adapt_whole(self.method, data, given, start, intermediate, pool, nearest, options.keeps)
         now = self.model.state_dict()
         self._source_only = {name: part for name, part in start.items() if not torch.equal(part, now[name])}
         self._tell()
@@ -265,12 +265,16 @@ class DomainAdapter:
         intermediate: Sequence[Any],
         pool: Any,
         nearest: Tensor | None,
+        keeps: bool,
     ) -> None:
-        """start: the model's tensors as they are, to be put back where an error ends it. nearest: for the report."""
+        """start: the model's tensors as they are, to be put back where an error ends it. nearest: for the report.
+
+        keeps: whether files may be left for later calls.
+        """
         device = next(self.model.parameters()).device
         judged = None
         if data.judged is not None:
-            judged = BeforeAndAfter(self.tuner, data, self.chooses, keeps_source=not method.by_target)
+            judged = BeforeAndAfter(self.tuner, data, method, self.chooses, keeps=keeps)
         way = Way(
             source=given.trained,
             target=given.target,

@@ -148,10 +148,12 @@ class WholeMethod(AdaptationMethod):
     """A method that changes a trained model as it sees fit; the model is judged before and after.
 
     by_target: it normalises by the target's statistics afterwards, so that the source is no judge of it any more.
+    leaves_trunk: it changes nothing but the head.
     walks: it goes through domains between source and target.
     """
 
     by_target: ClassVar[bool] = False
+    leaves_trunk: ClassVar[bool] = False
     walks: ClassVar[bool] = False
 
     def check_model(self, tuner: Tuner) -> None:

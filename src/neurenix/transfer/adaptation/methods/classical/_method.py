@@ -53,6 +53,7 @@ class ClassicalMethod(WholeMethod):
     """A method that needs nothing but features: of labelled source samples, and of the target's."""
 
     family: ClassVar[str] = "classical"
+    leaves_trunk: ClassVar[bool] = True
 
     def check_model(self, tuner: Tuner) -> None:
         """Its head ends in a linear layer, and the packages are there."""
