@@ -122,10 +122,11 @@ def dense_answers(
     """
     first_batch(loader, model)
     device, ask = next(model.parameters()).device, ask or cast(TaskHead, model.head).answers
+    digits = resolve_precision(precision, device, model)
     answers: dict[int, Any] = {}
 
     def compute(part: Any) -> list[Any]:
-        with autocast(device, resolve_precision(precision, device, model)):
+        with autocast(device, digits):
             outputs = ask(model.read(part.inputs), part.inputs)
         restore = getattr(model.preprocess, "restore", None)
         return list(restore(outputs, part.inputs) if restore else outputs)
